@@ -1,0 +1,109 @@
+"""Small runs that the tests share."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from vaekit.config import DataConfig, ModelConfig, TrainConfig
+
+ROOT = Path(__file__).parent.parent
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def tiny_config(run: Path, **changes: object) -> TrainConfig:
+    """Two epochs of six steps on 96 digits, with a model of a few thousand parameters."""
+    settings: dict[str, object] = {
+        "run": str(run),
+        "data": DataConfig(name="digits", limit=96),
+        "model": ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8)),
+        "epochs": 2,
+        "batch_size": 16,
+        "warmup_steps": 3,
+        "sample_every": 1,
+    }
+    return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+TINY_FLAGS = shlex.split(
+    "--data.name digits --data.limit 96 --model.latent_dim 3 --model.conv_channels [2,3] "
+    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1"
+)
+
+
+def run_command(
+    arguments: Sequence[object], *, cwd: Path = ROOT, timeout: float = 180, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a user would, on one thread a process."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **variables,
+    }
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def vaekit(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """`vaekit ARGUMENTS` in a process of its own."""
+    return run_command([sys.executable, "-m", "vaekit", *arguments], **variables)
+
+
+def launch(
+    num_processes: int, *arguments: object, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """`accelerate launch` with the repository's config file."""
+    return run_command(
+        [
+            "accelerate",
+            "launch",
+            "--config_file",
+            ROOT / "accelerate_config.yaml",
+            "--num_processes",
+            num_processes,
+            "--main_process_port",
+            "0",
+            *arguments,
+        ],
+        **variables,
+    )
+
+
+def assert_one_line_error(
+    result: "subprocess.CompletedProcess[str]", *expected: str, code: int = 2
+) -> None:
+    """The command said what is wrong in one line, without a traceback, and exited with 2."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("vaekit: error:")]
+    assert result.returncode == code, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for text in expected:
+        assert text in lines[0]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run with every stage done; tests must not change it."""
+    from vaekit.latents import extract_latents
+    from vaekit.report import write_report
+    from vaekit.svm import SvmConfig, fit_svm
+    from vaekit.train import train
+
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    train(tiny_config(run))
+    extract_latents(run)
+    fit_svm(run, SvmConfig())
+    write_report(run)
+    return run

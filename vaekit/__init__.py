@@ -1,0 +1,3 @@
+"""vaekit: train, measure and deploy variational autoencoders on small images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,221 @@
+"""The settings of a run and of an SVM: frozen, validated, and the same in YAML."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from vaekit.arguments import parse
+from vaekit.errors import UserError
+from vaekit.files import write_text
+
+ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
+Config = TypeVar("Config")
+MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are prepared."""
+
+    name: ImageSetName = "mnist"
+    """Image set: a torchvision download, scikit-learn's digits, or a folder of one's own."""
+
+    root: str = "data"
+    """Folder of the images (downloads go there; digits need none)."""
+
+    image_size: int = 28
+    """Height and width in pixels to which digits and folder images are resized."""
+
+    limit: int | None = None
+    """Use only the first so many images of the training and of the test set."""
+
+    holdout: int | None = None
+    """Test on so many held-out training images, to choose settings without the test set."""
+
+    skip_unreadable: bool = False
+    """Go on without the images of a folder that can't be decoded, instead of stopping."""
+
+    def __post_init__(self) -> None:
+        _at_least("--data.image_size", self.image_size, 8)
+        if self.limit is not None:
+            _at_least("--data.limit", self.limit, 1)
+        if self.holdout is not None:
+            _at_least("--data.holdout", self.holdout, 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The convolutional VAE; the defaults are the reference. Image shapes come from the data."""
+
+    latent_dim: int = 10
+    """Number of latent dimensions."""
+
+    conv_channels: tuple[int, ...] = (16, 32)
+    """Output channels of each 3x3 convolution of the encoder; the decoder mirrors them."""
+
+    hidden_dims: tuple[int, ...] = (512, 256)
+    """Widths of the encoder's linear layers; the decoder mirrors them."""
+
+    def __post_init__(self) -> None:
+        _at_least("--model.latent_dim", self.latent_dim, 1)
+        for flag, widths in (
+            ("--model.conv_channels", self.conv_channels),
+            ("--model.hidden_dims", self.hidden_dims),
+        ):
+            if not widths:
+                raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
+            for width in widths:
+                _at_least(flag, width, 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Together with the images it determines every weight of the result."""
+
+    run: str | None = None
+    """Run folder (default: runs/ and the name of the image set)."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, and how they are prepared."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The convolutional VAE."""
+
+    epochs: int = 20
+    """Passes over the training set."""
+
+    batch_size: int = 128
+    """Images a step, over all processes together."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate of Adam; a cosine takes it to zero."""
+
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises linearly to its peak."""
+
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) of the weights, not of the biases."""
+
+    input_noise: float = 0.0
+    """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
+
+    ema_decay: float = 0.999
+    """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+
+    seed: int = 0
+    """Seed of the initial weights, the order of the images and the noise."""
+
+    mixed_precision: MixedPrecision = "auto"
+    """auto follows the launcher where the hardware computes that precision natively."""
+
+    sample_every: int = 5
+    """Epochs between pictures of generated images and reconstructions."""
+
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+
+    tracker: str | None = None
+    """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
+
+    def __post_init__(self) -> None:
+        if self.run is None:
+            object.__setattr__(self, "run", str(Path("runs") / self.data.name))
+        _at_least("--epochs", self.epochs, 1)
+        _at_least("--batch_size", self.batch_size, 1)
+        _at_least("--warmup_steps", self.warmup_steps, 0)
+        _at_least("--seed", self.seed, 0)
+        _at_least("--sample_every", self.sample_every, 1)
+        _at_least("--checkpoint_every", self.checkpoint_every, 1)
+        _at_least("--weight_decay", self.weight_decay, 0)
+        _at_least("--input_noise", self.input_noise, 0)
+        _positive("--learning_rate", self.learning_rate)
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class SvmConfig:
+    """An RBF support vector machine on standardised latents."""
+
+    C: float = 10.0
+    """Penalty of a margin violation."""
+
+    gamma: float = 1.0
+    """Inverse width of the kernel, in units of 1 / number of features."""
+
+    def __post_init__(self) -> None:
+        _positive("--C", self.C)
+        _positive("--gamma", self.gamma)
+
+
+# Settings that change where things lie or what is shown, never a weight.
+_OFF_TRAJECTORY = {
+    "run",
+    "data.root",
+    "data.skip_unreadable",
+    "sample_every",
+    "checkpoint_every",
+    "tracker",
+}
+
+
+def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[str]:
+    """The settings that would change the weights, as lines `name: recorded -> given`."""
+    before, after = flatten(to_dict(recorded)), flatten(to_dict(given))
+    return [
+        f"{name}: {before[name]} -> {after[name]}"
+        for name in before
+        if name not in _OFF_TRAJECTORY and before[name] != after[name]
+    ]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain YAML and JSON values."""
+    plain: dict[str, Any] = dataclasses.asdict(
+        config,
+        dict_factory=lambda items: {
+            key: list(value) if isinstance(value, tuple) else value for key, value in items
+        },
+    )
+    return plain
+
+
+def write_config(path: Path, config: TrainConfig | SvmConfig) -> None:
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def read_config(config_type: type[Config], path: Path) -> Config:
+    """The config that `write_config` wrote, equal to the one that was given to it."""
+    config: Config = parse(config_type, ["--config", str(path)])
+    return config
+
+
+def from_dict(config_type: type[Config], values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`, with the checks of the command line."""
+    config: Config = parse(config_type, ["--config", json.dumps(values)])
+    return config
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under the names of their flags, as `data.name`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _at_least(flag: str, value: float, minimum: float) -> None:
+    if not value >= minimum:
+        raise UserError(f"{flag} {value}: expected at least {minimum}")
+
+
+def _positive(flag: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{flag} {value}: expected a finite number above 0")
