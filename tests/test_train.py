@@ -1,0 +1,364 @@
+"""A run is a function of its config: what it computes, what it leaves, how it resumes."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_FLAGS, assert_one_line_error, launch, run_command, tiny_config, vaekit
+from PIL import Image
+from safetensors.torch import load_file
+
+from vaekit import train as train_module
+from vaekit.batches import Stream, epoch_order, normal_noise, stream_seed
+from vaekit.config import DataConfig, TrainConfig
+from vaekit.errors import UserError
+from vaekit.images import load_images
+from vaekit.model import VAE
+from vaekit.objective import negative_elbo
+from vaekit.run_folder import RunFolder
+from vaekit.train import ema_decay, learning_rate, train
+
+CPU = torch.device("cpu")
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Between the weights of two runs."""
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def final_checkpoint(run: Path) -> bytes:
+    return max((run / "checkpoints").iterdir()).read_bytes()
+
+
+def losses_of(run: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in row.items() if "loss" in key and value is not None}
+        for row in RunFolder(run).read_metrics()
+    ]
+
+
+def test_a_run_leaves_the_whole_run_folder(finished_run: Path) -> None:
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints/step-00000006.safetensors",
+        "checkpoints/step-00000012.safetensors",
+        "model.safetensors",
+        "samples/epoch-000.png",
+        "samples/epoch-001.png",
+        "samples/epoch-002.png",
+        "reconstructions/epoch-002.png",
+        "latents/train_latents.npy",
+        "latents/test_labels.npy",
+        "latents/latents.json",
+        "svm/svm.safetensors",
+        "svm/config.yaml",
+        "svm/metrics.json",
+        "report.html",
+    ):
+        assert (finished_run / name).stat().st_size > 0, name
+    assert not list(finished_run.rglob(".tmp*"))
+    assert not list(finished_run.rglob("*.p*kl"))
+
+
+def test_metrics_have_a_row_an_epoch_and_one_before_training(finished_run: Path) -> None:
+    rows = RunFolder(finished_run).read_metrics()
+    assert [(row["epoch"], row["step"]) for row in rows] == [(0, 0), (1, 6), (2, 12)]
+    assert rows[0]["train_loss"] is None
+    for row in rows:
+        assert row["test_loss"] == pytest.approx(row["test_reconstruction"] + row["test_kl"])
+    assert rows[1]["learning_rate"] == pytest.approx(0.5e-3)
+    assert "final_train_loss" not in rows[1]
+    assert rows[2]["images_per_second"] > 0
+
+
+def test_the_environment_is_recorded_at_every_start(finished_run: Path) -> None:
+    (facts,) = json.loads((finished_run / "environment.json").read_text())
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert facts["execution_path"] == "eager"
+    assert facts["mixed_precision"] == "no"
+    assert facts["num_processes"] == 1
+
+
+def test_the_test_loss_is_that_of_the_saved_weights_over_the_whole_test_set(
+    finished_run: Path,
+) -> None:
+    run = RunFolder(finished_run)
+    config, vae, last = run.require_config(), run.read_weights().vae, run.read_metrics()[-1]
+    images = load_images(config.data, config.seed)
+    for prefix, image_set in (("test_", images.test), ("final_train_", images.train)):
+        pixels = torch.from_numpy(image_set.pixels / np.float32(255))
+        noise = normal_noise((len(pixels), 3), config.seed, Stream.EVALUATION, 0, CPU)
+        output = vae(pixels, noise)
+        elbo = negative_elbo(output.logits, pixels, output.posterior)
+        assert last[f"{prefix}loss"] == pytest.approx(elbo.loss.mean().item(), rel=1e-5)
+        assert last[f"{prefix}kl"] == pytest.approx(elbo.kl.mean().item(), rel=1e-5)
+
+
+def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", input_noise=0.2, ema_decay=0.5)
+    train(config)
+    images = load_images(config.data, config.seed)
+    torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
+    vae = VAE(config.model, images.shape)
+    average = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    adam = torch.optim.Adam(vae.parameters(), lr=config.learning_rate)
+    pixels = torch.from_numpy(images.train.pixels) / 255.0
+    for step in range(12):
+        order = epoch_order(config.seed, step // 6 + 1, len(pixels))
+        batch = pixels[order[step % 6 * 16 :][:16]]
+        pixel_noise = normal_noise((16, 1, 28, 28), config.seed, Stream.INPUT, step, CPU)
+        latent_noise = normal_noise((16, 3), config.seed, Stream.LATENT, step, CPU)
+        output = vae(batch + 0.2 * pixel_noise, latent_noise)
+        adam.param_groups[0]["lr"] = learning_rate(config, step, 12)
+        adam.zero_grad()
+        negative_elbo(output.logits, batch, output.posterior).loss.mean().backward()
+        adam.step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, tensor in vae.state_dict().items():
+            average[name] = decay * average[name] + (1 - decay) * tensor
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    for name, tensor in average.items():
+        torch.testing.assert_close(saved[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_the_rate_warms_up_and_then_follows_torchs_cosine() -> None:
+    config = TrainConfig(learning_rate=0.1, warmup_steps=4)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    for step in range(20):
+        warmup = min(1.0, (step + 1) / 4)
+        assert learning_rate(config, step, 20) == pytest.approx(warmup * schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert learning_rate(config, 20, 20) == pytest.approx(0)
+
+
+def test_the_average_soon_forgets_the_initial_weights() -> None:
+    config = TrainConfig(ema_decay=0.999)
+    share_of_initial = np.prod([ema_decay(config, step) for step in range(220)])
+    assert share_of_initial < 1e-6
+    assert ema_decay(config, 100_000) == 0.999
+    assert ema_decay(TrainConfig(ema_decay=0), 5) == 0
+
+
+def test_weight_decay_shrinks_weights_and_spares_biases(tmp_path: Path) -> None:
+    for name, weight_decay in (("plain", 0.0), ("decayed", 50.0)):
+        train(tiny_config(tmp_path / name, weight_decay=weight_decay))
+    plain, decayed = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("plain", "decayed")
+    )
+    weight, bias = "dec.linear2.weight", "dec.linear2.bias"
+    assert float(decayed[weight].norm()) < 0.95 * float(plain[weight].norm())
+    assert float(decayed[bias].norm()) == pytest.approx(float(plain[bias].norm()), rel=0.02)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", epochs=15, learning_rate=5e-3, sample_every=15)
+    train(dataclasses.replace(config, data=DataConfig(name="digits", limit=320)))
+    rows = RunFolder(tmp_path / "run").read_metrics()
+    assert rows[-1]["test_loss"] < 0.7 * rows[0]["test_loss"]
+    assert rows[-1]["train_loss"] < rows[1]["train_loss"]
+
+
+def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    flags = [*TINY_FLAGS, "--epochs", "60", "--input_noise", "0.1", "--sample_every", "60"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    arguments = [sys.executable, "-m", "vaekit", "train", *flags, "--run", str(killed)]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
+        while not (killed / "checkpoints" / "step-00000012.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert len(RunFolder(killed).read_metrics()) < 61
+
+    for run in (killed, whole):
+        result = vaekit("train", *flags, "--run", run, OMP_NUM_THREADS=_threads())
+        assert result.returncode == 0, result.stderr
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert losses_of(killed) == losses_of(whole)
+    assert largest_difference(killed, whole) == 0
+    starts = json.loads((killed / "environment.json").read_text())
+    assert starts[0]["step"] == 0
+    assert starts[1]["step"] >= 12
+
+
+def _threads() -> str:
+    """Those of the killed process, which ran with the suite's own environment."""
+    return str(torch.get_num_threads())
+
+
+def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, whole = tiny_config(tmp_path / "cut"), tiny_config(tmp_path / "whole")
+    steps = []
+    run_step = train_module.run_step
+
+    def cut_off_at_step_nine(*arguments: object) -> torch.Tensor:
+        steps.append(arguments)
+        if len(steps) == 9:
+            raise ConnectionResetError
+        return run_step(*arguments)
+
+    monkeypatch.setattr(train_module, "run_step", cut_off_at_step_nine)
+    with pytest.raises(ConnectionResetError):
+        train(cut)
+    monkeypatch.setattr(train_module, "run_step", run_step)
+    train(cut)
+    train(whole)
+    assert largest_difference(tmp_path / "cut", tmp_path / "whole") == 0
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
+def test_a_finished_run_started_again_is_left_as_it_is(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    train(tiny_config(run))
+    assert "12 in all, 12 of them done" in capsys.readouterr().out
+    for path, content in before.items():
+        if path.name not in ("environment.json", "config.yaml"):
+            assert path.read_bytes() == content, path
+
+
+def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_run: Path) -> None:
+    before = final_checkpoint(finished_run)
+    result = vaekit("train", *TINY_FLAGS, "--run", finished_run, "--batch_size", "32")
+    assert_one_line_error(result, "batch_size: 16 -> 32", "another --run folder")
+    assert final_checkpoint(finished_run) == before
+
+
+def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        for index in range(12):
+            (tmp_path / name / "class").mkdir(parents=True, exist_ok=True)
+            shade = 10 * index + (name == "second")
+            Image.new("L", (9, 9), shade).save(tmp_path / name / "class" / f"{index}.png")
+
+    def config(root: str) -> TrainConfig:
+        data = DataConfig(name="folder", root=str(tmp_path / root), image_size=9)
+        return tiny_config(tmp_path / "run", data=data, batch_size=4)
+
+    train(config("first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    train(config("moved"))
+    with pytest.raises(UserError, match="images_sha256"):
+        train(config("second"))
+
+
+def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> None:
+    flags = [*TINY_FLAGS, "--input_noise", "0.1"]
+    for num_processes in (1, 2):
+        run = tmp_path / str(num_processes)
+        result = launch(num_processes, "vaekit/train.py", *flags, "--run", run)
+        assert result.returncode == 0, result.stderr
+        assert f"cpu, {num_processes} process(es), float32" in result.stdout
+    assert largest_difference(tmp_path / "1", tmp_path / "2") < 1e-5
+    for one, two in zip(losses_of(tmp_path / "1"), losses_of(tmp_path / "2"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_a_bare_accelerate_launch_works(tmp_path: Path) -> None:
+    command = ["accelerate", "launch", "vaekit/train.py", *TINY_FLAGS, "--run", tmp_path / "run"]
+    result = run_command(command)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_bf16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
+    for precision in ("no", "bf16"):
+        flags = ["--run", tmp_path / precision, "--mixed_precision", precision]
+        result = vaekit("train", *TINY_FLAGS, *flags)
+        assert result.returncode == 0, result.stderr
+    one, other = (losses_of(tmp_path / name)[-1]["test_loss"] for name in ("no", "bf16"))
+    assert one != other
+    assert one == pytest.approx(other, rel=0.01)
+    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "bf16", "--mixed_precision", "auto")
+    assert_one_line_error(result, "mixed_precision")
+
+
+def test_a_non_finite_loss_stops_training_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path / "run")
+    gather = train_module.gather_images
+    calls = []
+
+    def infinite_at_step_nine(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(arguments)
+        images = gather(*arguments)
+        return images * float("inf") if len(calls) == 9 else images
+
+    monkeypatch.setattr(train_module, "gather_images", infinite_at_step_nine)
+    with pytest.raises(UserError, match=r"not finite at step 9 \(epoch 2\).*checkpoint"):
+        train(config)
+    kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert kept == ["step-00000006.safetensors"]
+    assert [row["step"] for row in RunFolder(tmp_path / "run").read_metrics()] == [0, 6]
+
+
+@pytest.mark.parametrize("batch_size", [97, 1000])
+def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(
+    tmp_path: Path, batch_size: int
+) -> None:
+    with pytest.raises(UserError, match=f"--batch_size {batch_size}: the training set has 96"):
+        train(tiny_config(tmp_path / "run", batch_size=batch_size))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    result = launch(
+        2, "vaekit/train.py", *TINY_FLAGS, "--batch_size", "15", "--run", tmp_path / "run"
+    )
+    assert result.returncode != 0
+    assert "--batch_size 15: it is the global one and must be divisible by the 2 processes" in (
+        result.stderr
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").lock():
+        result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run")
+    assert_one_line_error(result, "another process is writing to this run folder")
+
+
+def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for index in range(20):
+        pixels = generator.integers(0, 256, (14, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
+    data = DataConfig(name="folder", root=str(tmp_path / "photos"), image_size=12)
+    train(tiny_config(tmp_path / "run", data=data, batch_size=4))
+    weights = RunFolder(tmp_path / "run").read_weights()
+    assert weights.vae.image_shape == (3, 12, 12)
+    assert weights.class_names == ()
+
+
+def test_a_tracker_receives_the_metrics(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    flags = ["--run", tmp_path / "run", "--tracker", "tensorboard"]
+    result = vaekit("train", *TINY_FLAGS, *flags)
+    assert result.returncode == 0, result.stderr
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "trackers" / "vaekit")).Reload()
+    logged = [event.value for event in events.Scalars("test_loss")]
+    rows = RunFolder(tmp_path / "run").read_metrics()
+    assert logged == pytest.approx([row["test_loss"] for row in rows], rel=1e-6)

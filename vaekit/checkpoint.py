@@ -1,0 +1,69 @@
+"""Checkpoints: one safetensors file each, written whole or not at all."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vaekit.errors import UserError
+from vaekit.tensor_files import read_tensors, write_tensors
+
+FORMAT_NAME = "vaekit-checkpoint"
+FORMAT_VERSION = 1
+NUM_KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """Everything a resumed run needs; facts are JSON values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write step-NNNNNNNN.safetensors and, once it is safe, prune all but the last two."""
+    write_tensors(
+        folder / f"step-{checkpoint.step:08d}.safetensors",
+        checkpoint.tensors,
+        {"step": checkpoint.step, **checkpoint.facts},
+        format_name=FORMAT_NAME,
+        version=FORMAT_VERSION,
+    )
+    for old in _newest_first(folder)[NUM_KEPT:]:
+        old.unlink()
+
+
+def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where none was ever written.
+
+    A damaged one is named on standard error and passed over. Raises `UserError` where all are.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            print(f"vaekit: warning: {error}", file=sys.stderr)
+    if paths:
+        raise UserError(
+            f"{folder}: none of the {len(paths)} checkpoints can be read; "
+            f"give another --run folder to start anew"
+        )
+    return None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint. Raises `UserError` where it is damaged."""
+    tensors, facts = read_tensors(
+        path,
+        format_name=FORMAT_NAME,
+        version=FORMAT_VERSION,
+        remedy="resuming from the one before",
+    )
+    return Checkpoint(facts.pop("step"), tensors, facts)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)

@@ -1,0 +1,182 @@
+"""Where each thing lies in a run folder, who may write to it, its metrics and its weights."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vaekit.config import (
+    ModelConfig,
+    TrainConfig,
+    from_dict,
+    read_config,
+    to_dict,
+    trajectory_differences,
+    write_config,
+)
+from vaekit.errors import UserError
+from vaekit.files import file_sha256, write_json, write_text
+from vaekit.model import VAE
+from vaekit.tensor_files import read_tensors, write_tensors
+
+WEIGHTS_FORMAT = "vaekit-weights"
+WEIGHTS_VERSION = 1
+
+
+class Weights(NamedTuple):
+    """The weights of a run with what is needed to use them."""
+
+    vae: VAE
+    class_names: tuple[str, ...]
+    sha256: str  # of model.safetensors: what latents and an SVM are bound to
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run. Making one touches no disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def latents(self) -> Path:
+        return self.path / "latents"
+
+    @property
+    def svm(self) -> Path:
+        return self.path / "svm"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def samples(self, epoch: int) -> Path:
+        return self.path / "samples" / f"epoch-{epoch:03d}.png"
+
+    def reconstructions(self, epoch: int) -> Path:
+        return self.path / "reconstructions" / f"epoch-{epoch:03d}.png"
+
+    def start(self, config: TrainConfig) -> None:
+        """Claim the folder for `config`, or check that it already belongs to it.
+
+        Raises `UserError` where the folder holds something else or a run of other settings.
+        """
+        if self.config.exists():
+            differences = trajectory_differences(read_config(TrainConfig, self.config), config)
+            if differences:
+                raise UserError(
+                    f"--run {self.path}: this run was started with other settings "
+                    f"({'; '.join(differences)}); give those again to resume it, "
+                    f"or another --run folder to start anew"
+                )
+        elif any(path.name != ".lock" for path in self.path.iterdir()):
+            raise UserError(
+                f"--run {self.path}: the folder is not empty and holds no run (no config.yaml); "
+                f"give a new or an empty folder"
+            )
+        write_config(self.config, config)
+
+    def require_config(self) -> TrainConfig:
+        """The config of the run, for the stages after training."""
+        if not self.config.is_file():
+            raise UserError(
+                f"{self.path}: not a run folder (no config.yaml); make one with "
+                f"`vaekit train --run {self.path}`"
+            )
+        return read_config(TrainConfig, self.config)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing; a second writer gets a `UserError` at once."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.path}: another process is writing to this run folder; "
+                    f"wait for it, or use another folder"
+                ) from error
+            yield
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the metrics; each row is one epoch."""
+        write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def append_environment(self, facts: dict[str, Any]) -> None:
+        """Add the facts of one start."""
+        starts = []
+        if self.environment.exists():
+            starts = json.loads(self.environment.read_text(encoding="utf-8"))
+        write_json(self.environment, [*starts, facts])
+
+    def write_weights(self, vae: VAE, class_names: tuple[str, ...]) -> None:
+        facts = {
+            "model": to_dict(vae.config),
+            "image_shape": vae.image_shape,
+            "class_names": class_names,
+        }
+        write_tensors(
+            self.model,
+            vae.state_dict(),
+            facts,
+            format_name=WEIGHTS_FORMAT,
+            version=WEIGHTS_VERSION,
+        )
+
+    def read_weights(self) -> Weights:
+        """The weights to use, strictly: every tensor of the model, no other.
+
+        Raises `UserError` where there are none, or where the file is damaged.
+        """
+        self.require_config()
+        if not self.model.is_file():
+            raise UserError(
+                f"{self.model}: no weights yet; make them with "
+                f"`vaekit train --config {self.config}`"
+            )
+        state, facts = read_tensors(
+            self.model,
+            format_name=WEIGHTS_FORMAT,
+            version=WEIGHTS_VERSION,
+            remedy=f"remove it and make it again with `vaekit train --config {self.config}`",
+        )
+        channels, height, width = facts["image_shape"]
+        vae = VAE(from_dict(ModelConfig, facts["model"]), (channels, height, width))
+        try:
+            vae.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise UserError(f"{self.model}: not the weights of its model ({error})") from error
+        vae.eval().requires_grad_(False)
+        return Weights(vae, tuple(facts["class_names"]), file_sha256(self.model))

@@ -1,0 +1,76 @@
+"""Safetensors files with a format, a version and a hash: written whole, read strictly."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vaekit.errors import UserError
+from vaekit.files import atomic_path
+
+METADATA_KEY = "vaekit"  # one key: with more, safetensors orders them at random
+
+
+class TensorFile(NamedTuple):
+    """The tensors of a file, on the CPU, and what was recorded beside them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    *,
+    format_name: str,
+    version: int,
+) -> None:
+    """Write tensors with `facts` (JSON values); the same arguments give the same bytes."""
+    contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    recorded = {
+        "format": format_name,
+        "format_version": version,
+        "sha256": tensors_sha256(contiguous),
+        **facts,
+    }
+    with atomic_path(path) as temporary:
+        save_file(contiguous, temporary, {METADATA_KEY: json.dumps(recorded)})
+
+
+def read_tensors(path: Path, *, format_name: str, version: int, remedy: str) -> TensorFile:
+    """All tensors of a file that `write_tensors` wrote.
+
+    Raises `UserError`, ending in `remedy`, where it is damaged or of another format or version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); {remedy}") from error
+    facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+    found = facts.pop("format", None), facts.pop("format_version", None)
+    if found != (format_name, version):
+        raise UserError(
+            f"{path}: format {found[0]} version {found[1]}, expected {format_name} "
+            f"version {version}; {remedy}"
+        )
+    if facts.pop("sha256") != tensors_sha256(tensors):
+        raise UserError(f"{path}: damaged, its tensors do not match their sha256; {remedy}")
+    return TensorFile(tensors, facts)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 over names, types, shapes and values; safetensors itself has no such check."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).numpy().data)
+    return digest.hexdigest()
