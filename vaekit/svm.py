@@ -1,0 +1,409 @@
+"""The SVM on the latents: one table of arrays, what it predicts, and how well."""
+
+import json
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from vaekit.config import SvmConfig, write_config
+from vaekit.errors import UserError
+from vaekit.files import file_sha256, write_json
+from vaekit.latents import Latents, read_latents
+from vaekit.reference import reference_for
+from vaekit.run_folder import RunFolder
+from vaekit.tensor_files import read_tensors, write_tensors
+
+# Shapes in comments: B batch, D features (twice the latent dimensions), S support vectors,
+# K classes, P = K(K-1)/2 pairs of classes in the order (0, 1), (0, 2) ... (1, 2) ...
+FORMAT = "vaekit-svm"
+FORMAT_VERSION = 1
+
+KERNEL_CACHE_MB = 1000
+MAX_KERNEL_VALUES = 2**23  # 64 MiB of float64, whatever the number of images
+
+
+@dataclass(frozen=True, eq=False)
+class SvmTable:
+    """A one-vs-one RBF SVM with the standardisation before it, as arrays (float64, int64).
+
+    The layout is libsvm's (Chang and Lin, 2011): support vectors lie class by class; the
+    coefficient of one of class i in its pair with class j is in row j - 1 where i < j, in
+    row j where i > j.
+    """
+
+    feature_mean: NDArray[np.float64]  # [D]
+    feature_scale: NDArray[np.float64]  # [D]
+    support_vectors: NDArray[np.float64]  # [S, D], standardised
+    dual_coefficients: NDArray[np.float64]  # [K-1, S]
+    num_support: NDArray[np.int64]  # [K]
+    intercepts: NDArray[np.float64]  # [P]
+    gamma: float  # of exp(-gamma * squared distance of standardised latents)
+    classes: NDArray[np.int64]  # [K], rising; indices into the class names
+
+
+class Svm(NamedTuple):
+    """A table with what is needed to use it, and what it was made from."""
+
+    table: SvmTable
+    class_names: tuple[str, ...]
+    model_sha256: str
+    latents_sha256: str
+
+
+class Prediction(NamedTuple):
+    """Labels, and the figures behind them as in scikit-learn's SVC.
+
+    `decisions` are continuous; with two classes a positive one speaks for the second, with
+    more a positive one speaks for the first class of its pair. `scores` are votes plus the
+    squashed sum of decisions: they rank classes and are no probabilities.
+    """
+
+    labels: NDArray[np.int64]  # [B]
+    scores: NDArray[np.float64]  # [B, K]
+    decisions: NDArray[np.float64]  # [B, P]
+
+
+class ClassScores(NamedTuple):
+    """How well one class was told apart; `support` is its number of images."""
+
+    label: int
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Scores(NamedTuple):
+    """Precision, recall and F1 are macro averages over the classes that occur."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    per_class: tuple[ClassScores, ...]
+    confusion_matrix: NDArray[np.int64]  # rows true, columns predicted
+
+
+def fit_svm(run_path: Path, config: SvmConfig) -> None:
+    """Fit an SVM on a run's training latents and measure it on the test latents.
+
+    Writes the table, its config and its metrics into the run's svm/ folder. Raises
+    `UserError` where latents are missing, unlabelled, not finite, or of one class only.
+    """
+    run = RunFolder(run_path)
+    data = run.require_config().data
+    with run.lock():
+        latents = read_latents(run)
+        train_labels, test_labels = _require_labels(latents, run)
+        _require_finite(latents.train, "training latents")
+        _require_finite(latents.test, "test latents")
+        num_train, num_features = latents.train.shape
+        print(
+            f"fitting an RBF SVM on {num_train:,} x {num_features} latents "
+            f"of {len(latents.class_names)} classes",
+            flush=True,
+        )
+        start = time.perf_counter()
+        table = fit_table(latents.train, train_labels, config)
+        seconds = time.perf_counter() - start
+        print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
+
+        predicted = predict(table, latents.test).labels
+        scores = evaluate(test_labels, predicted, latents.class_names)
+        reference = reference_for(data)
+        svm = Svm(table, latents.class_names, latents.model_sha256, latents.sha256)
+        write_table(_table_path(run), svm)
+        write_config(run.svm / "config.yaml", config)
+        metrics = {
+            "format_version": FORMAT_VERSION,
+            **scores._asdict(),
+            "per_class": [each._asdict() for each in scores.per_class],
+            "confusion_matrix": scores.confusion_matrix.tolist(),
+            "reference": None if reference is None else reference._asdict(),
+            "backend": "scikit-learn",
+            "num_train": num_train,
+            "num_test": len(latents.test),
+            "num_support_vectors": len(table.support_vectors),
+            "seconds": seconds,
+            "C": config.C,
+            "gamma": config.gamma,
+            "model_sha256": latents.model_sha256,
+            "latents_sha256": latents.sha256,
+            "svm_sha256": file_sha256(_table_path(run)),
+        }
+        write_json(_metrics_path(run), metrics)
+    beside = "" if reference is None else f" (the reference: {reference.accuracy:.4f})"
+    print(
+        f"on {len(latents.test):,} test images: accuracy {scores.accuracy:.4f}{beside}, "
+        f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
+        flush=True,
+    )
+    print(f"SVM: {run.svm}   next: vaekit report {run.path}", flush=True)
+
+
+def fit_table(
+    latents: NDArray[np.float32], labels: NDArray[np.int64], config: SvmConfig
+) -> SvmTable:
+    """Standardise `latents` [N, D] and fit the SVM that tells `labels` [N] apart.
+
+    Raises `UserError` for latents that are not finite or labels of one class only.
+    """
+    _require_finite(latents, "training latents")
+    num_classes = len(np.unique(labels))
+    if num_classes < 2:
+        raise UserError(
+            f"training labels: {num_classes} class in {len(labels):,} images; an SVM needs at "
+            f"least two classes; give images of another class, or a larger --data.limit"
+        )
+    scaler = StandardScaler().fit(latents.astype(np.float64))
+    gamma = config.gamma / latents.shape[1]
+    svc = SVC(C=config.C, kernel="rbf", gamma=gamma, cache_size=KERNEL_CACHE_MB)
+    svc.fit(_standardise(latents, scaler.mean_, scaler.scale_), labels)
+    return SvmTable(
+        feature_mean=scaler.mean_,
+        feature_scale=scaler.scale_,
+        support_vectors=svc.support_vectors_,
+        dual_coefficients=svc.dual_coef_,
+        num_support=svc.n_support_.astype(np.int64),
+        intercepts=svc.intercept_,
+        gamma=gamma,
+        classes=svc.classes_,
+    )
+
+
+def predict(table: SvmTable, latents: NDArray[np.float32]) -> Prediction:
+    """Classify `latents` [B, D] in float64; labels equal those of `SVC(break_ties=True)`.
+
+    Raises `UserError` for latents that are not finite.
+    """
+    _require_finite(latents, "latents")
+    coefficients = pair_coefficients(table)
+    decisions = np.empty((len(latents), len(table.intercepts)))
+    step = max(1, MAX_KERNEL_VALUES // len(table.support_vectors))
+    for start in range(0, len(latents), step):
+        chunk = latents[start : start + step]
+        features = _standardise(chunk, table.feature_mean, table.feature_scale)
+        kernel = _rbf_kernel(features, table.support_vectors, table.gamma)
+        decisions[start : start + step] = kernel @ coefficients + table.intercepts
+    scores = _scores(decisions, len(table.classes))
+    return Prediction(table.classes[scores.argmax(axis=1)], scores, decisions)
+
+
+def pair_coefficients(table: SvmTable) -> NDArray[np.float64]:
+    """The weight [S, P] of each support vector in the decision of each pair of classes."""
+    ends = np.cumsum(table.num_support)
+    of_class = [slice(end - num, end) for end, num in zip(ends, table.num_support, strict=True)]
+    weights = np.zeros((len(table.support_vectors), len(table.intercepts)))
+    for pair, (i, j) in enumerate(zip(*np.triu_indices(len(table.classes), k=1), strict=True)):
+        weights[of_class[i], pair] = table.dual_coefficients[j - 1, of_class[i]]
+        weights[of_class[j], pair] = table.dual_coefficients[i, of_class[j]]
+    return weights
+
+
+def pair_signs(num_classes: int) -> NDArray[np.float64]:
+    """For which class of its pair a positive decision speaks (+1) or against (-1): [P, K].
+
+    scikit-learn turns the sign round where there are only two classes.
+    """
+    first, second = np.triu_indices(num_classes, k=1)
+    signs = np.eye(num_classes)[first] - np.eye(num_classes)[second]
+    return -signs if num_classes == 2 else signs
+
+
+def evaluate(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], class_names: tuple[str, ...]
+) -> Scores:
+    """Compare `predicted` with the true `labels`, both [N]: indices into `class_names`.
+
+    What is undefined (the precision of a class never predicted) counts as 0.
+    """
+    every_class = range(len(class_names))
+    per_class = precision_recall_fscore_support(
+        labels, predicted, labels=every_class, zero_division=0
+    )
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0
+    )
+    return Scores(
+        accuracy=float(accuracy_score(labels, predicted)),
+        precision=float(precision),
+        recall=float(recall),
+        f1=float(f1),
+        per_class=tuple(
+            ClassScores(label, class_names[label], float(p), float(r), float(f), int(support))
+            for label, p, r, f, support in zip(every_class, *per_class, strict=True)
+        ),
+        confusion_matrix=confusion_matrix(labels, predicted, labels=every_class),
+    )
+
+
+def write_table(path: Path, svm: Svm) -> None:
+    facts = {
+        "class_names": svm.class_names,
+        "model_sha256": svm.model_sha256,
+        "latents_sha256": svm.latents_sha256,
+    }
+    tensors = {
+        name: torch.from_numpy(np.asarray(array, order="C"))
+        for name, array in vars(svm.table).items()
+    }
+    write_tensors(path, tensors, facts, format_name=FORMAT, version=FORMAT_VERSION)
+
+
+def read_table(path: Path) -> Svm:
+    """What `write_table` wrote. Raises `UserError` where the file is damaged or of another kind."""
+    tensors, facts = read_tensors(
+        path, format_name=FORMAT, version=FORMAT_VERSION, remedy="fit the SVM again"
+    )
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    class_names = tuple(facts["class_names"])
+    fault = _fault(arrays, len(class_names))
+    if fault is not None:
+        raise UserError(f"{path}: {fault}; the file is damaged: fit the SVM again")
+    table = SvmTable(**{**arrays, "gamma": float(arrays["gamma"])})
+    return Svm(table, class_names, facts["model_sha256"], facts["latents_sha256"])
+
+
+def read_svm(run: RunFolder) -> Svm:
+    """The SVM of a run. Raises `UserError` where there is none, or one of other weights."""
+    path = _table_path(run)
+    if not path.is_file():
+        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.path}`")
+    svm = read_table(path)
+    if not run.model.is_file() or file_sha256(run.model) != svm.model_sha256:
+        raise UserError(
+            f"{path}: made from other weights than {run.model}; make it again with "
+            f"`vaekit latents {run.path}` and `vaekit svm {run.path}`"
+        )
+    return svm
+
+
+def read_metrics(run: RunFolder) -> dict[str, Any]:
+    """What `fit_svm` measured.
+
+    Raises `UserError` where it measured nothing yet, or where table, latents and weights no
+    longer are those that it measured.
+    """
+    path = _metrics_path(run)
+    again = f"measure anew with `vaekit svm {run.path}`"
+    if not path.is_file():
+        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.path}`")
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); {again}") from error
+    if metrics.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {metrics.get('format_version')}, expected {FORMAT_VERSION}; "
+            f"use the vaekit that wrote it, or {again}"
+        )
+    table_path = _table_path(run)
+    if not table_path.is_file() or file_sha256(table_path) != metrics["svm_sha256"]:
+        raise UserError(f"{path}: of another SVM than {table_path}; {again}")
+    if read_latents(run).sha256 != metrics["latents_sha256"]:
+        raise UserError(f"{path}: of other latents than those in {run.latents}; {again}")
+    return metrics
+
+
+def _table_path(run: RunFolder) -> Path:
+    return run.svm / "svm.safetensors"
+
+
+def _metrics_path(run: RunFolder) -> Path:
+    return run.svm / "metrics.json"
+
+
+def _standardise(
+    latents: NDArray[np.float32], mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return (latents - mean) / scale
+
+
+def _rbf_kernel(
+    features: NDArray[np.float64], support_vectors: NDArray[np.float64], gamma: float
+) -> NDArray[np.float64]:
+    """exp(-gamma |x - s|^2) as [B, S], of |x|^2 - 2 x.s + |s|^2 so that a GEMM does the work."""
+    kernel: NDArray[np.float64] = features @ (2 * support_vectors.T)
+    kernel -= np.square(features).sum(axis=1, keepdims=True)
+    kernel -= np.square(support_vectors).sum(axis=1)
+    kernel *= gamma
+    np.exp(kernel, out=kernel)
+    return kernel
+
+
+def _scores(decisions: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Votes [B, K] plus the sum of a class's decisions squashed into (-1/3, 1/3).
+
+    The squash breaks ties between votes and outweighs none, as in scikit-learn's
+    one-vs-rest shape.
+    """
+    signs = pair_signs(num_classes)
+    wins_less_losses = np.where(decisions >= 0, 1.0, -1.0) @ signs
+    votes = (wins_less_losses + num_classes - 1) / 2
+    confidences: NDArray[np.float64] = decisions @ signs
+    scores: NDArray[np.float64] = votes + confidences / (3 * (np.abs(confidences) + 1))
+    return scores
+
+
+def _require_labels(
+    latents: Latents, run: RunFolder
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if latents.train_labels is None or latents.test_labels is None:
+        raise UserError(
+            f"{run.latents}: latents of images without labels; an SVM needs labels, which come "
+            f"from folders: train on ROOT/train/CLASS/... and ROOT/test/CLASS/..."
+        )
+    return latents.train_labels, latents.test_labels
+
+
+def _require_finite(latents: NDArray[np.float32], name: str) -> None:
+    num_bad = len(latents) - np.isfinite(latents).all(axis=1).sum()
+    if num_bad:
+        raise UserError(
+            f"{name}: {num_bad:,} of {len(latents):,} rows are not finite (NaN or infinite); "
+            f"train again, with a lower --learning_rate"
+        )
+
+
+def _fault(arrays: dict[str, NDArray[Any]], num_class_names: int) -> str | None:
+    """What keeps `arrays` from being an SvmTable, if anything does."""
+    names = [field.name for field in fields(SvmTable)]
+    if sorted(arrays) != sorted(names):
+        return f"holds the tensors {sorted(arrays)}, expected {sorted(names)}"
+    num_features = arrays["feature_mean"].size
+    num_vectors = arrays["support_vectors"].size // max(num_features, 1)
+    num_classes = arrays["classes"].size
+    shapes = {
+        "feature_mean": (num_features,),
+        "feature_scale": (num_features,),
+        "support_vectors": (num_vectors, num_features),
+        "dual_coefficients": (num_classes - 1, num_vectors),
+        "num_support": (num_classes,),
+        "intercepts": (num_classes * (num_classes - 1) // 2,),
+        "gamma": (),
+        "classes": (num_classes,),
+    }
+    for name, shape in shapes.items():
+        array = arrays[name]
+        dtype = np.int64 if name in ("num_support", "classes") else np.float64
+        if array.shape != shape or array.dtype != dtype:
+            return f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+        if not np.isfinite(array).all():
+            return f"{name} has values that are not finite"
+    classes = arrays["classes"]
+    if num_classes < 2 or not (np.diff(classes, prepend=-1, append=num_class_names) > 0).all():
+        return f"classes are {classes.tolist()}, expected indices into {num_class_names} names"
+    if arrays["num_support"].min() < 1 or arrays["num_support"].sum() != num_vectors:
+        return f"num_support does not part {num_vectors} support vectors into {num_classes} classes"
+    if not ((arrays["feature_scale"] > 0).all() and arrays["gamma"] > 0):
+        return "feature_scale or gamma is not above 0"
+    return None
