@@ -1,0 +1,83 @@
+"""The command line answers at once, and says in one line what is wrong."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY_FLAGS, assert_one_line_error, run_command, vaekit
+
+from vaekit.cli import COMMANDS, main
+
+
+def test_help_names_every_command_and_imports_no_torch() -> None:
+    code = "import sys; from vaekit.cli import main\ntry: main(['--help'])\nfinally: "
+    code += "print('torch imported:', 'torch' in sys.modules)"
+    result = run_command([sys.executable, "-c", code])
+    assert result.returncode == 0, result.stderr
+    assert "torch imported: False" in result.stdout
+    for command in COMMANDS:
+        assert command in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: vaekit" in capsys.readouterr().out
+
+
+def test_print_config_shows_the_effective_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--epochs", "7", "--print_config"])
+    out = capsys.readouterr().out
+    assert "epochs: 7" in out
+    assert "latent_dim: 10" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bake"], "invalid choice: 'bake'"),
+        ([], "train,latents,svm,report,generate,predict"),
+        (["train", "--epoch", "3"], "--epoch"),
+        (["train", "--data.name", "imagenet"], "'fashion-mnist'"),
+        (["svm", "runs/x", "--C", "0"], "--C 0.0: expected a finite number above 0"),
+        (["predict", "runs/x"], "predict.images"),
+        (["latents"], "latents.run"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vaekit: error: ")
+    assert len(error.splitlines()) == 1
+    assert words in error
+
+
+@pytest.mark.parametrize("stage", ["latents", "svm", "report", "generate"])
+def test_a_stage_on_a_folder_that_is_no_run_writes_nothing(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([stage, str(tmp_path / "none")])
+    assert stop.value.code == 2
+    assert "`vaekit train --run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worker_reports_a_bad_argument_like_the_command_line() -> None:
+    script = Path(__file__).parent.parent / "vaekit" / "train.py"
+    for arguments in (["--epochs", "-1"], ["--bogus", "1"]):
+        assert_one_line_error(run_command([sys.executable, script, *arguments]), arguments[0])
+
+
+def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
+    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    assert f"next: vaekit latents {tmp_path / 'run'}" in result.stdout
+    assert "Traceback" not in result.stderr

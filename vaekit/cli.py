@@ -1,0 +1,98 @@
+"""The command line: `vaekit train | latents | svm | report | generate | predict`.
+
+Heavy libraries are imported by the command that needs them, so that help and bad arguments
+answer at once.
+"""
+
+from pathlib import Path
+
+from vaekit.arguments import parse
+from vaekit.config import SvmConfig, TrainConfig
+from vaekit.errors import user_errors_in_one_line
+
+
+def latents(run: str) -> None:
+    """Encode the images of a run: mean and log-variance of each.
+
+    Args:
+        run: A trained run folder.
+    """
+    from vaekit.latents import extract_latents
+
+    extract_latents(Path(run))
+
+
+def svm(run: str, C: float = SvmConfig.C, gamma: float = SvmConfig.gamma) -> None:
+    """Fit an SVM on the training latents and measure it on the test latents.
+
+    Args:
+        run: A run folder with latents.
+        C: Penalty of a margin violation.
+        gamma: Inverse width of the kernel, in units of 1 / number of features.
+    """
+    config = SvmConfig(C, gamma)
+    from vaekit.svm import fit_svm
+
+    fit_svm(Path(run), config)
+
+
+def report(run: str) -> None:
+    """Put everything a run has made on one HTML page.
+
+    Args:
+        run: A trained run folder.
+    """
+    from vaekit.report import write_report
+
+    write_report(Path(run))
+
+
+def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
+    """Generate new images as one picture.
+
+    Args:
+        run: A trained run folder.
+        count: How many images.
+        output: The PNG file to write.
+        seed: Other seeds give other images.
+    """
+    from vaekit import inference
+
+    inference.generate(Path(run), count, Path(output), seed)
+
+
+def predict(run: str, images: list[str], latents: bool = False) -> None:
+    """Classify image files; CSV on standard output.
+
+    Args:
+        run: A run folder with an SVM.
+        images: Image files.
+        latents: Add the mean and log-variance of each image.
+    """
+    from vaekit import inference
+
+    inference.predict_files(Path(run), [Path(image) for image in images], latents)
+
+
+COMMANDS = {
+    "train": TrainConfig,
+    "latents": latents,
+    "svm": svm,
+    "report": report,
+    "generate": generate,
+    "predict": predict,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; a user's mistake is one line and exit code 2."""
+    with user_errors_in_one_line():
+        parsed = parse(COMMANDS, arguments, prog="vaekit")
+        if isinstance(parsed, TrainConfig):
+            from vaekit.train import train
+
+            train(parsed)
+
+
+if __name__ == "__main__":
+    main()
