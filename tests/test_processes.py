@@ -80,6 +80,24 @@ def test_an_unknown_tracker_is_refused_with_those_that_exist() -> None:
         start_accelerator(TrainConfig(tracker="carrier-pigeon"))
 
 
+def test_a_launcher_that_gives_one_thread_does_not_leave_cores_idle(
+    hardware: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    processes._use_all_cores(torch.device("cpu"))
+    assert threads == []
+    hardware.launcher("no")
+    processes._use_all_cores(torch.device("cuda"))
+    assert threads == []
+    processes._use_all_cores(torch.device("cpu"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    processes._use_all_cores(torch.device("cpu"))
+    assert threads == [8, 4]
+
+
 def test_fewer_ranks_than_launched_processes_stop_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,6 +30,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
         ],
     )
     _require_all_ranks(accelerator.num_processes)
+    _use_all_cores(accelerator.device)
     if config.tracker is not None and not accelerator.log_with:
         raise UserError(
             f"--tracker {config.tracker}: its package is not installed; "
@@ -42,6 +43,7 @@ def start_ranks() -> PartialState:
     """The ranks of a stage that only reads a model. Raises `UserError` like `start_accelerator`."""
     ranks = PartialState(cpu=_needs_cpu_ranks())
     _require_all_ranks(ranks.num_processes)
+    _use_all_cores(ranks.device)
     return ranks
 
 
@@ -62,6 +64,15 @@ def _require_all_ranks(num_processes: int) -> None:
             f"{num_processes} process(es), which would each do the whole work; "
             f"launch with `accelerate launch --num_processes N`, or unset WORLD_SIZE"
         )
+
+
+def _use_all_cores(device: torch.device) -> None:
+    # `accelerate launch` gives every process OMP_NUM_THREADS=1 unless that variable says more,
+    # which on a CPU would leave the other cores idle.
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_processes))
 
 
 def _choose_precision(asked: MixedPrecision) -> str:
