@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vaekit.batches import Stream, as_floats, normal_noise
+from vaekit.batches import Stream, as_floats, as_pixels, normal_noise
 from vaekit.errors import UserError
 from vaekit.figures import image_grid, write_image
 from vaekit.images import prepare_files
@@ -27,7 +27,7 @@ def generate(run_path: Path, count: int, output: Path, seed: int) -> None:
     shape = (count, vae.config.latent_dim)
     latents = normal_noise(shape, seed, Stream.SAMPLES, 0, torch.device("cpu"))
     images = torch.cat([vae.decode(batch) for batch in torch.split(latents, BATCH_SIZE)])
-    write_image(output, image_grid(images.mul(255).round().to(torch.uint8).numpy()))
+    write_image(output, image_grid(as_pixels(images)))
     print(f"{count} images: {output}")
 
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from vaekit.batches import as_floats, rank_slice
 from vaekit.errors import UserError
-from vaekit.files import atomic_path, file_sha256, publish, temporary_path, write_json
+from vaekit.files import file_sha256, publish, temporary_path, write_json
 from vaekit.images import ImageSet, load_images
 from vaekit.model import VAE
 from vaekit.processes import start_ranks
 from vaekit.progress import Progress
 from vaekit.run_folder import RunFolder
+from vaekit.tensor_files import write_array
 
 FORMAT_VERSION = 1
 BATCH_SIZE = 500
@@ -46,7 +47,7 @@ def extract_latents(run_path: Path) -> None:
     config = run.require_config()
     weights = run.read_weights()
     ranks = start_ranks()
-    with ranks.main_process_first():
+    with ranks.local_main_process_first():
         images = load_images(config.data, config.seed)
     with ExitStack() as stack:
         if ranks.is_main_process:
@@ -56,11 +57,7 @@ def extract_latents(run_path: Path) -> None:
         for name, image_set in (("train", images.train), ("test", images.test)):
             encode_into(run.latents / f"{name}_latents.npy", vae, image_set, ranks)
             if ranks.is_main_process and image_set.labels is not None:
-                with (
-                    atomic_path(run.latents / f"{name}_labels.npy") as temporary,
-                    temporary.open("wb") as file,
-                ):
-                    np.save(file, image_set.labels)
+                write_array(run.latents / f"{name}_labels.npy", image_set.labels)
         if ranks.is_main_process:
             write_json(
                 _facts_path(run),

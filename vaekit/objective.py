@@ -32,6 +32,11 @@ def negative_elbo(logits: Tensor, images: Tensor, posterior: Posterior) -> Negat
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
-    """KL(posterior || standard normal), nats per image, shape [B] (same paper, appendix B)."""
+    """KL(posterior || standard normal), nats per image, shape [B]."""
+    return kl_per_dimension(posterior).sum(dim=1)
+
+
+def kl_per_dimension(posterior: Posterior) -> Tensor:
+    """What each latent dimension adds to the KL, nats, shape [B, L] (same paper, appendix B)."""
     mean, log_variance = posterior
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)

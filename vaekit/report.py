@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from vaekit import figures
-from vaekit.batches import as_floats
+from vaekit.batches import as_floats, as_pixels
 from vaekit.config import TrainConfig, to_dict
 from vaekit.errors import UserError
-from vaekit.files import atomic_path, write_text
+from vaekit.files import write_text
 from vaekit.images import Images, load_images
 from vaekit.latents import Latents, read_latents
 from vaekit.model import num_parameters
+from vaekit.objective import kl_per_dimension
 from vaekit.reference import Reference, reference_for
 from vaekit.run_folder import RunFolder, Weights
 from vaekit.svm import read_metrics
+from vaekit.tensor_files import write_array
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32
@@ -276,7 +277,7 @@ def draw_reconstructions(inputs: Inputs) -> Picture:
     vae = inputs.weights.vae
     originals = _some(inputs.images.test.pixels, NUM_RECONSTRUCTIONS)
     means = vae.enc(as_floats(torch.from_numpy(originals))).mean
-    picture = figures.reconstruction_grid(originals, _to_pixels(vae.decode(means)))
+    picture = figures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
     alt = f"{len(originals)} test images, each row above the row of their reconstructions"
     return _draw(inputs.run, "reconstructions", picture, alt)
 
@@ -324,8 +325,8 @@ def draw_map(inputs: Inputs) -> Map | None:
     print(f"t-SNE of {len(indices):,} test latents (5,000 take about a minute)", flush=True)
     perplexity = min(TSNE_PERPLEXITY, (len(indices) - 1) / 3)
     points = tsne(means, perplexity)
-    _save_array(run.figures / "tsne.npy", points)
-    _save_array(run.figures / "tsne_indices.npy", indices)
+    write_array(run.figures / "tsne.npy", points)
+    write_array(run.figures / "tsne_indices.npy", indices)
     labels = None if latents.test_labels is None else latents.test_labels[indices]
     picture = figures.latent_map(points, labels, latents.class_names)
     alt = f"Map of {len(indices):,} test latents"
@@ -354,7 +355,7 @@ def draw_traversal(inputs: Inputs) -> Traversal:
     latents = torch.zeros(len(order), num_steps, num_dimensions)
     for row, dimension in enumerate(order):
         latents[row, :, int(dimension)] = torch.from_numpy(TRAVERSAL_STEPS)
-    decoded = _to_pixels(vae.decode(latents.flatten(end_dim=1)))
+    decoded = as_pixels(vae.decode(latents.flatten(end_dim=1)))
     names = [f"z{dimension + 1}" for dimension in order]
     steps = [
         f"{step:+.1f}".replace("-", "\N{MINUS SIGN}") if step else "0" for step in TRAVERSAL_STEPS
@@ -444,11 +445,6 @@ def _embed(path: Path, alt: str) -> Picture:
     return Picture(f"data:image/png;base64,{data}", alt, width, height)
 
 
-def _save_array(path: Path, array: NDArray[Any]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-
-
 def _choose(count: int, most: int) -> NDArray[np.int64]:
     """Indices of at most `most` of `count` images: always the same ones, in rising order."""
     chosen = np.random.default_rng(_SEED).choice(count, min(count, most), replace=False)
@@ -459,16 +455,10 @@ def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
     return pixels[_choose(len(pixels), most)]
 
 
-def _to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = images.mul(255).round().to(torch.uint8).numpy()
-    return pixels
-
-
 def _nats_per_dimension(inputs: Inputs) -> NDArray[np.float32]:
     """KL of the posterior from the prior in each latent dimension [L], mean over test images."""
     pixels = torch.from_numpy(_some(inputs.images.test.pixels, NUM_MEASURED))
-    mean, log_variance = inputs.weights.vae.enc(as_floats(pixels))
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    kl = kl_per_dimension(inputs.weights.vae.enc(as_floats(pixels)))
     nats: NDArray[np.float32] = kl.mean(dim=0).numpy()
     return nats
 

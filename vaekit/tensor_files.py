@@ -1,4 +1,4 @@
-"""Safetensors files with a format, a version and a hash: written whole, read strictly."""
+"""Tensors on disk: safetensors with a format, a version and a hash, and plain .npy arrays."""
 
 import hashlib
 import json
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -64,6 +66,12 @@ def read_tensors(path: Path, *, format_name: str, version: int, remedy: str) -> 
     if facts.pop("sha256") != tensors_sha256(tensors):
         raise UserError(f"{path}: damaged, its tensors do not match their sha256; {remedy}")
     return TensorFile(tensors, facts)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as a .npy file."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

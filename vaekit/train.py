@@ -21,6 +21,7 @@ from vaekit.arguments import parse
 from vaekit.batches import (
     Stream,
     as_floats,
+    as_pixels,
     epoch_order,
     gather_images,
     normal_noise,
@@ -73,6 +74,7 @@ class Training:
     accelerator: Accelerator
     run: RunFolder
     images: Images
+    images_sha256: str
     train_pixels: Tensor  # uint8 [N, C, H, W], resident on the device
     test_pixels: Tensor
     vae: VAE
@@ -98,7 +100,7 @@ def train(config: TrainConfig) -> None:
     for bit. Raises `UserError` for what the user can mend, before any long work.
     """
     accelerator = start_accelerator(config)
-    with accelerator.main_process_first():
+    with accelerator.local_main_process_first():
         images = load_images(config.data, config.seed)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     run = RunFolder(Path(str(config.run)))
@@ -110,8 +112,8 @@ def train(config: TrainConfig) -> None:
             if training.step == 0:
                 record_epoch(training, 0, None, progress)
             for epoch in range(training.step // training.steps_per_epoch + 1, config.epochs + 1):
-                train_losses = run_epoch(training, epoch, progress)
-                record_epoch(training, epoch, train_losses, progress)
+                result = run_epoch(training, epoch, progress)
+                record_epoch(training, epoch, result, progress)
     accelerator.end_training()
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.path}")
 
@@ -166,6 +168,7 @@ def set_up(
         accelerator=accelerator,
         run=run,
         images=images,
+        images_sha256=images.sha256(),
         train_pixels=resident(images.train.pixels, accelerator.device),
         test_pixels=resident(images.test.pixels, accelerator.device),
         vae=vae,
@@ -382,20 +385,14 @@ def write_pictures(training: Training, epoch: int) -> None:
     device = training.accelerator.device
     shape = (NUM_SAMPLES, training.config.model.latent_dim)
     latents = normal_noise(shape, training.config.seed, Stream.SAMPLES, 0, device)
-    generated = to_pixels(training.ema.decode(latents))
+    generated = as_pixels(training.ema.decode(latents))
     write_image(training.run.samples(epoch), image_grid(generated))
     originals = training.test_pixels[:NUM_RECONSTRUCTIONS]
     means = training.ema.enc(as_floats(originals)).mean
     write_image(
         training.run.reconstructions(epoch),
-        reconstruction_grid(originals.cpu().numpy(), to_pixels(training.ema.decode(means))),
+        reconstruction_grid(originals.cpu().numpy(), as_pixels(training.ema.decode(means))),
     )
-
-
-def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1] as uint8 on the CPU."""
-    pixels: NDArray[np.uint8] = images.mul(255).round().to(torch.uint8).cpu().numpy()
-    return pixels
 
 
 def checkpoint_tensors(training: Training) -> dict[str, Tensor]:
@@ -423,7 +420,7 @@ def run_facts(training: Training) -> dict[str, str]:
     return {
         "mixed_precision": training.accelerator.mixed_precision,
         "execution_path": EXECUTION_PATH,
-        "images_sha256": training.images.sha256(),
+        "images_sha256": training.images_sha256,
     }
 
 
