@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
+
 from vaekit.config import DataConfig, ModelConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -38,10 +40,9 @@ TINY_FLAGS = shlex.split(
 def run_command(
     arguments: Sequence[object], *, cwd: Path = ROOT, timeout: float = 180, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a user would, on one thread a process."""
+    """Run a command as a user would."""
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **variables,
     }

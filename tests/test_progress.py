@@ -45,7 +45,7 @@ def test_on_a_terminal_it_is_a_bar_with_the_note(
         bar.line("a line above it")
     captured = capsys.readouterr()
     assert "training loss 2.00" in captured.err
-    assert "100/100" in captured.err
+    assert "100/100 " in captured.err
     assert captured.out == "a line above it\n"
 
 

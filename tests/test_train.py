@@ -185,7 +185,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     assert len(RunFolder(killed).read_metrics()) < 61
 
     for run in (killed, whole):
-        result = vaekit("train", *flags, "--run", run, OMP_NUM_THREADS=_threads())
+        result = vaekit("train", *flags, "--run", run)
         assert result.returncode == 0, result.stderr
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert losses_of(killed) == losses_of(whole)
@@ -193,11 +193,6 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     starts = json.loads((killed / "environment.json").read_text())
     assert starts[0]["step"] == 0
     assert starts[1]["step"] >= 12
-
-
-def _threads() -> str:
-    """Those of the killed process, which ran with the suite's own environment."""
-    return str(torch.get_num_threads())
 
 
 def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(

@@ -1,12 +1,12 @@
 """Checkpoints: one safetensors file each, written whole or not at all."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vaekit.errors import UserError
+from vaekit.messages import say
 from vaekit.tensor_files import read_tensors, write_tensors
 
 FORMAT_NAME = "vaekit-checkpoint"
@@ -45,7 +45,7 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return load_checkpoint(path)
         except UserError as error:
-            print(f"vaekit: warning: {error}", file=sys.stderr)
+            say(f"warning: {error}")
     if paths:
         raise UserError(
             f"{folder}: none of the {len(paths)} checkpoints can be read; "

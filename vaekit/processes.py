@@ -1,7 +1,6 @@
 """The processes of this launch: real ranks, their device, and a precision that is fast there."""
 
 import os
-import sys
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -9,6 +8,7 @@ from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectC
 
 from vaekit.config import MixedPrecision, TrainConfig
 from vaekit.errors import UserError
+from vaekit.messages import say
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
@@ -81,12 +81,16 @@ def _choose_precision(asked: MixedPrecision) -> str:
         launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if launcher == "no" or _is_native(launcher):
             return launcher
-        _say(f"the launcher asks for {launcher}, which this device only emulates: using float32")
+        _say_once(
+            f"the launcher asks for {launcher}, which this device only emulates: using float32"
+        )
         return "no"
     if asked == "fp16" and not torch.accelerator.is_available():
         raise UserError("--mixed_precision fp16: needs a GPU; give no, or auto")
     if asked != "no" and not _is_native(asked):
-        _say(f"warning: this device only emulates {asked}, which is slow; auto would use float32")
+        _say_once(
+            f"warning: this device only emulates {asked}, which is slow; auto would use float32"
+        )
     return asked
 
 
@@ -101,6 +105,6 @@ def _is_native(precision: str) -> bool:
     )
 
 
-def _say(text: str) -> None:
+def _say_once(line: str) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(f"vaekit: {text}", file=sys.stderr, flush=True)
+        say(line)

@@ -22,7 +22,11 @@ class Progress:
         self._visible = visible
         self._started = self._last_line = time.monotonic()
         on_terminal = visible and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, unit=f" {unit}") if on_terminal else None
+        self._bar = (
+            tqdm(total=total, initial=done, unit=f" {unit}", unit_scale=True)
+            if on_terminal
+            else None
+        )
 
     def advance(self, count: int, note: str = "") -> None:
         """Count items as done; `note` says what is known of them, as a loss."""

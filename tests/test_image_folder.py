@@ -1,0 +1,138 @@
+"""Folders of images: right labels, two sets, and one plain line for what can't be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_helpers import fault, flat, load, values, write, write_pets
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    return write_pets(tmp_path / "pets")
+
+
+def test_a_folder_of_classes_gives_each_image_its_label(pets: Path) -> None:
+    loaded = load(pets, image_size=8)
+    assert loaded.class_names == ("cat", "dog")
+    assert loaded.shape == (1, 8, 8)
+    for image_set, expected in (
+        (loaded.train, [0, 1, 2, 3, 4, 5, 100, 101, 102, 103, 104, 105]),
+        (loaded.test, [10, 11, 12, 110, 111, 112]),
+    ):
+        assert sorted(values(image_set)) == expected
+        assert image_set.labels is not None
+        assert image_set.labels.dtype == np.int64
+        assert image_set.labels.tolist() == [int(value >= 100) for value in values(image_set)]
+
+
+def test_the_first_images_of_a_folder_are_not_all_of_one_class(pets: Path) -> None:
+    loaded = load(pets, image_size=8, limit=4)
+    assert len(loaded.train.pixels) == len(loaded.test.pixels) == 4
+    assert loaded.train.labels is not None
+    assert set(loaded.train.labels.tolist()) == {0, 1}
+
+
+def test_a_test_class_is_an_index_into_the_class_names_of_training(pets: Path) -> None:
+    for path in (pets / "test" / "cat").iterdir():
+        path.unlink()
+    (pets / "test" / "cat").rmdir()
+    loaded = load(pets, image_size=8)
+    assert loaded.test.labels is not None
+    assert loaded.test.labels.tolist() == [1, 1, 1]
+
+
+def test_hidden_files_and_other_files_are_ignored(pets: Path) -> None:
+    before = load(pets, image_size=8)
+    write(pets / "train" / "cat" / ".hidden.png", flat(50))
+    write(pets / "train" / "cat" / ".thumbnails" / "1.png", flat(50))
+    (pets / "train" / "cat" / "notes.txt").write_text("no image")
+    (pets / "README.md").write_text("no image")
+    assert load(pets, image_size=8).sha256() == before.sha256()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_one_tree_is_split_by_seed_with_a_tenth_for_the_test(
+    labelled: bool, tmp_path: Path
+) -> None:
+    for i in range(40):
+        folder = ("a" if i < 30 else "b") if labelled else ""
+        write(tmp_path / folder / f"{i}.png", flat(i))
+    loaded = load(tmp_path, seed=3, image_size=8)
+    assert len(loaded.test.pixels) == 4
+    assert sorted(values(loaded.train) + values(loaded.test)) == list(range(40))
+    if labelled:
+        assert loaded.test.labels is not None
+        assert sorted(loaded.test.labels.tolist()) == [0, 0, 0, 1]
+    else:
+        assert loaded.class_names == ()
+        assert loaded.train.labels is None
+        assert loaded.test.labels is None
+    assert load(tmp_path, seed=3, image_size=8).sha256() == loaded.sha256()
+    assert load(tmp_path, seed=4, image_size=8).sha256() != loaded.sha256()
+
+
+def test_images_without_classes_need_no_labels(tmp_path: Path) -> None:
+    for i in range(3):
+        write(tmp_path / "train" / f"{i}.png", flat(i))
+    write(tmp_path / "test" / "0.png", flat(9))
+    loaded = load(tmp_path, image_size=8)
+    assert sorted(values(loaded.train)) == [0, 1, 2]
+    assert values(loaded.test) == [9]
+    assert loaded.train.labels is None
+    assert loaded.class_names == ()
+
+
+def empty(root: Path) -> None:
+    root.mkdir()
+
+
+def no_test_folder(root: Path) -> None:
+    write(root / "train" / "cat" / "0.png", flat(0))
+
+
+def empty_class(root: Path) -> None:
+    write(root / "cat" / "0.png", flat(0))
+    (root / "dog").mkdir()
+
+
+def loose_beside_classes(root: Path) -> None:
+    write(root / "cat" / "0.png", flat(0))
+    write(root / "loose.png", flat(0))
+
+
+def new_class_in_test(root: Path) -> None:
+    write(root / "train" / "cat" / "0.png", flat(0))
+    write(root / "test" / "bird" / "0.png", flat(0))
+
+
+def labels_in_train_only(root: Path) -> None:
+    write(root / "train" / "cat" / "0.png", flat(0))
+    write(root / "test" / "0.png", flat(0))
+
+
+def one_image(root: Path) -> None:
+    write(root / "0.png", flat(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda root: None, "no such folder; expected {root}/train/CLASS/*.png"),
+        (empty, "{root}: no images; expected {root}/train/CLASS/*.png"),
+        (no_test_folder, "{root}/test: no such folder"),
+        (empty_class, "{root}/dog: no images in this class"),
+        (loose_beside_classes, "loose.png beside class folders"),
+        (new_class_in_test, "{root}/test: bird not among the classes of {root}/train"),
+        (labels_in_train_only, "one of train and test has class folders"),
+        (one_image, "one image can't be split"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_folder_that_cannot_be_used_says_why(
+    make: Callable[[Path], None], expected: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    make(root)
+    assert expected.format(root=root) in fault(root)
