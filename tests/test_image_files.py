@@ -121,7 +121,7 @@ def test_files_for_a_model_are_prepared_as_those_of_a_folder(tmp_path: Path) -> 
 
 def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
-    with pytest.raises(UserError, match=r"missing\.png, .*README.*no image"):
+    with pytest.raises(UserError, match=r"missing\.png, .*README.*not a whole image"):
         prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))
 
 
@@ -146,5 +146,5 @@ def broken_exif(path: Path) -> None:
 def test_a_damaged_file_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
     damage(tmp_path / "damaged.png")
-    with pytest.raises(UserError, match=r"^\S*damaged\.png: no such file, or no image"):
+    with pytest.raises(UserError, match=r"^\S*damaged\.png: no such file, or not a whole image"):
         prepare_files([good, tmp_path / "damaged.png"], (1, 8, 8))

@@ -61,7 +61,7 @@ def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
 def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:
     weights = run.read_weights()
     weights.vae.enc.mu.bias += 1
-    run.write_weights(weights.vae, weights.class_names)
+    run.write_weights(weights.vae, weights.class_names, weights.images_sha256)
     with pytest.raises(UserError, match=r"made from other weights .* `vaekit latents"):
         read_latents(run)
 

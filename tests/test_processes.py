@@ -85,7 +85,7 @@ def test_a_launcher_that_gives_one_thread_does_not_leave_cores_idle(
 ) -> None:
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(processes, "cpu_count", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     processes._use_all_cores(torch.device("cpu"))
     assert threads == []

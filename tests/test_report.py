@@ -87,7 +87,7 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     write_config(run.config, config)
     torch.manual_seed(0)
     images = load_images(config.data, config.seed)
-    run.write_weights(VAE(config.model, images.shape), images.class_names)
+    run.write_weights(VAE(config.model, images.shape), images.class_names, images.sha256())
     losses = ("loss", "reconstruction", "kl")
     rows = [
         {
@@ -360,7 +360,7 @@ def test_latents_of_other_weights_are_refused(run: Path) -> None:
     folder = RunFolder(run)
     weights = folder.read_weights()
     torch.nn.init.zeros_(weights.vae.enc.mu.bias)
-    folder.write_weights(weights.vae, weights.class_names)
+    folder.write_weights(weights.vae, weights.class_names, weights.images_sha256)
     assert "vaekit latents" in refusal(run)
 
 

@@ -90,7 +90,7 @@ def test_metrics_and_environment_come_back(run: RunFolder) -> None:
 
 def test_weights_come_back_with_their_model_and_class_names(run: RunFolder) -> None:
     vae = tiny_vae(run)
-    run.write_weights(vae, ("cat", "dög"))
+    run.write_weights(vae, ("cat", "dög"), "abc")
     weights = run.read_weights()
     assert str(weights.vae) == str(vae)
     assert weights.vae.image_shape == (2, 9, 11)
@@ -109,7 +109,7 @@ def test_a_stage_before_training_names_the_command_that_trains(run: RunFolder) -
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_are_not_the_models_are_refused(run: RunFolder, change: str) -> None:
-    run.write_weights(tiny_vae(run), ())
+    run.write_weights(tiny_vae(run), (), "abc")
     tensors, facts = read_tensors(run.model, remedy="", **KIND)
     if change == "missing":
         del tensors["enc.mu.bias"]

@@ -315,7 +315,7 @@ def write_latents(run: RunFolder, split: Split, class_names: tuple[str, ...]) ->
 
 def write_other_weights(run: RunFolder) -> None:
     vae = VAE(ModelConfig(latent_dim=10, conv_channels=(1,), hidden_dims=(2,)), (1, 8, 8))
-    run.write_weights(vae, DIGIT_NAMES)  # other initial values at every call
+    run.write_weights(vae, DIGIT_NAMES, "abc")  # other initial values at every call
 
 
 @pytest.fixture

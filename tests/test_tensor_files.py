@@ -42,14 +42,18 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_flipped_bit_in_a_tensor_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
     path = tmp_path / "t"
     write(path)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"t: damaged, .* sha256; make it again"):
-        read(path)
+    whole = path.read_bytes()
+    for offset in range(len(whole)):
+        if whole[offset] == ord(" "):
+            continue  # the header is padded with spaces
+        content = bytearray(whole)
+        content[offset] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"make it again"):
+            read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>not found</html>"])

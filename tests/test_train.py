@@ -218,6 +218,27 @@ def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
+def test_a_run_that_dies_between_weights_and_checkpoint_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, whole = tiny_config(tmp_path / "cut"), tiny_config(tmp_path / "whole")
+    save_checkpoint = train_module.save_checkpoint
+
+    def disk_full_at_the_second(folder: Path, checkpoint: object) -> None:
+        if (folder / "step-00000006.safetensors").exists():
+            raise OSError(28, "No space left on device")
+        save_checkpoint(folder, checkpoint)
+
+    monkeypatch.setattr(train_module, "save_checkpoint", disk_full_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        train(cut)
+    monkeypatch.setattr(train_module, "save_checkpoint", save_checkpoint)
+    train(cut)
+    train(whole)
+    assert largest_difference(tmp_path / "cut", tmp_path / "whole") == 0
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
 def test_a_finished_run_started_again_is_left_as_it_is(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,7 +289,7 @@ def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> Non
         assert one == pytest.approx(two, rel=1e-5)
 
 
-def test_a_bare_accelerate_launch_works(tmp_path: Path) -> None:
+def test_accelerate_launch_works_without_a_config_file(tmp_path: Path) -> None:
     command = ["accelerate", "launch", "vaekit/train.py", *TINY_FLAGS, "--run", tmp_path / "run"]
     result = run_command(command)
     assert result.returncode == 0, result.stderr

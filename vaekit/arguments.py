@@ -21,8 +21,10 @@ class _ExactParser(ArgumentParser):
         if kwargs.get("type") is bool:  # a switch needs no value
             kwargs["action"] = ActionYesNo
             del kwargs["type"]
-        elif kwargs.get("type") == list[str] and not args[0].startswith("-"):
-            kwargs |= {"type": str, "nargs": "+"}  # a positional list is one or more words
+        elif getattr(kwargs.get("action"), "_typehint", None) == list[str]:
+            # A positional list is one or more words; jsonargparse would want one in brackets.
+            del kwargs["action"]
+            kwargs |= {"type": str, "nargs": "+"}
         return super().add_argument(*args, **kwargs)
 
 

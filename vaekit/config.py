@@ -189,8 +189,23 @@ def write_config(path: Path, config: TrainConfig | SvmConfig) -> None:
 
 
 def read_config(config_type: type[Config], path: Path) -> Config:
-    """The config that `write_config` wrote, equal to the one that was given to it."""
-    config: Config = parse(config_type, ["--config", str(path)])
+    """The config that `write_config` wrote, equal to the one that was given to it.
+
+    Raises `UserError` where a setting is missing, unknown or out of its range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: damaged, not YAML ({error}); put a good copy there") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: damaged, expected settings by name; put a good copy there")
+    config = from_dict(config_type, values)
+    missing = sorted(flatten(to_dict(config)).keys() - flatten(values).keys())
+    if missing:
+        raise UserError(
+            f"{path}: damaged, without {', '.join(missing)}; a run's config names every setting: "
+            f"put a good copy there"
+        )
     return config
 
 
@@ -212,7 +227,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _at_least(flag: str, value: float, minimum: float) -> None:
-    if not value >= minimum:
+    if not minimum <= value < float("inf"):
         raise UserError(f"{flag} {value}: expected at least {minimum}")
 
 

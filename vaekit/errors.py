@@ -1,8 +1,10 @@
 """Mistakes that the person at the keyboard can mend, and how a command reports them."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 EXIT_CODE = 2
 
@@ -13,13 +15,27 @@ class UserError(ValueError):
 
 @contextmanager
 def user_errors_in_one_line() -> Iterator[None]:
-    """Print a `UserError` as one line on standard error and exit with code 2.
+    """Report in one line, without a traceback, what is no bug of ours.
 
-    Every other exception is a bug of ours and keeps its traceback.
+    A `UserError`, and a file that the system refuses, end the process with code 2; Ctrl-C with
+    130, as shells have it.
     """
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
-        print(f"vaekit: error: {line}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_CODE)
+        _exit(f"error: {error}", EXIT_CODE)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _exit(
+            f"error: {error.filename}: {error.strerror}; check the path, its permissions and "
+            f"the space on its disk",
+            EXIT_CODE,
+        )
+    except KeyboardInterrupt:
+        _exit("interrupted; the same command starts again or goes on", 128 + signal.SIGINT)
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    print(f"vaekit: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vaekit.errors import UserError
+
 
 def temporary_path(path: Path) -> Path:
     """Where `path` is written before it is renamed: beside it, hidden, with the same suffix."""
@@ -38,12 +40,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and other programs: indented, without NaN."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """What `write_json` wrote. Raises `UserError`, ending in `remedy`, where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged, not JSON ({error}); {remedy}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -14,13 +14,16 @@ from vaekit.run_folder import RunFolder
 from vaekit.svm import predict, read_svm
 
 BATCH_SIZE = 500
+MAX_GENERATED = 10_000
 
 
 @torch.no_grad()
 def generate(run_path: Path, count: int, output: Path, seed: int) -> None:
     """Decode `count` latents from the prior into one picture, a grid of images."""
-    if count < 1:
-        raise UserError(f"--count {count}: expected at least 1")
+    if not 1 <= count <= MAX_GENERATED:
+        raise UserError(f"--count {count}: expected from 1 to {MAX_GENERATED}, for one picture")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected at least 0")
     if output.suffix.lower() != ".png":
         raise UserError(f"--output {output}: expected a name that ends in .png")
     vae = RunFolder(run_path).read_weights().vae

@@ -1,10 +1,9 @@
 """The latents of a run's images: mean ++ log-variance of each, by all ranks into one file."""
 
 import hashlib
-import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from vaekit.batches import as_floats, rank_slice
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, publish, temporary_path, write_json
+from vaekit.files import file_sha256, publish, read_json, temporary_path, write_json
 from vaekit.images import ImageSet, load_images
 from vaekit.model import VAE
 from vaekit.processes import start_ranks
@@ -49,29 +48,31 @@ def extract_latents(run_path: Path) -> None:
     ranks = start_ranks()
     with ranks.local_main_process_first():
         images = load_images(config.data, config.seed)
+    run.require_images(weights, images)
     with ExitStack() as stack:
         if ranks.is_main_process:
             stack.enter_context(run.lock())
             run.latents.mkdir(exist_ok=True)
         vae = weights.vae.to(ranks.device)
+        written = []
         for name, image_set in (("train", images.train), ("test", images.test)):
-            encode_into(run.latents / f"{name}_latents.npy", vae, image_set, ranks)
+            written.append(run.latents / f"{name}_latents.npy")
+            encode_into(written[-1], vae, image_set, ranks)
             if ranks.is_main_process and image_set.labels is not None:
-                write_array(run.latents / f"{name}_labels.npy", image_set.labels)
+                written.append(run.latents / f"{name}_labels.npy")
+                write_array(written[-1], image_set.labels)
         if ranks.is_main_process:
             write_json(
                 _facts_path(run),
                 {
                     "format_version": FORMAT_VERSION,
                     "model_sha256": weights.sha256,
-                    "images_sha256": images.sha256(),
+                    "images_sha256": weights.images_sha256,
                     "class_names": weights.class_names,
-                    "files": {
-                        path.name: file_sha256(path) for path in sorted(run.latents.glob("t*.npy"))
-                    },
+                    "files": {path.name: file_sha256(path) for path in written},
                 },
             )
-            print(f"latents: {run.latents}   next: vaekit svm {run.path}", flush=True)
+            print(f"latents: {run.latents}   next: vaekit svm {run.quoted}", flush=True)
     ranks.destroy_process_group()
 
 
@@ -108,16 +109,13 @@ def read_latents(run: RunFolder) -> Latents:
     Raises `UserError` where there are none, where they are damaged, or where other weights
     made them.
     """
-    remedy = f"make them with `vaekit latents {run.path}`"
+    remedy = f"make them with `vaekit latents {run.quoted}`"
     run.require_config()
     if not _facts_path(run).is_file():
         raise UserError(f"{run.latents}: no latents yet; {remedy}")
-    facts: dict[str, Any] = json.loads(_facts_path(run).read_text(encoding="utf-8"))
-    if facts["format_version"] != FORMAT_VERSION:
-        raise UserError(
-            f"{_facts_path(run)}: format version {facts['format_version']}, expected "
-            f"{FORMAT_VERSION}; {remedy}"
-        )
+    facts = read_json(_facts_path(run), remedy)
+    if not isinstance(facts, dict) or facts.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{_facts_path(run)}: expected format version {FORMAT_VERSION}; {remedy}")
     for name, recorded in facts["files"].items():
         path = run.latents / name
         if not path.is_file() or file_sha256(path) != recorded:

@@ -5,6 +5,7 @@ import os
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectConfiguration
+from joblib import cpu_count
 
 from vaekit.config import MixedPrecision, TrainConfig
 from vaekit.errors import UserError
@@ -53,8 +54,13 @@ def _launched_processes() -> int:
 
 def _needs_cpu_ranks() -> bool:
     # Without a GPU, a launcher configured for GPUs starts processes that Accelerate takes for
-    # independent ones; told to use the CPU, it joins them over gloo.
-    return _launched_processes() > 1 and not torch.accelerator.is_available()
+    # independent ones; told to use the CPU, it joins them over gloo. A WORLD_SIZE without an
+    # address to meet at is no launcher's.
+    return (
+        _launched_processes() > 1
+        and "MASTER_ADDR" in os.environ
+        and not torch.accelerator.is_available()
+    )
 
 
 def _require_all_ranks(num_processes: int) -> None:
@@ -72,7 +78,7 @@ def _use_all_cores(device: torch.device) -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_processes))
+        torch.set_num_threads(max(1, cpu_count() // local_processes))
 
 
 def _choose_precision(asked: MixedPrecision) -> str:

@@ -1,7 +1,6 @@
 """The report of a run: its settings, figures and pictures on one page that opens offline."""
 
 import base64
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
@@ -21,7 +20,7 @@ from vaekit import figures
 from vaekit.batches import as_floats, as_pixels
 from vaekit.config import TrainConfig, to_dict
 from vaekit.errors import UserError
-from vaekit.files import write_text
+from vaekit.files import read_json, write_text
 from vaekit.images import Images, load_images
 from vaekit.latents import Latents, read_latents
 from vaekit.model import num_parameters
@@ -127,7 +126,8 @@ def write_report(run_path: Path) -> Path:
         inputs = read_inputs(run, config)
         page = {
             "name": run.path.resolve().name,
-            "run": shlex.quote(str(run.path)),
+            "run": run.quoted,
+            "train_again": run.train_again,
             "settings": settings(inputs),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
             "comparisons": comparisons(inputs),
@@ -157,11 +157,7 @@ def read_inputs(run: RunFolder, config: TrainConfig) -> Inputs:
     """Read all that is there. What is absent is None; what is damaged raises `UserError`."""
     weights = run.read_weights()
     images = load_images(config.data, config.seed)
-    if images.shape != weights.vae.image_shape:
-        raise UserError(
-            f"--data.root {config.data.root}: images of shape {images.shape}, but {run.model} "
-            f"was trained on {weights.vae.image_shape}; bring the images of the run back"
-        )
+    run.require_images(weights, images)
     return Inputs(
         run=run,
         config=config,
@@ -284,7 +280,8 @@ def draw_reconstructions(inputs: Inputs) -> Picture:
 
 def read_samples(inputs: Inputs) -> list[Sample]:
     """The pictures that training left, at most `MAX_SAMPLES`, spread over the epochs."""
-    paths = sorted(inputs.run.samples(0).parent.glob("epoch-*.png"))
+    paths = [inputs.run.samples(row["epoch"]) for row in inputs.rows]
+    paths = [path for path in paths if path.exists()]
     if len(paths) > MAX_SAMPLES:
         chosen = np.linspace(0, len(paths) - 1, MAX_SAMPLES).round().astype(int)
         paths = [paths[index] for index in chosen]
@@ -437,10 +434,11 @@ def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
 def _embed(path: Path, alt: str) -> Picture:
     """A PNG of the run as a data URI, so that the page is one file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
             width, height = image.size
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not an image any more; delete it, or train again") from error
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: not a whole picture any more; delete it") from error
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return Picture(f"data:image/png;base64,{data}", alt, width, height)
 
@@ -491,13 +489,10 @@ def _comparison(
 
 
 def _last_environment(run: RunFolder) -> dict[str, Any]:
-    """The facts of the last start; {} where none are recorded, or not legibly."""
+    """The facts of the last start; {} where none are recorded."""
     if not run.environment.exists():
         return {}
-    try:
-        starts = json.loads(run.environment.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{run.environment}: not JSON ({error}); delete it") from error
+    starts = read_json(run.environment, remedy="delete it")
     return dict(starts[-1]) if starts else {}
 
 

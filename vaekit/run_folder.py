@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from vaekit.config import (
     write_config,
 )
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, write_json, write_text
+from vaekit.files import file_sha256, read_json, write_json, write_text
+from vaekit.images import Images
 from vaekit.model import VAE
 from vaekit.tensor_files import read_tensors, write_tensors
 
@@ -31,6 +33,7 @@ class Weights(NamedTuple):
 
     vae: VAE
     class_names: tuple[str, ...]
+    images_sha256: str  # of the images it was trained and tested on
     sha256: str  # of model.safetensors: what latents and an SVM are bound to
 
 
@@ -76,6 +79,16 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def quoted(self) -> str:
+        """The folder as a user would type it into a shell."""
+        return shlex.quote(str(self.path))
+
+    @property
+    def train_again(self) -> str:
+        """The command that resumes this run, wherever its folder lies now."""
+        return f"vaekit train --config {shlex.quote(str(self.config))} --run {self.quoted}"
+
     def samples(self, epoch: int) -> Path:
         return self.path / "samples" / f"epoch-{epoch:03d}.png"
 
@@ -107,7 +120,7 @@ class RunFolder:
         if not self.config.is_file():
             raise UserError(
                 f"{self.path}: not a run folder (no config.yaml); make one with "
-                f"`vaekit train --run {self.path}`"
+                f"`vaekit train --run {self.quoted}`"
             )
         return read_config(TrainConfig, self.config)
 
@@ -130,22 +143,34 @@ class RunFolder:
         write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def read_metrics(self) -> list[dict[str, Any]]:
+        """One row an epoch, row 0 before training; none where training has not begun."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("expected an object a line")
+        except ValueError as error:
+            raise UserError(
+                f"{self.metrics}: damaged ({error}); make it again with `{self.train_again}`"
+            ) from error
+        return rows
 
     def append_environment(self, facts: dict[str, Any]) -> None:
         """Add the facts of one start."""
         starts = []
         if self.environment.exists():
-            starts = json.loads(self.environment.read_text(encoding="utf-8"))
+            starts = read_json(self.environment, remedy="remove it")
         write_json(self.environment, [*starts, facts])
 
-    def write_weights(self, vae: VAE, class_names: tuple[str, ...]) -> None:
+    def write_weights(self, vae: VAE, class_names: tuple[str, ...], images_sha256: str) -> None:
+        """Write the weights to use, with the model, the classes and the images they are of."""
         facts = {
             "model": to_dict(vae.config),
             "image_shape": vae.image_shape,
             "class_names": class_names,
+            "images_sha256": images_sha256,
         }
         write_tensors(
             self.model,
@@ -162,15 +187,12 @@ class RunFolder:
         """
         self.require_config()
         if not self.model.is_file():
-            raise UserError(
-                f"{self.model}: no weights yet; make them with "
-                f"`vaekit train --config {self.config}`"
-            )
+            raise UserError(f"{self.model}: no weights yet; make them with `{self.train_again}`")
         state, facts = read_tensors(
             self.model,
             format_name=WEIGHTS_FORMAT,
             version=WEIGHTS_VERSION,
-            remedy=f"remove it and make it again with `vaekit train --config {self.config}`",
+            remedy=f"remove it and make it again with `{self.train_again}`",
         )
         channels, height, width = facts["image_shape"]
         vae = VAE(from_dict(ModelConfig, facts["model"]), (channels, height, width))
@@ -179,4 +201,14 @@ class RunFolder:
         except RuntimeError as error:
             raise UserError(f"{self.model}: not the weights of its model ({error})") from error
         vae.eval().requires_grad_(False)
-        return Weights(vae, tuple(facts["class_names"]), file_sha256(self.model))
+        return Weights(
+            vae, tuple(facts["class_names"]), facts["images_sha256"], file_sha256(self.model)
+        )
+
+    def require_images(self, weights: Weights, images: Images) -> None:
+        """Raise `UserError` where `images` are not those that the run was trained on."""
+        if images.sha256() != weights.images_sha256:
+            raise UserError(
+                f"--data.root {self.require_config().data.root}: other images, labels or classes "
+                f"than {self.path} was trained on; put those back, or train another --run"
+            )

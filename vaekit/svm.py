@@ -1,6 +1,5 @@
 """The SVM on the latents: one table of arrays, what it predicts, and how well."""
 
-import json
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from sklearn.svm import SVC
 
 from vaekit.config import SvmConfig, write_config
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, write_json
+from vaekit.files import file_sha256, read_json, write_json
 from vaekit.latents import Latents, read_latents
 from vaekit.reference import reference_for
 from vaekit.run_folder import RunFolder
@@ -104,8 +103,6 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
     with run.lock():
         latents = read_latents(run)
         train_labels, test_labels = _require_labels(latents, run)
-        _require_finite(latents.train, "training latents")
-        _require_finite(latents.test, "test latents")
         num_train, num_features = latents.train.shape
         print(
             f"fitting an RBF SVM on {num_train:,} x {num_features} latents "
@@ -147,7 +144,7 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
         f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
         flush=True,
     )
-    print(f"SVM: {run.svm}   next: vaekit report {run.path}", flush=True)
+    print(f"SVM: {run.svm}   next: vaekit report {run.quoted}", flush=True)
 
 
 def fit_table(
@@ -277,12 +274,12 @@ def read_svm(run: RunFolder) -> Svm:
     """The SVM of a run. Raises `UserError` where there is none, or one of other weights."""
     path = _table_path(run)
     if not path.is_file():
-        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.path}`")
+        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.quoted}`")
     svm = read_table(path)
     if not run.model.is_file() or file_sha256(run.model) != svm.model_sha256:
         raise UserError(
             f"{path}: made from other weights than {run.model}; make it again with "
-            f"`vaekit latents {run.path}` and `vaekit svm {run.path}`"
+            f"`vaekit latents {run.quoted}` and `vaekit svm {run.quoted}`"
         )
     return svm
 
@@ -294,22 +291,16 @@ def read_metrics(run: RunFolder) -> dict[str, Any]:
     longer are those that it measured.
     """
     path = _metrics_path(run)
-    again = f"measure anew with `vaekit svm {run.path}`"
+    again = f"measure anew with `vaekit svm {run.quoted}`"
     if not path.is_file():
-        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.path}`")
-    try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); {again}") from error
-    if metrics.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format version {metrics.get('format_version')}, expected {FORMAT_VERSION}; "
-            f"use the vaekit that wrote it, or {again}"
-        )
+        raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.quoted}`")
+    metrics = read_json(path, again)
+    if not isinstance(metrics, dict) or metrics.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path}: expected format version {FORMAT_VERSION}; {again}")
     table_path = _table_path(run)
-    if not table_path.is_file() or file_sha256(table_path) != metrics["svm_sha256"]:
+    if not table_path.is_file() or file_sha256(table_path) != metrics.get("svm_sha256"):
         raise UserError(f"{path}: of another SVM than {table_path}; {again}")
-    if read_latents(run).sha256 != metrics["latents_sha256"]:
+    if read_latents(run).sha256 != metrics.get("latents_sha256"):
         raise UserError(f"{path}: of other latents than those in {run.latents}; {again}")
     return metrics
 

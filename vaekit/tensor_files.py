@@ -35,12 +35,8 @@ def write_tensors(
 ) -> None:
     """Write tensors with `facts` (JSON values); the same arguments give the same bytes."""
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    recorded = {
-        "format": format_name,
-        "format_version": version,
-        "sha256": tensors_sha256(contiguous),
-        **facts,
-    }
+    recorded = {"format": format_name, "format_version": version, **facts}
+    recorded["sha256"] = _sha256(contiguous, recorded)
     with atomic_path(path) as temporary:
         save_file(contiguous, temporary, {METADATA_KEY: json.dumps(recorded)})
 
@@ -56,15 +52,19 @@ def read_tensors(path: Path, *, format_name: str, version: int, remedy: str) -> 
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); {remedy}") from error
-    facts = json.loads(metadata.get(METADATA_KEY, "{}"))
-    found = facts.pop("format", None), facts.pop("format_version", None)
+    try:
+        facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: damaged, its metadata is no JSON; {remedy}") from error
+    found = facts.get("format"), facts.get("format_version")
     if found != (format_name, version):
         raise UserError(
             f"{path}: format {found[0]} version {found[1]}, expected {format_name} "
             f"version {version}; {remedy}"
         )
-    if facts.pop("sha256") != tensors_sha256(tensors):
-        raise UserError(f"{path}: damaged, its tensors do not match their sha256; {remedy}")
+    if facts.pop("sha256", None) != _sha256(tensors, facts):
+        raise UserError(f"{path}: damaged, its content does not match its sha256; {remedy}")
+    del facts["format"], facts["format_version"]
     return TensorFile(tensors, facts)
 
 
@@ -74,9 +74,9 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 over names, types, shapes and values; safetensors itself has no such check."""
-    digest = hashlib.sha256()
+def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Over facts, names, types, shapes and values; safetensors itself has no such check."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

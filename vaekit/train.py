@@ -30,12 +30,12 @@ from vaekit.batches import (
     stream_seed,
 )
 from vaekit.checkpoint import Checkpoint, load_newest_checkpoint, save_checkpoint
-from vaekit.config import TrainConfig, flatten, to_dict
+from vaekit.config import TrainConfig, flatten, from_dict, to_dict, trajectory_differences
 from vaekit.environment import describe_environment
 from vaekit.errors import UserError, user_errors_in_one_line
 from vaekit.figures import image_grid, reconstruction_grid, write_image
 from vaekit.images import Images, load_images
-from vaekit.model import VAE, num_parameters
+from vaekit.model import VAE, feature_shape, num_parameters
 from vaekit.objective import negative_elbo
 from vaekit.processes import start_accelerator
 from vaekit.progress import Progress
@@ -103,6 +103,7 @@ def train(config: TrainConfig) -> None:
     with accelerator.local_main_process_first():
         images = load_images(config.data, config.seed)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
+    feature_shape(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
     with claimed(run, config, accelerator):
         training = set_up(config, accelerator, run, images)
@@ -115,7 +116,7 @@ def train(config: TrainConfig) -> None:
                 result = run_epoch(training, epoch, progress)
                 record_epoch(training, epoch, result, progress)
     accelerator.end_training()
-    accelerator.print(f"trained: {run.path}   next: vaekit latents {run.path}")
+    accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
 
 def require_divisible_batch(config: TrainConfig, num_processes: int, num_images: int) -> None:
@@ -293,9 +294,11 @@ def read_losses(training: Training, losses: list[Tensor]) -> NDArray[np.float64]
 
 
 def stop_not_finite(training: Training, step: int) -> NoReturn:
+    epoch = math.ceil(step / training.steps_per_epoch)
+    kept = max(training.run.checkpoints.glob("step-*"), default=None)
     raise UserError(
-        f"the loss is not finite at step {step} (epoch {math.ceil(step / training.steps_per_epoch)}"
-        f"), expected a finite one; the last checkpoint in {training.run.checkpoints} is kept; "
+        f"the loss is not finite at step {step} (epoch {epoch}), expected a finite one; "
+        f"{f'{kept} is kept' if kept else 'there is no checkpoint yet'}; "
         f"try a lower --learning_rate in another --run folder"
     )
 
@@ -329,13 +332,17 @@ def record_epoch(
     accelerator.log({key: value for key, value in row.items() if value is not None}, step=epoch)
     if accelerator.is_main_process:
         run.write_metrics(training.metrics)
-        run.write_weights(training.ema, training.images.class_names)
+        write_weights(training)
         if epoch % config.sample_every == 0 or last:
             write_pictures(training, epoch)
         if epoch > 0 and (epoch % config.checkpoint_every == 0 or last):
             save_checkpoint(run.checkpoints, make_checkpoint(training))
         progress.line(_epoch_line(row, config.epochs))
     accelerator.wait_for_everyone()
+
+
+def write_weights(training: Training) -> None:
+    training.run.write_weights(training.ema, training.images.class_names, training.images_sha256)
 
 
 def _prefixed(prefix: str, losses: Losses | None) -> dict[str, float | None]:
@@ -436,6 +443,12 @@ def resume(training: Training) -> None:
                 f"{checkpoint.facts[name]}, this start has {value}; resume it the way it was "
                 f"started, or give another --run folder"
             )
+    recorded = from_dict(TrainConfig, checkpoint.facts["config"])
+    if differences := trajectory_differences(recorded, training.config):
+        raise UserError(
+            f"{training.run.path}: its checkpoint was made with other settings "
+            f"({'; '.join(differences)}); put its config.yaml back, or give another --run folder"
+        )
     tensors = checkpoint.tensors
     training.vae.load_state_dict(_under("model.", tensors))
     training.ema.load_state_dict(_under("ema.", tensors))
@@ -451,6 +464,8 @@ def resume(training: Training) -> None:
     training.metrics = checkpoint.facts["metrics"]
     if training.accelerator.is_main_process:
         training.run.write_metrics(training.metrics)
+        if not training.run.model.exists():
+            write_weights(training)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

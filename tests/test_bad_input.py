@@ -1,0 +1,264 @@
+"""Each bad input ends a command with one line and code 2, and harms nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from PIL import Image
+
+from vaekit.cli import main
+
+Refused = Callable[..., str]
+TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must be refused; its one line."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        lines = [
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if line.startswith("vaekit: error")
+        ]
+        assert stop.value.code == 2
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_folder(root: Path, *classes: str, mode: str = "RGB", count: int = 12) -> None:
+    generator = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(root / name / f"{index}.png")
+
+
+def train_on(root: Path, run: Path) -> None:
+    flags = [*TINY_MODEL, "--batch_size", "8", "--data.image_size", "9"]
+    main(["train", "--data.name", "folder", "--data.root", str(root), *flags, "--run", str(run)])
+
+
+def test_a_missing_set_without_a_network_names_its_files_and_the_set_that_needs_none(
+    tmp_path: Path,
+) -> None:
+    """Bare: MNIST, into data/ and runs/mnist of the folder one stands in."""
+    nowhere = "http://127.0.0.1:9"
+    result = run_command(
+        ["accelerate", "launch", ROOT / "vaekit" / "train.py"],
+        cwd=tmp_path,
+        http_proxy=nowhere,
+        https_proxy=nowhere,
+    )
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("vaekit: error")]
+    assert result.returncode != 0
+    for words in (
+        "data/MNIST/raw",
+        "train-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+        "--data.name digits",
+    ):
+        assert words in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--batch_size 97", "--batch_size 97: the training set has 96 images"),
+        ("--model.conv_channels [1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "give fewer convolutions"),
+        ("--data.name folder --data.root nowhere", "nowhere: no such folder"),
+        ("--data.name mnist --data.image_size 32", "leave the flag out"),
+        ("--data.holdout 9999", "--data.holdout 9999"),
+        ("--mixed_precision fp16", "--mixed_precision fp16: needs a GPU"),
+        ("--tracker pigeon", "--tracker pigeon: expected one that Accelerate knows"),
+    ],
+)
+def test_what_can_be_known_beforehand_leaves_no_run_folder(
+    flags: str, words: str, refused: Refused, tmp_path: Path
+) -> None:
+    assert words in refused("train", *TINY_FLAGS, *flags.split(), "--run", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_folder_of_another_config_is_left_as_it_is(run: Path, refused: Refused) -> None:
+    before = contents(run)
+    assert "seed: 0 -> 1" in refused("train", *TINY_FLAGS, "--seed", "1", "--run", run)
+    assert contents(run) == before
+
+
+def test_a_config_edited_behind_the_checkpoints_back_is_refused(
+    run: Path, refused: Refused
+) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 4"))
+    assert "epochs: 2 -> 4" in refused("train", *TINY_FLAGS, "--epochs", "4", "--run", run)
+
+
+def test_a_file_in_place_of_the_run_folder_is_named(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert str(tmp_path / "file") in refused("train", *TINY_FLAGS, "--run", path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_diverging_run_names_the_step(refused: Refused, tmp_path: Path) -> None:
+    line = refused("train", *TINY_FLAGS, "--learning_rate", "1e25", "--run", tmp_path / "new")
+    assert "the loss is not finite at step" in line
+    assert "there is no checkpoint yet" in line
+
+
+@pytest.mark.parametrize("stage", ["latents", "report", "generate"])
+def test_a_stage_on_damaged_weights_names_the_command_that_mends_them(
+    stage: str, run: Path, refused: Refused
+) -> None:
+    model = run / "model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-7])
+    line = refused(stage, run)
+    assert f"remove it and make it again with `vaekit train --config {run}/config.yaml" in line
+    model.unlink()
+    assert f"--run {run}`" in refused(stage, run)
+    main(["train", "--config", f"{run}/config.yaml", "--run", str(run)])
+    assert model.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("config.yaml", "latents"),
+        ("metrics.jsonl", "report"),
+        ("environment.json", "report"),
+        ("latents/latents.json", "svm"),
+        ("latents/train_labels.npy", "svm"),
+        ("svm/metrics.json", "report"),
+        ("svm/svm.safetensors", "predict"),
+        ("samples/epoch-002.png", "report"),
+    ],
+)
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff\xfe\x00binary"])
+def test_a_damaged_file_is_named(
+    name: str, stage: str, damage: bytes, run: Path, refused: Refused
+) -> None:
+    if (name, damage) in {("metrics.jsonl", b""), ("environment.json", b"[]")}:
+        return  # an empty list of rows or starts is no damage
+    (run / name).write_bytes(damage)
+    images = [run / "samples" / "epoch-000.png"] if stage == "predict" else []
+    assert Path(name).name in refused(stage, run, *images)
+
+
+def test_latents_of_other_weights_and_an_svm_of_other_latents_are_refused(
+    run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    other = tmp_path / "other"
+    main(["train", *TINY_FLAGS, "--seed", "9", "--run", str(other)])
+    main(["latents", str(other)])
+    shutil.copytree(run / "svm", other / "svm")
+    assert "made from other weights" in refused("predict", other, run / "samples/epoch-000.png")
+    assert "of other latents" in refused("report", other)
+    shutil.copytree(run / "latents", other / "latents", dirs_exist_ok=True)
+    assert "made from other weights" in refused("svm", other)
+
+
+@pytest.mark.parametrize("change", ["grey", "class before", "class gone", "unlabelled"])
+def test_images_that_changed_since_training_are_refused(
+    change: str, tmp_path: Path, refused: Refused
+) -> None:
+    root, run = tmp_path / "images", tmp_path / "run"
+    make_folder(root, "b", "c")
+    train_on(root, run)
+    if change == "grey":
+        make_folder(root, "b", "c", mode="L")
+    elif change == "class before":
+        make_folder(root, "a")
+    elif change == "class gone":
+        shutil.rmtree(root / "c")
+    else:
+        for path in (root / "b").iterdir():
+            path.rename(root / path.name)
+        shutil.rmtree(root / "b")
+        shutil.rmtree(root / "c")
+    for stage in ("latents", "report"):
+        assert f"other images, labels or classes than {run} was trained on" in refused(stage, run)
+
+
+def test_one_class_trains_and_only_the_svm_refuses_it(tmp_path: Path, refused: Refused) -> None:
+    make_folder(tmp_path / "images", "only")
+    train_on(tmp_path / "images", tmp_path / "run")
+    main(["latents", str(tmp_path / "run")])
+    assert "an SVM needs at least two classes" in refused("svm", tmp_path / "run")
+    main(["report", str(tmp_path / "run")])
+
+
+def test_an_unlabelled_set_goes_through_every_stage_but_the_svm(
+    tmp_path: Path, refused: Refused
+) -> None:
+    make_folder(tmp_path / "images", ".", count=24)
+    train_on(tmp_path / "images", tmp_path / "run")
+    main(["latents", str(tmp_path / "run")])
+    assert "label" in refused("svm", tmp_path / "run")
+    main(["report", str(tmp_path / "run")])
+    main(["generate", str(tmp_path / "run"), "--output", str(tmp_path / "grid.png")])
+
+
+def test_generating_refuses_what_makes_no_picture(
+    run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for flags, words in (
+        (["--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--count", "100000000000"], "expected from 1 to 10000"),
+        (["--output", tmp_path / "folder.png"], "folder.png"),
+        (["--output", run / "report.html" / "x.png"], "report.html"),
+    ):
+        assert words in refused("generate", run, *flags)
+
+
+def test_prediction_runs_from_the_command_line_for_one_file_and_for_many(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(run / "samples" / f"epoch-00{index}.png") for index in range(3)]
+    for arguments in (images[:1], images, [*images, "--latents"], ["--latents", *images]):
+        capsys.readouterr()
+        main(["predict", str(run), *arguments])
+        header, *rows = capsys.readouterr().out.splitlines()
+        assert len(rows) == len([x for x in arguments if x != "--latents"])
+        assert ("mean_0" in header) == ("--latents" in arguments)
+
+
+def test_a_world_size_without_ranks_stops_the_work(tmp_path: Path) -> None:
+    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", WORLD_SIZE="2")
+    assert_one_line_error(result, "WORLD_SIZE=2 but Accelerate sees 1 process(es)")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_spaces_in_its_path_prints_commands_that_can_be_pasted(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my run"
+    shutil.copytree(finished_run, run)
+    main(["latents", str(run)])
+    assert f"next: vaekit svm '{run}'" in capsys.readouterr().out
+    assert json.loads((run / "latents" / "latents.json").read_text())["class_names"][0] == "0"
