@@ -103,6 +103,7 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
     with run.lock():
         latents = read_latents(run)
         train_labels, test_labels = _require_labels(latents, run)
+        _require_finite(latents.test, "test latents")  # before the fit, which takes a while
         num_train, num_features = latents.train.shape
         print(
             f"fitting an RBF SVM on {num_train:,} x {num_features} latents "
