@@ -12,7 +12,8 @@ from vaekit.config import TrainConfig
 from vaekit.images import Images, ImageSet
 from vaekit.processes import start_accelerator
 from vaekit.run_folder import RunFolder
-from vaekit.train import Training, run_step, set_up
+from vaekit.step import Training, run_step
+from vaekit.train import set_up
 
 NUM_BATCHES = 4
 

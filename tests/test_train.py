@@ -16,6 +16,7 @@ from conftest import TINY_FLAGS, assert_one_line_error, launch, run_command, tin
 from PIL import Image
 from safetensors.torch import load_file
 
+from vaekit import step as step_module
 from vaekit import train as train_module
 from vaekit.batches import Stream, epoch_order, normal_noise, stream_seed
 from vaekit.config import DataConfig, TrainConfig
@@ -24,7 +25,8 @@ from vaekit.images import load_images
 from vaekit.model import VAE
 from vaekit.objective import negative_elbo
 from vaekit.run_folder import RunFolder
-from vaekit.train import ema_decay, learning_rate, train
+from vaekit.step import learning_rate
+from vaekit.train import train
 
 CPU = torch.device("cpu")
 
@@ -131,26 +133,6 @@ def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(tmp_path: Path) -> 
     saved = load_file(tmp_path / "run" / "model.safetensors")
     for name, tensor in average.items():
         torch.testing.assert_close(saved[name], tensor, atol=1e-6, rtol=1e-5)
-
-
-def test_the_rate_warms_up_and_then_follows_torchs_cosine() -> None:
-    config = TrainConfig(learning_rate=0.1, warmup_steps=4)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
-    for step in range(20):
-        warmup = min(1.0, (step + 1) / 4)
-        assert learning_rate(config, step, 20) == pytest.approx(warmup * schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-    assert learning_rate(config, 20, 20) == pytest.approx(0)
-
-
-def test_the_average_soon_forgets_the_initial_weights() -> None:
-    config = TrainConfig(ema_decay=0.999)
-    share_of_initial = np.prod([ema_decay(config, step) for step in range(220)])
-    assert share_of_initial < 1e-6
-    assert ema_decay(config, 100_000) == 0.999
-    assert ema_decay(TrainConfig(ema_decay=0), 5) == 0
 
 
 def test_weight_decay_shrinks_weights_and_spares_biases(tmp_path: Path) -> None:
@@ -312,7 +294,7 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path / "run")
-    gather = train_module.gather_images
+    gather = step_module.gather_images
     calls = []
 
     def infinite_at_step_nine(*arguments: torch.Tensor) -> torch.Tensor:
@@ -320,7 +302,7 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(
         images = gather(*arguments)
         return images * float("inf") if len(calls) == 9 else images
 
-    monkeypatch.setattr(train_module, "gather_images", infinite_at_step_nine)
+    monkeypatch.setattr(step_module, "gather_images", infinite_at_step_nine)
     with pytest.raises(UserError, match=r"not finite at step 9 \(epoch 2\).*checkpoint"):
         train(config)
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]

@@ -1,13 +1,10 @@
 """Training: the entry of `accelerate launch vaekit/train.py`."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaekit.arguments import parse
 from vaekit.batches import (
@@ -23,7 +20,6 @@ from vaekit.batches import (
     as_floats,
     as_pixels,
     epoch_order,
-    gather_images,
     normal_noise,
     rank_slice,
     resident,
@@ -40,6 +36,7 @@ from vaekit.objective import negative_elbo
 from vaekit.processes import start_accelerator
 from vaekit.progress import Progress
 from vaekit.run_folder import RunFolder
+from vaekit.step import Training, learning_rate, run_step
 
 EVALUATION_BATCH = 500
 REPORT_STEPS = 20  # the loss is read, and checked, every so many steps
@@ -64,33 +61,6 @@ class EpochResult(NamedTuple):
 
     losses: Losses
     seconds: float
-
-
-@dataclass
-class Training:
-    """What changes from step to step, and what every step needs."""
-
-    config: TrainConfig
-    accelerator: Accelerator
-    run: RunFolder
-    images: Images
-    images_sha256: str
-    train_pixels: Tensor  # uint8 [N, C, H, W], resident on the device
-    test_pixels: Tensor
-    vae: VAE
-    parallel_vae: nn.Module  # the same weights as Accelerate prepared them
-    ema: VAE
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train_pixels) // self.config.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        return self.steps_per_epoch * self.config.epochs
 
 
 def train(config: TrainConfig) -> None:
@@ -239,47 +209,6 @@ def run_epoch(training: Training, epoch: int, progress: Progress) -> EpochResult
             )
             unread.clear()
     return EpochResult(mean, time.monotonic() - started)
-
-
-def run_step(training: Training, order: Tensor, batch: int) -> Tensor:
-    """One update. Returns this rank's mean reconstruction and KL, [2], not yet read."""
-    config, accelerator, step = training.config, training.accelerator, training.step
-    share = rank_slice(config.batch_size, accelerator.process_index, accelerator.num_processes)
-    indices = order[batch * config.batch_size :][: config.batch_size][share]
-    images = gather_images(training.train_pixels, indices)
-    noise = partial(normal_noise, seed=config.seed, index=step, device=accelerator.device)
-    latent_shape = (config.batch_size, config.model.latent_dim)
-    latent_noise = noise(latent_shape, stream=Stream.LATENT)[share]
-    seen = images
-    if config.input_noise > 0:
-        pixel_noise = noise((config.batch_size, *images.shape[1:]), stream=Stream.INPUT)[share]
-        seen = images + config.input_noise * pixel_noise
-
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate(config, step, training.total_steps)
-    output = training.parallel_vae(seen, latent_noise)
-    elbo = negative_elbo(output.logits, images, output.posterior)
-    training.optimizer.zero_grad()
-    accelerator.backward(elbo.loss.mean())
-    training.optimizer.step()
-    update_average(training.ema, training.vae, ema_decay(config, step))
-    return torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
-
-
-def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-
-
-def ema_decay(config: TrainConfig, step: int) -> float:
-    """Ramped up, so that the average soon forgets the initial weights."""
-    return min(config.ema_decay, (1 + step) / (10 + step))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, current: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - decay)
 
 
 def read_losses(training: Training, losses: list[Tensor]) -> NDArray[np.float64]:
