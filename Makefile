@@ -4,12 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 $(INSTALLED): pyproject.toml
+	@echo "installing into .venv; PyTorch takes about two minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## digits to a report: train, latents, SVM, pictures
-	$(BIN)/vaekit train --data.name digits --run runs/digits --epochs 30 --sample_every 10
+	$(BIN)/vaekit train --config docs/digits.yaml --run runs/digits
 	$(BIN)/vaekit latents runs/digits
 	$(BIN)/vaekit svm runs/digits
 	$(BIN)/vaekit report runs/digits
