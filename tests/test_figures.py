@@ -124,6 +124,16 @@ def test_loss_curves_are_those_of_training_and_test_from_the_first_epoch_on() ->
     assert picture != loss_curve(rows, "loss", reference=101.55)
 
 
+def test_a_bad_first_epoch_does_not_flatten_the_others() -> None:
+    first = {f"{split}_loss": 1e6 for split in ("train", "test")}
+    rows = [{"epoch": 1, **first}]
+    rows += [{"epoch": e, "train_loss": 100 - e, "test_loss": 101 - e} for e in range(2, 11)]
+    picture = np.asarray(loss_curve(rows, "loss").convert("RGB")).astype(int)
+    blue = np.array([int(BLUE[i : i + 2], 16) for i in (1, 3, 5)])
+    heights = np.flatnonzero((np.abs(picture - blue).max(axis=-1) < 8).any(axis=1))
+    assert np.ptp(heights) > 0.6 * len(picture)
+
+
 def test_a_single_epoch_is_drawn() -> None:
     assert pixels_like(loss_curve(loss_rows()[:2], "loss"), BLUE) > 20
 

@@ -98,10 +98,12 @@ def loss_curve(
 ) -> Image.Image:
     """One quantity of the loss over the epochs, on the training and on the test set.
 
-    `rows` are those of metrics.jsonl. The row before training is left out: it would flatten
-    the rest. `reference` is a test figure to draw beside them.
+    `rows` are those of metrics.jsonl. The row before training is left out, and the curves enter
+    the picture from outside, where the first fifth of the epochs would flatten the rest.
+    `reference` is a test figure to draw beside them.
     """
     trained = [row for row in rows if row["epoch"] > 0]
+    settled = trained[len(trained) // 5 :]
     epochs = [row["epoch"] for row in trained]
     figure = Figure((WIDTH, 0.72 * WIDTH), DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -120,6 +122,10 @@ def loss_curve(
     if reference is not None:
         label = f"reference, test  {reference:.2f}"
         axes.axhline(reference, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), label=label)
+    shown = [row[f"{split}_{quantity}"] for row in settled for split in ("train", "test")]
+    shown += [] if reference is None else [reference]
+    margin = 0.08 * (max(shown) - min(shown)) or 1.0
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch", fontsize=FONT_SIZE, color=INK)
     axes.set_ylabel("nats per image", fontsize=FONT_SIZE, color=INK)
