@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from vaekit import figures
 from vaekit.figures import (
     BLUE,
     CLASS_COLOURS,
@@ -144,6 +145,14 @@ def test_every_class_of_a_map_is_drawn_in_its_colour() -> None:
     picture = latent_map(points, labels, tuple("0123456789"))
     for colour in CLASS_COLOURS:
         assert pixels_like(picture, colour) > 100
+
+
+def test_a_name_on_the_map_stands_in_the_larger_cluster_of_its_class() -> None:
+    generator = np.random.default_rng(0)
+    clusters = generator.normal((0, 0), 1, (70, 2)), generator.normal((50, 50), 1, (60, 2))
+    heart = figures._heart(np.concatenate(clusters).astype(np.float32))
+    assert np.linalg.norm(heart) < 2
+    assert figures._heart(np.ones((1, 2), np.float32)).tolist() == [1, 1]
 
 
 def test_a_map_without_labels_has_one_colour() -> None:
