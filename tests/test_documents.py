@@ -1,0 +1,76 @@
+"""Every command of the documents runs, as it is written but on a small run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_FLAGS, run_command
+from PIL import Image
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
+
+
+def commands_of(document: Path) -> list[str]:
+    """The lines of the sh blocks of a document, without their comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := line.split("#")[0].strip())]
+
+
+def made_small(command: str) -> str:
+    """The command with a tiny model and, in place of a download, scikit-learn's digits."""
+    if "vaekit train" not in command and "vaekit/train.py" not in command:
+        return command
+    command = re.sub(r"--data\.holdout \d+", "--data.holdout 100", command)
+    flags = TINY_MODEL if "--data.name folder" in command else TINY_FLAGS
+    return f"{command} {shlex.join(flags)}"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout, with a user's images, where runs may be made."""
+    for name in ("vaekit", "docs", "accelerate_config.yaml", "Makefile", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    generator = np.random.default_rng(0)
+    for index in range(40):
+        for name in ("cats", "dogs"):
+            path = tmp_path / "my_images" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_a_document_runs(document: Path, checkout: Path) -> None:
+    for command in commands_of(document):
+        if command.startswith(("make ", "python3 -m venv", ".venv/bin/pip", "pytest bench/")):
+            continue  # the suite runs in what these make; test_bench runs the benchmarks
+        small = made_small(command.replace(".venv/bin/", ""))
+        result = run_command(["bash", "-c", small], cwd=checkout)
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+
+
+def test_the_make_targets_of_the_readme_exist_and_do_what_it_spells_out() -> None:
+    readme = commands_of(ROOT / "README.md")
+    named = {command.split()[1] for command in readme if command.startswith("make ")}
+    assert {"demo", "test"} <= named
+    for target in named:
+        recipe = run_command(["make", "--dry-run", "--always-make", target])
+        assert recipe.returncode == 0, recipe.stderr
+    recipe = run_command(["make", "--dry-run", "--always-make", "demo"]).stdout
+    spelled_out = [command for command in readme if command.startswith(".venv/bin/vaekit")]
+    assert spelled_out
+    for command in spelled_out:
+        assert command in recipe
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_a_document_shows_exists(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", document.read_text())
+    for markdown, html in links:
+        assert (document.parent / (markdown or html)).exists(), markdown or html
