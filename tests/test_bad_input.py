@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def test_a_missing_set_without_a_network_names_its_files_and_the_set_that_needs_
         ("--data.name folder --data.root nowhere", "nowhere: no such folder"),
         ("--data.name mnist --data.image_size 32", "leave the flag out"),
         ("--data.holdout 9999", "--data.holdout 9999"),
+        ("--data.image_size 40000", "--data.image_size 40000: expected at most 1024"),
+        ("--model.latent_dim 1000000000000", "expected at most 65536"),
         ("--mixed_precision fp16", "--mixed_precision fp16: needs a GPU"),
         ("--tracker pigeon", "--tracker pigeon: expected one that Accelerate knows"),
     ],
@@ -122,6 +125,21 @@ def test_a_file_in_place_of_the_run_folder_is_named(refused: Refused, tmp_path: 
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         assert str(tmp_path / "file") in refused("train", *TINY_FLAGS, "--run", path)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_something_else_is_left_without_even_a_lock(
+    refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "holds no run" in refused("train", *TINY_FLAGS, "--run", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(run: Path) -> None:
+    command = f"{sys.executable} -m vaekit predict {run} {run}/samples/*.png | head -1"
+    result = run_command(["bash", "-c", f"set -o pipefail; {command}"])
+    assert result.stderr == ""
+    assert result.stdout.startswith("file,label,class_name")
 
 
 def test_a_diverging_run_names_the_step(refused: Refused, tmp_path: Path) -> None:

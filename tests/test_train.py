@@ -255,8 +255,11 @@ def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Pa
     train(config("first"))
     shutil.copytree(tmp_path / "first", tmp_path / "moved")
     train(config("moved"))
-    with pytest.raises(UserError, match="images_sha256"):
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    assert f"root: {tmp_path / 'moved'}".encode() in before
+    with pytest.raises(UserError, match=r"second: other images, labels or classes"):
         train(config("second"))
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
 
 def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> None:

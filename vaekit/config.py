@@ -14,6 +14,9 @@ from vaekit.files import write_text
 
 ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
 Config = TypeVar("Config")
+
+MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
+MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 
 
@@ -41,6 +44,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("--data.image_size", self.image_size, 8)
+        _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
         if self.limit is not None:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
@@ -62,6 +66,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _at_least("--model.latent_dim", self.latent_dim, 1)
+        _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
         for flag, widths in (
             ("--model.conv_channels", self.conv_channels),
             ("--model.hidden_dims", self.hidden_dims),
@@ -70,6 +75,7 @@ class ModelConfig:
                 raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
             for width in widths:
                 _at_least(flag, width, 1)
+                _at_most(flag, width, MAX_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _at_least(flag: str, value: float, minimum: float) -> None:
     if not minimum <= value < float("inf"):
         raise UserError(f"{flag} {value}: expected at least {minimum}")
+
+
+def _at_most(flag: str, value: float, maximum: float) -> None:
+    if value > maximum:
+        raise UserError(f"{flag} {value}: expected at most {maximum}")
 
 
 def _positive(flag: str, value: float) -> None:

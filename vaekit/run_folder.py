@@ -95,25 +95,35 @@ class RunFolder:
     def reconstructions(self, epoch: int) -> Path:
         return self.path / "reconstructions" / f"epoch-{epoch:03d}.png"
 
-    def start(self, config: TrainConfig) -> None:
-        """Claim the folder for `config`, or check that it already belongs to it.
-
-        Raises `UserError` where the folder holds something else or a run of other settings.
-        """
-        if self.config.exists():
-            differences = trajectory_differences(read_config(TrainConfig, self.config), config)
-            if differences:
-                raise UserError(
-                    f"--run {self.path}: this run was started with other settings "
-                    f"({'; '.join(differences)}); give those again to resume it, "
-                    f"or another --run folder to start anew"
-                )
-        elif any(path.name != ".lock" for path in self.path.iterdir()):
+    def require_free_or_own(self) -> None:
+        """Raise `UserError`, touching nothing, where the path holds something that is no run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--run {self.path}: a file, expected a folder; give another --run")
+        if self.config.exists() or not self.path.exists():
+            return
+        if any(path.name != ".lock" for path in self.path.iterdir()):
             raise UserError(
                 f"--run {self.path}: the folder is not empty and holds no run (no config.yaml); "
                 f"give a new or an empty folder"
             )
-        write_config(self.config, config)
+
+    def start(self, config: TrainConfig) -> None:
+        """Claim the folder for `config`, or check that it already belongs to it.
+
+        Raises `UserError` where the folder holds something else or a run of other settings. A
+        config that is there stays as it is: only a start that succeeds may renew it.
+        """
+        self.require_free_or_own()
+        if not self.config.exists():
+            write_config(self.config, config)
+            return
+        differences = trajectory_differences(read_config(TrainConfig, self.config), config)
+        if differences:
+            raise UserError(
+                f"--run {self.path}: this run was started with other settings "
+                f"({'; '.join(differences)}); give those again to resume it, "
+                f"or another --run folder to start anew"
+            )
 
     def require_config(self) -> TrainConfig:
         """The config of the run, for the stages after training."""

@@ -26,7 +26,14 @@ from vaekit.batches import (
     stream_seed,
 )
 from vaekit.checkpoint import Checkpoint, load_newest_checkpoint, save_checkpoint
-from vaekit.config import TrainConfig, flatten, from_dict, to_dict, trajectory_differences
+from vaekit.config import (
+    TrainConfig,
+    flatten,
+    from_dict,
+    to_dict,
+    trajectory_differences,
+    write_config,
+)
 from vaekit.environment import describe_environment
 from vaekit.errors import UserError, user_errors_in_one_line
 from vaekit.figures import image_grid, reconstruction_grid, write_image
@@ -109,6 +116,7 @@ def claimed(run: RunFolder, config: TrainConfig, accelerator: Accelerator) -> It
         accelerator.wait_for_everyone()
         yield
         return
+    run.require_free_or_own()
     with run.lock():
         run.start(config)
         accelerator.wait_for_everyone()
@@ -157,6 +165,7 @@ def announce(training: Training) -> None:
         accelerator.init_trackers("vaekit", config=settings)
     if not accelerator.is_main_process:
         return
+    write_config(training.run.config, config)
     facts = describe_environment(accelerator, EXECUTION_PATH, training.step)
     training.run.append_environment(facts)
     tensors = checkpoint_tensors(training).values()
@@ -365,6 +374,11 @@ def resume(training: Training) -> None:
     checkpoint = load_newest_checkpoint(training.run.checkpoints)
     if checkpoint is None:
         return
+    if checkpoint.facts["images_sha256"] != training.images_sha256:
+        raise UserError(
+            f"--data.root {training.config.data.root}: other images, labels or classes than "
+            f"{training.run.path} was started on; put those back, or give another --run folder"
+        )
     for name, value in run_facts(training).items():
         if checkpoint.facts[name] != value:
             raise UserError(
