@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## digits to a report: train, latents, SVM, pictures
 	$(BIN)/vaekit train --config docs/digits.yaml --run runs/digits
 	$(BIN)/vaekit latents runs/digits
-	$(BIN)/vaekit svm runs/digits
+	$(BIN)/vaekit svm runs/digits --C 30 --gamma 0.25
 	$(BIN)/vaekit report runs/digits
 
 test: $(INSTALLED)  ## the whole suite
