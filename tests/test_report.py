@@ -26,7 +26,6 @@ from vaekit.report import (
     read_inputs,
     read_samples,
     settings,
-    tsne,
     write_report,
 )
 from vaekit.run_folder import RunFolder
@@ -279,36 +278,6 @@ def test_the_page_holds_the_commands_and_every_setting(finished: Path) -> None:
     text = Page(finished / "report.html").text
     assert commands(inputs_of(finished)) in text
     assert (finished / "config.yaml").read_text(encoding="utf-8") in text
-
-
-def test_the_map_is_saved_with_the_images_it_shows(finished: Path) -> None:
-    points = np.load(finished / "figures" / "tsne.npy")
-    indices = np.load(finished / "figures" / "tsne_indices.npy")
-    assert points.shape == (16, 2)
-    assert points.dtype == np.float32
-    assert np.isfinite(points).all()
-    np.testing.assert_array_equal(indices, np.arange(16))
-
-
-def test_the_same_latents_give_the_same_map() -> None:
-    features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    np.testing.assert_array_equal(tsne(features, 5), tsne(features, 5))
-
-
-def test_a_map_keeps_what_belongs_together_close() -> None:
-    generator = np.random.default_rng(0)
-    features = np.concatenate([generator.normal(-9, 1, (20, 3)), generator.normal(9, 1, (20, 3))])
-    points = tsne(features.astype(np.float32), 5)
-    centres = points[:20].mean(axis=0), points[20:].mean(axis=0)
-    nearer = [
-        np.linalg.norm(point - centres[0]) < np.linalg.norm(point - centres[1]) for point in points
-    ]
-    assert nearer == [True] * 20 + [False] * 20
-
-
-def test_a_single_latent_dimension_has_a_map_too() -> None:
-    features = np.random.default_rng(0).normal(size=(20, 1)).astype(np.float32)
-    assert np.isfinite(tsne(features, 5)).all()
 
 
 def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> None:

@@ -13,8 +13,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
 
 from vaekit import figures
 from vaekit.batches import as_floats, as_pixels
@@ -22,25 +20,21 @@ from vaekit.config import TrainConfig, to_dict
 from vaekit.errors import UserError
 from vaekit.files import read_json, write_text
 from vaekit.images import Images, load_images
+from vaekit.latent_map import latent_map, perplexity_for, some_indices
 from vaekit.latents import Latents, read_latents
 from vaekit.model import num_parameters
 from vaekit.objective import kl_per_dimension
 from vaekit.reference import Reference, reference_for
 from vaekit.run_folder import RunFolder, Weights
 from vaekit.svm import read_metrics
-from vaekit.tensor_files import write_array
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32
 MAX_SAMPLES = 12  # pictures of generated images, spread over the epochs
-MAX_TSNE_POINTS = 5000
-MIN_TSNE_POINTS = 4
-TSNE_PERPLEXITY = 30.0
 NUM_MEASURED = 1000  # images over which the information of a latent dimension is averaged
 MAX_TRAVERSED = 16  # latent dimensions
 TRAVERSAL_STEPS = np.linspace(-2.5, 2.5, 11)
 NUM_CONFUSIONS = 5  # commonest errors put in words
-_SEED = 0  # of the choice of images and of the map
 
 
 class Picture(NamedTuple):
@@ -309,38 +303,17 @@ def draw_losses(inputs: Inputs) -> list[Picture]:
 
 
 def draw_map(inputs: Inputs) -> Map | None:
-    """A t-SNE of the test latents, whose coordinates are saved beside the picture.
-
-    figures/tsne.npy float32 [n, 2] holds the points, figures/tsne_indices.npy int64 [n] which
-    test image each is.
-    """
     latents, run = inputs.latents, inputs.run
-    if latents is None or len(latents.test) < MIN_TSNE_POINTS:
+    placed = None if latents is None else latent_map(run, latents)
+    if latents is None or placed is None:
         return None
-    indices = _choose(len(latents.test), MAX_TSNE_POINTS)
-    means = latents.test[indices, : inputs.config.model.latent_dim]
-    print(f"t-SNE of {len(indices):,} test latents (5,000 take about a minute)", flush=True)
-    perplexity = min(TSNE_PERPLEXITY, (len(indices) - 1) / 3)
-    points = tsne(means, perplexity)
-    write_array(run.figures / "tsne.npy", points)
-    write_array(run.figures / "tsne_indices.npy", indices)
-    labels = None if latents.test_labels is None else latents.test_labels[indices]
-    picture = figures.latent_map(points, labels, latents.class_names)
-    alt = f"Map of {len(indices):,} test latents"
+    labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
+    picture = figures.latent_map(placed.points, labels, latents.class_names)
+    num_points = len(placed.indices)
+    alt = f"Map of {num_points:,} test latents"
     if labels is not None:
         alt += ", coloured by class"
-    return Map(_draw(run, "tsne", picture, alt), len(indices), perplexity)
-
-
-def tsne(features: NDArray[np.float32], perplexity: float) -> NDArray[np.float32]:
-    """Standardised `features` [n, D] in two dimensions [n, 2] (van der Maaten and Hinton, 2008).
-
-    The same features give the same map.
-    """
-    standard = StandardScaler().fit_transform(features)
-    start = "pca" if features.shape[1] > 1 else "random"  # one feature has no second component
-    model = TSNE(perplexity=perplexity, init=start, random_state=_SEED)
-    return np.asarray(model.fit_transform(standard), np.float32)
+    return Map(_draw(run, "tsne", picture, alt), num_points, perplexity_for(num_points))
 
 
 def draw_traversal(inputs: Inputs) -> Traversal:
@@ -443,14 +416,8 @@ def _embed(path: Path, alt: str) -> Picture:
     return Picture(f"data:image/png;base64,{data}", alt, width, height)
 
 
-def _choose(count: int, most: int) -> NDArray[np.int64]:
-    """Indices of at most `most` of `count` images: always the same ones, in rising order."""
-    chosen = np.random.default_rng(_SEED).choice(count, min(count, most), replace=False)
-    return np.sort(chosen)
-
-
 def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
-    return pixels[_choose(len(pixels), most)]
+    return pixels[some_indices(len(pixels), most)]
 
 
 def _nats_per_dimension(inputs: Inputs) -> NDArray[np.float32]:
