@@ -1,1 +1,5 @@
-"""The export stage: a trained run as ONNX graphs that need neither PyTorch nor vaekit."""
+"""The export stage: a trained run as ONNX graphs that need neither PyTorch nor vaekit.
+
+`bundle.export_run` makes a bundle of a run, `verify.verify` checks one anywhere, `explore.explore`
+shows one in the browser.
+"""

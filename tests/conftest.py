@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -107,4 +108,16 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_latents(run)
     fit_svm(run, SvmConfig())
     write_report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its bundles, onnx/ and onnx-fp16/; tests must not change it."""
+    from vaekit.export.bundle import export_run
+
+    run = tmp_path_factory.mktemp("runs") / "exported"
+    shutil.copytree(finished_run, run)
+    export_run(run)
+    export_run(run, "fp16")
     return run

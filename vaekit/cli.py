@@ -1,10 +1,11 @@
-"""The command line: `vaekit train | latents | svm | report | generate | predict`.
+"""The command line: `vaekit train | latents | svm | report | export | explore | ...`.
 
 Heavy libraries are imported by the command that needs them, so that help and bad arguments
 answer at once.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from vaekit.arguments import parse
 from vaekit.config import SvmConfig, TrainConfig
@@ -74,6 +75,36 @@ def predict(run: str, images: list[str], latents: bool = False) -> None:
     inference.predict_files(Path(run), [Path(image) for image in images], latents)
 
 
+def export(run: str, weights: Literal["fp32", "fp16"] = "fp32", check: bool = False) -> None:
+    """Make the ONNX bundle of a run, or check a bundle.
+
+    Args:
+        run: A trained run folder; with --check a bundle, as runs/mnist/onnx.
+        weights: How weights are stored; fp16 is half the size and still computed in float32.
+        check: Make nothing; check that a bundle is whole and gives the right numbers here.
+    """
+    if check:
+        from vaekit.export import verify
+
+        verify.check(Path(run))
+    else:
+        from vaekit.export import bundle
+
+        bundle.export_run(Path(run), weights)
+
+
+def explore(run: str, port: int = 8000) -> None:
+    """Show the bundle of a run in the browser: draw, classify, move through the latent space.
+
+    Args:
+        run: A run folder with a bundle.
+        port: Of 127.0.0.1; 0 takes any that is free.
+    """
+    from vaekit.export import explore
+
+    explore.explore(Path(run), port)
+
+
 COMMANDS = {
     "train": TrainConfig,
     "latents": latents,
@@ -81,6 +112,8 @@ COMMANDS = {
     "report": report,
     "generate": generate,
     "predict": predict,
+    "export": export,
+    "explore": explore,
 }
 
 

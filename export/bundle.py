@@ -1,0 +1,326 @@
+"""From a run to a bundle: graphs, manifest, golden vectors, and what the explorer shows."""
+
+import base64
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from torch import nn
+
+from vaekit import __version__
+from vaekit.config import TrainConfig
+from vaekit.errors import UserError
+from vaekit.export import half
+from vaekit.export.compare import MAX_BATCH, TOLERANCES, Expected, Reference, compare, expect
+from vaekit.export.graphs import (
+    OPSET,
+    ClassifierGraph,
+    DecoderGraph,
+    EncoderGraph,
+    SvmGraph,
+    to_onnx,
+)
+from vaekit.export.manifest import (
+    CLASSIFIER,
+    DECODER,
+    ENCODER,
+    MANIFEST,
+    SVM,
+    Arrays,
+    GoldenCase,
+    read_manifest,
+    write_golden,
+    write_manifest,
+)
+from vaekit.export.metadata import describe, signature
+from vaekit.export.preparation import preparation
+from vaekit.export.verify import verify
+from vaekit.files import write_json, write_text
+from vaekit.images import ImageSet, load_images
+from vaekit.latent_map import LatentMap, latent_map
+from vaekit.latents import Latents, read_latents
+from vaekit.run_folder import RunFolder, Weights
+from vaekit.svm import Svm, read_metrics, read_svm
+
+StoredWeights = Literal["fp32", "fp16"]
+
+FOLDERS: dict[StoredWeights, str] = {"fp32": "onnx", "fp16": "onnx-fp16"}
+NUM_GOLDEN = 10
+NUM_PICKED = 100  # test images that the explorer offers
+EXPLORER = "explorer.json"
+README = "README.md"
+
+TEXTS = {
+    ENCODER: "Images to the diagonal Gaussian over their latents: its mean and log-variance.",
+    DECODER: "Latents to images: the means of the pixels, from 0 to 1.",
+    SVM: (
+        "The mean and log-variance of latents to a label: standardisation and a one-vs-one RBF SVM."
+    ),
+    CLASSIFIER: "Images to a label: the encoder and the SVM in one graph.",
+}
+OUTPUTS = {
+    ENCODER: ("mean", "log_variance"),
+    DECODER: ("image",),
+    SVM: ("label", "scores", "decisions"),
+    CLASSIFIER: ("label", "scores"),
+}
+
+
+class Source(NamedTuple):
+    """What a bundle is made from: parts of one run that belong together."""
+
+    run: RunFolder
+    config: TrainConfig
+    weights: Weights
+    svm: Svm | None
+    test: ImageSet
+    latents: Latents | None
+    map: LatentMap | None
+    metrics: dict[str, float | None]
+
+
+def export_run(run_path: Path, weights: StoredWeights = "fp32") -> Path:
+    """Make the ONNX bundle of a run; the stage behind `vaekit export`. Returns its folder.
+
+    It is built beside its place, compared with PyTorch on every test image, and put there only
+    if all is within tolerance. Raises `UserError` where it is not, where parts of the run are
+    missing or don't belong together, and where the place holds something that is no bundle.
+    """
+    run = RunFolder(run_path)
+    run.require_config()
+    target = run.path / FOLDERS[weights]
+    with run.lock(), new_bundle(target) as folder:
+        source = read_source(run)
+        reference = Reference(source.weights.vae, source.svm and source.svm.table)
+        facts = describe_source(source)
+        if weights == "fp16":
+            reference, facts["weights_loss"] = half.round_weights(reference, source.test)
+        facts |= write_graphs(folder, reference, facts, stored_as=weights)
+        comparison = compare(folder, reference, source.test.pixels)
+        comparison.require_within_tolerance()
+        facts["check"] = comparison.facts()
+        write_golden(folder, golden_cases(reference, source.test.pixels))
+        write_json(folder / EXPLORER, explorer_facts(source))
+        write_text(folder / README, readme(facts))
+        write_manifest(folder, facts)
+        verify(folder)
+    print(comparison.summary())
+    if source.svm is None:
+        print(f"no SVM in {run.path}, so none in the bundle; `vaekit svm {run.quoted}` makes one")
+    print(f"bundle: {target}   next: vaekit explore {run.quoted}", flush=True)
+    return target
+
+
+@contextmanager
+def new_bundle(target: Path) -> Iterator[Path]:
+    """A folder to build a bundle in; it takes the place of `target` if the block succeeds.
+
+    Raises `UserError` at once where `target` holds anything but a bundle.
+    """
+    temporary, old = (
+        target.with_name(f".tmp-{target.name}"),
+        target.with_name(f".old-{target.name}"),
+    )
+    if old.exists() and not target.exists():
+        old.rename(target)  # a process was killed between the two renames below
+    _require_replaceable(target)
+    for left_over in (temporary, old):
+        if left_over.exists():
+            shutil.rmtree(left_over)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+        if old.exists():
+            shutil.rmtree(old)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def read_source(run: RunFolder) -> Source:
+    """The parts of a run, checked to belong together."""
+    config, weights = run.require_config(), run.read_weights()
+    latents = read_latents(run) if run.latents.exists() else None
+    svm = read_svm(run) if run.svm.exists() else None
+    images = load_images(config.data, config.seed)
+    run.require_images(weights, images)
+    rows = run.read_metrics()
+    metrics = {
+        "test_loss": rows[-1]["test_loss"] if rows else None,
+        "svm_accuracy": read_metrics(run)["accuracy"] if svm else None,
+    }
+    placed = None if latents is None else latent_map(run, latents)
+    return Source(run, config, weights, svm, images.test, latents, placed, metrics)
+
+
+def describe_source(source: Source) -> dict[str, Any]:
+    """What the manifest, and each graph, says of the run behind it."""
+    weights, svm = source.weights, source.svm
+    return {
+        "class_names": weights.class_names,
+        "score_labels": None if svm is None else svm.table.classes.tolist(),
+        "image": preparation(source.config.data, weights.vae.image_shape),
+        "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
+        "metrics": source.metrics,
+        "source": {
+            "run": source.run.path.resolve().name,
+            "model_sha256": weights.sha256,
+            "svm_sha256": None if svm is None else read_metrics(source.run)["svm_sha256"],
+            "images_sha256": weights.images_sha256,
+        },
+        "versions": {
+            "vaekit": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+
+
+def write_graphs(
+    folder: Path, reference: Reference, facts: dict[str, Any], stored_as: StoredWeights
+) -> dict[str, Any]:
+    """Write the graphs of `reference` into `folder`; what the manifest says of them."""
+    signatures = {}
+    for name, (module, inputs) in _modules(reference).items():
+        print(f"exporting {name}", flush=True)
+        model = to_onnx(module, inputs, OUTPUTS[name])
+        if stored_as == "fp16":
+            model = half.store_as_float16(model)
+        describe(model, name, TEXTS[name], facts)
+        onnx.checker.check_model(model, full_check=True)
+        (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+        signatures[name] = signature(model)
+    return {
+        "opset": OPSET,
+        "ir_version": model.ir_version,
+        "weights": "float32" if stored_as == "fp32" else "float16",
+        "graphs": signatures,
+    }
+
+
+def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[GoldenCase]:
+    """Inputs and outputs of each graph, of a few test images that no rounding can relabel."""
+    expected = expect(reference, pixels[:MAX_BATCH])
+    chosen = _most_decided(expected)
+    mean, log_variance = expected.mean[chosen], expected.log_variance[chosen]
+    cases = [
+        _case(ENCODER, {"image": pixels[chosen]}, {"mean": mean, "log_variance": log_variance}),
+        _case(DECODER, {"latent": mean}, {"image": expected.image[chosen]}),
+    ]
+    if expected.prediction is not None:
+        labels, scores, decisions = (each[chosen] for each in expected.prediction)
+        classified = {"label": labels, "scores": scores.astype(np.float32)}
+        verdict = {**classified, "decisions": decisions.astype(np.float32)}
+        cases += [
+            _case(SVM, {"mean": mean, "log_variance": log_variance}, verdict),
+            _case(CLASSIFIER, {"image": pixels[chosen]}, classified),
+        ]
+    return cases
+
+
+def explorer_facts(source: Source) -> dict[str, Any]:
+    """Test images to pick from, and the map of the test latents."""
+    pixels, labels = source.test
+    placed, latents = source.map, source.latents
+    shown = None
+    if placed is not None and latents is not None:
+        num_dimensions = source.weights.vae.config.latent_dim
+        shown = {
+            "method": "t-SNE",
+            "points": _encoded(placed.points),
+            "latents": _encoded(latents.test[placed.indices, :num_dimensions]),
+            "labels": _listed(latents.test_labels, placed.indices),
+        }
+    first = np.arange(min(NUM_PICKED, len(pixels)))
+    return {
+        "format": "vaekit-explorer",
+        "format_version": 1,
+        "images": {**_encoded(pixels[first]), "labels": _listed(labels, first)},
+        "map": shown,
+    }
+
+
+def readme(facts: dict[str, Any]) -> str:
+    """The bundle's own README, in Markdown."""
+    environment = Environment(
+        loader=PackageLoader("vaekit.export", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("README.md.jinja").render(facts)
+
+
+def _require_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UserError(f"{target}: a file, expected a folder; move it away")
+    present = {path.name for path in target.iterdir()}
+    if not present:
+        return
+    if MANIFEST not in present:
+        raise UserError(
+            f"{target}: holds something that is no bundle (no {MANIFEST}); move it away, for the "
+            f"bundle goes there"
+        )
+    foreign = sorted(present - {MANIFEST, *read_manifest(target).files})
+    if foreign:
+        raise UserError(
+            f"{target / foreign[0]}: no part of the bundle that is there; move it away, for the "
+            f"new bundle takes the place of the whole folder"
+        )
+
+
+def _modules(reference: Reference) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor]]]:
+    """The modules of the graphs with examples of what they take."""
+    vae, table = reference
+    image = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
+    latent = torch.zeros(2, vae.config.latent_dim)
+    encoder = EncoderGraph(vae)
+    modules: dict[str, tuple[nn.Module, dict[str, torch.Tensor]]] = {
+        ENCODER: (encoder, {"image": image}),
+        DECODER: (DecoderGraph(vae), {"latent": latent}),
+    }
+    if table is not None:
+        svm = SvmGraph(table)
+        modules[SVM] = (svm, {"mean": latent, "log_variance": latent.clone()})
+        modules[CLASSIFIER] = (ClassifierGraph(encoder, svm), {"image": image})
+    return modules
+
+
+def _most_decided(expected: Expected) -> NDArray[np.int64]:
+    """Rows of images, one of each class, whose decisions are all far from 0; else the first."""
+    if expected.prediction is None:
+        return np.arange(min(NUM_GOLDEN, len(expected.mean)))
+    labels, _, decisions = expected.prediction
+    margins = np.abs(decisions).min(axis=1)
+    of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)[:NUM_GOLDEN]]
+    return np.sort([rows[margins[rows].argmax()] for rows in of_class])
+
+
+def _case(graph: str, inputs: Arrays, outputs: Arrays) -> GoldenCase:
+    return GoldenCase(graph, inputs, outputs, {name: TOLERANCES[name] for name in outputs})
+
+
+def _encoded(array: NDArray[Any]) -> dict[str, Any]:
+    little_endian = array.astype(array.dtype.newbyteorder("<"))
+    data = base64.b64encode(little_endian.tobytes()).decode("ascii")
+    return {"shape": list(array.shape), "data": data}
+
+
+def _listed(labels: NDArray[np.int64] | None, rows: NDArray[np.int64]) -> list[int] | None:
+    return None if labels is None else [int(label) for label in labels[rows]]

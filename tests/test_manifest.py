@@ -1,0 +1,171 @@
+"""A bundle's manifest lists every file, and a bit that changed anywhere is found."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaekit.errors import UserError
+from vaekit.export.manifest import (
+    GoldenCase,
+    read_golden,
+    read_manifest,
+    require_intact,
+    write_golden,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def bundle(exported_run: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may change."""
+    shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
+    return tmp_path / "onnx"
+
+
+def require_whole(bundle: Path) -> None:
+    require_intact(bundle, read_manifest(bundle))
+
+
+def forge(bundle: Path, **changes: object) -> None:
+    """Change the manifest and give it a hash that fits."""
+    path = bundle / "manifest.json"
+    facts = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    del facts["sha256"]
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    facts["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def facts_of(bundle: Path) -> dict:
+    return json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def test_the_manifest_lists_every_file_with_its_size_and_hash(bundle: Path) -> None:
+    files = facts_of(bundle)["files"]
+    assert set(files) == {path.name for path in bundle.iterdir()} - {"manifest.json"}
+    for name, recorded in files.items():
+        content = (bundle / name).read_bytes()
+        assert recorded == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    require_whole(bundle)
+
+
+def test_a_flipped_bit_in_any_file_is_found(bundle: Path) -> None:
+    generator = np.random.default_rng(0)
+    for path in sorted(bundle.iterdir()):
+        content = path.read_bytes()
+        places = generator.integers(0, len(content), 20)
+        for place in (0, len(content) - 1, *places):
+            changed = bytearray(content)
+            changed[place] ^= 1 << int(generator.integers(8))
+            path.write_bytes(changed)
+            with pytest.raises(UserError, match=rf"{path.name}|not a bundle"):
+                require_whole(bundle)
+        path.write_bytes(content)
+    require_whole(bundle)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    for path in sorted(bundle.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        expected = r"not a bundle \(no manifest.json\)" if path.suffix == ".json" else "missing"
+        if path.name in ("golden.json", "explorer.json"):
+            expected = "missing"
+        with pytest.raises(UserError, match=expected):
+            require_whole(bundle)
+        path.write_bytes(content)
+
+
+def test_a_graph_that_is_not_listed_is_refused(bundle: Path) -> None:
+    shutil.copy(bundle / "encoder.onnx", bundle / "extra.onnx")
+    with pytest.raises(UserError, match=r"extra\.onnx: a graph that manifest\.json does not list"):
+        require_whole(bundle)
+
+
+def test_other_files_beside_the_bundle_s_are_left_alone(bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    require_whole(bundle)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/file", ".."])
+def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: str) -> None:
+    forge(bundle, files={**facts_of(bundle)["files"], name: {"bytes": 1, "sha256": "0"}})
+    with pytest.raises(UserError, match="expected names of files in the bundle's own folder"):
+        require_whole(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "other"}, "not the manifest of a vaekit bundle"),
+        ({"format_version": 99}, "format version 99, expected 1"),
+        ({"graphs": []}, "not as vaekit writes it"),
+        ({"source": None}, "not as vaekit writes it"),
+        ({"files": {}}, "gives no sha256 of"),
+    ],
+    ids=str,
+)
+def test_a_manifest_of_another_kind_is_refused(
+    bundle: Path, changes: dict[str, object], words: str
+) -> None:
+    forge(bundle, **changes)
+    with pytest.raises(UserError, match=words):
+        require_whole(bundle)
+
+
+def test_a_changed_manifest_is_damaged(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"light on dark"', '"dark on light"'))
+    with pytest.raises(UserError, match="damaged, its content does not match its sha256"):
+        read_manifest(bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a bundle \(no manifest\.json\)"):
+        read_manifest(tmp_path)
+
+
+def test_golden_vectors_survive_the_trip_through_json_bit_for_bit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(3, 4)).astype(np.float32) * np.float32(10.0) ** np.arange(
+        -8, 4, 3
+    )
+    case = GoldenCase(
+        "encoder.onnx",
+        {"image": generator.integers(0, 256, (3, 1, 2, 2), dtype=np.uint8)},
+        {"mean": values.astype(np.float32), "label": np.array([3, 0, 9])},
+        {"mean": 1e-4, "label": 0.0},
+    )
+    write_golden(tmp_path, [case])
+    (read,) = read_golden(tmp_path)
+    assert read.graph == case.graph
+    assert read.tolerances == case.tolerances
+    for wanted, found in ((case.inputs, read.inputs), (case.outputs, read.outputs)):
+        assert wanted.keys() == found.keys()
+        for name in wanted:
+            assert found[name].dtype == wanted[name].dtype
+            np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_golden_vectors_of_another_form_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "golden.json").write_text('{"cases": [{"graph": "encoder.onnx"}]}')
+    with pytest.raises(UserError, match="not golden vectors as vaekit writes them"):
+        read_golden(tmp_path)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "golden.json").write_text("{}")
+    (tmp_path / "encoder.onnx").write_bytes(b"graph")
+    signature = {"inputs": [{"name": "image"}], "outputs": [{"name": "mean"}]}
+    source = {"model_sha256": "abc", "run": "Übung"}
+    graphs = {"encoder.onnx": signature}
+    write_manifest(tmp_path, {"opset": 20, "ir_version": 10, "graphs": graphs, "source": source})
+    manifest = read_manifest(tmp_path)
+    assert (manifest.opset, manifest.ir_version, manifest.model_sha256) == (20, 10, "abc")
+    assert manifest.graphs["encoder.onnx"] == (["image"], ["mean"])
+    assert set(manifest.files) == {"golden.json", "encoder.onnx"}
+    require_intact(tmp_path, manifest)
