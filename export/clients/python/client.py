@@ -1,0 +1,94 @@
+"""Runs a vaekit bundle with onnxruntime and numpy alone: an example to copy.
+
+`python client.py BUNDLE` checks the bundle's files and replays its golden vectors. It exits with 1
+where an output is off, and with 2 for a folder that is no bundle or whose files are damaged.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+
+def classify(bundle: Path, images: NDArray[np.uint8]) -> list[str | None]:
+    """The class of each image of a batch [N, C, H, W] that was prepared as manifest.json says.
+
+    This is all that an application needs; one that asks often keeps the session.
+    """
+    class_names = json.loads((bundle / "manifest.json").read_text("utf-8"))["class_names"]
+    session = onnxruntime.InferenceSession(bundle / "classifier.onnx")
+    (labels,) = session.run(["label"], {"image": images})
+    return [class_names[label] if label >= 0 else None for label in labels]  # -1: not finite
+
+
+def check_files(bundle: Path) -> None:
+    """Raise ValueError where a file is not the one that the manifest describes."""
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"manifest.json is damaged: {error}") from error
+    if (manifest.get("format"), manifest.get("format_version")) != ("vaekit-bundle", 1):
+        raise ValueError("manifest.json is not that of a vaekit bundle of version 1")
+    sha256 = manifest.pop("sha256", None)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    require_sha256("manifest.json", text.encode(), sha256)
+    for name, expected in manifest["files"].items():
+        require_sha256(name, (bundle / name).read_bytes(), expected["sha256"])
+
+
+def require_sha256(name: str, content: bytes, expected: str | None) -> None:
+    """Raise ValueError where the content is not what it was when the manifest was written."""
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise ValueError(f"{name} is damaged: its sha256 is {found}, expected {expected}")
+
+
+def replay_golden(bundle: Path) -> list[str]:
+    """Print each output's largest difference from golden.json; return those that are off."""
+    off = []
+    for case in json.loads((bundle / "golden.json").read_text("utf-8"))["cases"]:
+        graph = case["graph"]
+        session = onnxruntime.InferenceSession(bundle / graph)
+        inputs = {name: array(value) for name, value in case["inputs"].items()}
+        computed = session.run(list(case["outputs"]), inputs)
+        for (output, value), found in zip(case["outputs"].items(), computed, strict=True):
+            expected, tolerance = array(value), value["tolerance"]
+            form, expected_form = ((each.dtype, each.shape) for each in (found, expected))
+            if form != expected_form:
+                raise ValueError(f"{graph}: {output} is {form}, golden.json says {expected_form}")
+            difference = np.abs(found.astype(np.float64) - expected).max(initial=0)
+            print(f"{graph:16} {output:13} {difference:8.1e}  tolerance {tolerance}")
+            if not difference <= tolerance:  # NaN too is off
+                off.append(f"{graph}: {output} is off by {difference:.3g}, allowed {tolerance}")
+    return off
+
+
+def array(value: dict[str, Any]) -> NDArray[Any]:
+    """Build the array that a {"type", "shape", "data"} of golden.json stands for."""
+    return np.array(value["data"], value["type"]).reshape(value["shape"])
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python client.py BUNDLE", file=sys.stderr)
+        return 2
+    bundle = Path(sys.argv[1])
+    try:
+        check_files(bundle)
+        off = replay_golden(bundle)
+    except (OSError, ValueError) as error:
+        print(f"{bundle}: {error}; give a whole bundle, as vaekit exports it", file=sys.stderr)
+        return 2
+    if off:
+        print("\n".join(off), file=sys.stderr)
+        return 1
+    print("all outputs within tolerance")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

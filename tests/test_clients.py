@@ -1,0 +1,386 @@
+"""The example clients, each in the surroundings that it is meant for, on a bundle of a tiny run."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+import pytest
+from browser_helpers import NODE_MODULES, missing, require_chromium, require_node
+from conftest import ROOT, run_command
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+CLIENTS = ROOT / "export" / "clients"
+ALL_WELL = "all outputs within tolerance"
+
+
+class Outcome(NamedTuple):
+    """What a client made of a bundle."""
+
+    well: bool
+    said: str
+
+
+Client = Callable[[Path], Outcome]
+
+
+@pytest.fixture(scope="session")
+def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with all four graphs; tests must not change it."""
+    from vaekit.export.bundle import export_run
+
+    run = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(finished_run, run)
+    return export_run(run)
+
+
+@pytest.fixture
+def own_bundle(bundle: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def plain_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has onnxruntime and numpy, and no PyTorch."""
+    folder = tmp_path_factory.mktemp("plain")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    packages = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    if run_command([python, *install], timeout=600).returncode != 0:
+        missing("an environment of onnxruntime and numpy alone", f"python {' '.join(install)}")
+    return python
+
+
+@pytest.fixture
+def python_client(plain_python: Path) -> Client:
+    def client(bundle: Path) -> Outcome:
+        return outcome(run_command([plain_python, CLIENTS / "python" / "client.py", bundle]))
+
+    return client
+
+
+@pytest.fixture
+def node_client() -> Client:
+    node = require_node("onnxruntime-node")
+
+    def client(bundle: Path) -> Outcome:
+        return outcome(run_command([node, CLIENTS / "node" / "client.mjs", bundle]))
+
+    return client
+
+
+@pytest.fixture
+def browser_client(tmp_path: Path) -> Client:
+    require_chromium()
+
+    def client(bundle: Path) -> Outcome:
+        shown = show_in_browser(bundle, tmp_path / "site")
+        rows = [" ".join(row) for row in shown["rows"]]
+        return Outcome(shown["verdict"] == ALL_WELL, "\n".join([*rows, shown["verdict"]]))
+
+    return client
+
+
+@pytest.fixture(params=[pytest.param("python", marks=pytest.mark.slow), "node", "browser"])
+def client(request: pytest.FixtureRequest) -> Client:
+    found: Client = request.getfixturevalue(f"{request.param}_client")
+    return found
+
+
+def outcome(result: "subprocess.CompletedProcess[str]") -> Outcome:
+    assert "Traceback" not in result.stderr
+    assert "    at " not in result.stderr  # how Node prints where an error came from
+    well = result.returncode == 0
+    assert well == (result.stdout.splitlines()[-1:] == [ALL_WELL])
+    return Outcome(well, result.stdout + result.stderr)
+
+
+def show_in_browser(bundle: Path, site: Path, *, isolated: bool = True) -> dict[str, Any]:
+    """Serve the client with all that it needs beside it, and read the page in Chromium."""
+    shutil.copytree(CLIENTS / "browser", site)
+    shutil.copy(CLIENTS / "bundle.mjs", site)
+    (site / "ort").symlink_to(NODE_MODULES / "onnxruntime-web" / "dist")
+    (site / "bundle").symlink_to(bundle)
+    with serve(site, isolated) as url:
+        script = ROOT / "tests" / "browser_client.mjs"
+        chromium = str(require_chromium())
+        result = run_command([require_node(), script, url], CHROMIUM=chromium)
+    assert result.returncode == 0, result.stderr
+    shown: dict[str, Any] = json.loads(result.stdout)
+    return shown
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """A static server that forbids inline scripts and styles, and anything from elsewhere."""
+
+    isolated: bool
+
+    def end_headers(self) -> None:
+        self.send_header(
+            "Content-Security-Policy",
+            "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; "
+            "style-src 'self'; worker-src 'self' blob:; connect-src 'self'",
+        )
+        if self.isolated:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(folder: Path, isolated: bool) -> Iterator[str]:
+    handler = type("Handler", (Handler,), {"isolated": isolated})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
+    return manifest
+
+
+def golden_case(bundle: Path, graph: str) -> dict[str, Any]:
+    cases = json.loads((bundle / "golden.json").read_text())["cases"]
+    return next(case for case in cases if case["graph"] == graph)
+
+
+def change_golden(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the decoder's golden case in a bundle whose hashes are right all the same."""
+    golden = json.loads((bundle / "golden.json").read_text())
+    change(next(case for case in golden["cases"] if case["graph"] == "decoder.onnx"))
+    content = json.dumps(golden).encode()
+    (bundle / "golden.json").write_bytes(content)
+
+    manifest = read_manifest(bundle)
+    del manifest["sha256"]
+    sha256 = hashlib.sha256(content).hexdigest()
+    manifest["files"]["golden.json"] = {"bytes": len(content), "sha256": sha256}
+    sealed = {**manifest, "sha256": hashlib.sha256(manifest_text(manifest)).hexdigest()}
+    (bundle / "manifest.json").write_bytes(manifest_text(sealed))
+
+
+def manifest_text(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+# Every client
+
+
+def test_a_client_finds_every_output_of_every_graph_within_tolerance(
+    client: Client, bundle: Path
+) -> None:
+    well, said = client(bundle)
+    assert well, said
+    lines = [line.split()[:2] for line in said.splitlines()]
+    for graph, signature in read_manifest(bundle)["graphs"].items():
+        for output in signature["outputs"]:
+            assert [graph, output["name"]] in lines
+
+
+def move_beyond_tolerance(case: dict[str, Any]) -> None:
+    image = case["outputs"]["image"]
+    image["data"][-1] += 2 * image["tolerance"]
+
+
+def make_output_nan(case: dict[str, Any]) -> None:
+    latent = case["inputs"]["latent"]
+    latent["data"] = [1e39] * len(latent["data"])  # infinite as float32, so inf - inf inside
+
+
+@pytest.mark.parametrize("change", [move_beyond_tolerance, make_output_nan])
+def test_a_client_fails_and_names_the_output_that_is_off(
+    client: Client, own_bundle: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    change_golden(own_bundle, change)
+    well, said = client(own_bundle)
+    assert not well
+    assert said.count(" is off by ") == 1
+    assert "decoder.onnx: image is off by " in said
+
+
+@pytest.mark.parametrize("name", ["svm.onnx", "README.md"])
+def test_a_client_refuses_a_bundle_with_one_flipped_bit_and_names_the_file(
+    client: Client, own_bundle: Path, name: str
+) -> None:
+    content = bytearray((own_bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (own_bundle / name).write_bytes(content)
+    well, said = client(own_bundle)
+    assert not well
+    assert f"{name} is damaged" in said
+    assert "tolerance" not in said  # nothing was run
+
+
+# One client
+
+
+@pytest.mark.slow
+def test_the_python_client_runs_where_there_is_no_torch(plain_python: Path) -> None:
+    result = run_command([plain_python, "-c", "import torch"])
+    assert "No module named 'torch'" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_python_client_notices_a_changed_manifest(
+    python_client: Client, own_bundle: Path
+) -> None:
+    manifest = read_manifest(own_bundle)
+    manifest["class_names"].reverse()
+    (own_bundle / "manifest.json").write_bytes(manifest_text(manifest))
+    well, said = python_client(own_bundle)
+    assert not well
+    assert "manifest.json is damaged" in said
+
+
+def test_the_browser_client_needs_no_cross_origin_isolation(bundle: Path, tmp_path: Path) -> None:
+    require_chromium()
+    isolated = show_in_browser(bundle, tmp_path / "isolated")
+    plain = show_in_browser(bundle, tmp_path / "plain", isolated=False)
+    assert (isolated["isolated"], plain["isolated"]) == (True, False)
+    assert isolated["verdict"] == plain["verdict"] == ALL_WELL
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-folder"], ["one", "two"]])
+def test_a_command_line_client_exits_with_2_and_one_line_where_it_gets_no_bundle(
+    arguments: list[str],
+) -> None:
+    node = require_node("onnxruntime-node")
+    for command in ([sys.executable, "python/client.py"], [node, "node/client.mjs"]):
+        result = run_command([*command, *arguments], cwd=CLIENTS)
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_a_test_lacks_is_named_with_the_command_that_gets_it_and_fails_under_ci(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(
+        pytest.skip.Exception, match=r"package absent is .* `npm ci --prefix export`"
+    ):
+        require_node("absent")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.skip.Exception, match=r"node is missing; .* `apt-get install nodejs"):
+        require_node()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="node is missing"):
+        require_chromium()
+
+
+PYTHON_APPLICATION = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from client import classify
+folder, data, shape = sys.argv[1:]
+images = np.array(json.loads(data), np.uint8).reshape(json.loads(shape))
+print(json.dumps(classify(Path(folder), images)))
+"""
+
+NODE_APPLICATION = """
+import { readFile } from "node:fs/promises";
+import * as ort from "onnxruntime-node";
+import { classify, openBundle } from "./clients/bundle.mjs";
+const [folder, data, shape] = process.argv.slice(1);
+const bundle = await openBundle(ort, (name) => readFile(`${folder}/${name}`));
+const images = { data: JSON.parse(data), shape: JSON.parse(shape) };
+console.log(JSON.stringify(await classify(ort, bundle, images)));
+"""
+
+
+def test_classify_gives_class_names_in_python_and_in_node(bundle: Path) -> None:
+    case = golden_case(bundle, "classifier.onnx")
+    images = case["inputs"]["image"]
+    arguments = [bundle, json.dumps(images["data"]), json.dumps(images["shape"])]
+    python = [sys.executable, "-c", PYTHON_APPLICATION, *arguments]
+    node = [require_node("onnxruntime-node"), "--input-type=module", "-e", NODE_APPLICATION]
+    results = [
+        run_command(python, cwd=CLIENTS / "python"),
+        run_command([*node, *arguments], cwd=CLIENTS.parent),
+    ]
+    class_names = read_manifest(bundle)["class_names"]
+    expected = [class_names[label] for label in case["outputs"]["label"]["data"]]
+    for result in results:
+        assert json.loads(result.stdout) == expected, result.stderr
+
+
+# What the graphs themselves make of bad input
+
+
+def run(bundle: Path, graph: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(bundle / graph)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+@pytest.mark.parametrize("graph", ["encoder.onnx", "classifier.onnx"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "complaint"),
+    [
+        ((28, 28), "uint8", "Invalid rank for input: image"),
+        ((1, 1, 29, 28), "uint8", "invalid dimensions for input: image"),
+        ((1, 3, 28, 28), "uint8", "invalid dimensions for input: image"),
+        ((1, 1, 28, 28), "float32", "Unexpected input data type"),
+    ],
+    ids=["rank", "size", "channels", "dtype"],
+)
+def test_images_of_another_form_get_onnxruntimes_typed_error(
+    bundle: Path, graph: str, shape: tuple[int, ...], dtype: str, complaint: str
+) -> None:
+    run(bundle, graph, image=np.zeros((1, 1, 28, 28), np.uint8))
+    with pytest.raises(InvalidArgument, match=complaint):
+        run(bundle, graph, image=np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_latents_that_are_not_finite_show_in_what_comes_out(bundle: Path, value: float) -> None:
+    latent = np.zeros((2, read_manifest(bundle)["latent"]["dimensions"]), np.float32)
+    spoiled = latent.copy()
+    spoiled[0, 1] = value
+    if np.isnan(value):
+        image = run(bundle, "decoder.onnx", latent=spoiled)["image"]
+        assert np.isnan(image[0]).all()
+        assert np.isfinite(image[1]).all()
+    for name in ("mean", "log_variance"):
+        inputs = {"mean": latent, "log_variance": latent} | {name: spoiled}
+        label = run(bundle, "svm.onnx", **inputs)["label"]
+        assert label[0] == -1
+        assert label[1] >= 0
+
+
+def test_a_batch_of_none_gives_outputs_of_none(bundle: Path) -> None:
+    for graph, signature in read_manifest(bundle)["graphs"].items():
+        outputs = run(bundle, graph, **{each["name"]: empty(each) for each in signature["inputs"]})
+        assert {name: (value.dtype, value.shape) for name, value in outputs.items()} == {
+            each["name"]: (empty(each).dtype, empty(each).shape) for each in signature["outputs"]
+        }
+
+
+def empty(signature: dict[str, Any]) -> np.ndarray:
+    batch, *rest = signature["shape"]
+    assert batch == "batch"
+    return np.zeros((0, *rest), signature["type"])
