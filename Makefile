@@ -1,7 +1,8 @@
-.PHONY: demo test lint bench
+.PHONY: demo test test-install lint bench wheel
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+WEB := export/node_modules/onnxruntime-web
 
 $(INSTALLED): pyproject.toml
 	@echo "installing into .venv; PyTorch takes about two minutes"
@@ -9,14 +10,20 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## digits to a report: train, latents, SVM, pictures
+demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SVM, pictures, export
 	$(BIN)/vaekit train --config docs/digits.yaml --run runs/digits
 	$(BIN)/vaekit latents runs/digits
 	$(BIN)/vaekit svm runs/digits --C 30 --gamma 0.25
 	$(BIN)/vaekit report runs/digits
+	$(BIN)/vaekit export runs/digits
+	$(BIN)/vaekit export --check runs/digits/onnx
+	$(BIN)/vaekit export runs/digits --weights fp16
 
 test: $(INSTALLED)  ## the whole suite
 	$(BIN)/python -m pytest
+
+test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
+	$(BIN)/python -m pytest -m install
 
 lint: $(INSTALLED)  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -25,3 +32,23 @@ lint: $(INSTALLED)  ## format, lint and types
 
 bench: $(INSTALLED)  ## throughput
 	$(BIN)/python -m pytest bench/
+
+$(WEB)/dist/ort.wasm.min.mjs: export/package-lock.json
+	npm ci --prefix export --omit=dev
+	touch $@
+
+# onnxruntime-web comes without its licence and notices: they are those of the Python package.
+# The wheel reaches dist/ only once the explorer is whole in it.
+wheel: $(INSTALLED) $(WEB)/dist/ort.wasm.min.mjs  ## dist/*.whl, with the explorer and what it runs on
+	rm -rf build
+	$(BIN)/python -c 'import onnxruntime; print(onnxruntime.__path__[0])' | \
+		{ read -r folder; cp "$$folder/LICENSE" "$$folder/ThirdPartyNotices.txt" $(WEB)/; }
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m zipfile --extract build/wheel/*.whl build/unpacked
+	diff -r -x __pycache__ export/clients build/unpacked/vaekit/export/clients
+	diff -r export/explorer build/unpacked/vaekit/export/explorer
+	ls build/unpacked/vaekit/$(WEB)/LICENSE build/unpacked/vaekit/$(WEB)/ThirdPartyNotices.txt
+	cd build/unpacked && $(abspath $(BIN))/python -c \
+		'from vaekit.export import explore; explore.page_routes(explore.EXPORT)'
+	mkdir -p dist
+	mv build/wheel/*.whl dist/

@@ -44,6 +44,7 @@ class Manifest(NamedTuple):
     graphs: dict[str, Signature]
     files: dict[str, str]  # the sha256 of each
     model_sha256: str  # of the weights it was made from
+    svm_sha256: str | None  # of the SVM, where it has one
 
 
 class GoldenCase(NamedTuple):
@@ -96,6 +97,7 @@ def read_manifest(bundle: Path) -> Manifest:
             },
             files={name: file["sha256"] for name, file in facts["files"].items()},
             model_sha256=facts["source"]["model_sha256"],
+            svm_sha256=facts["source"]["svm_sha256"],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not as vaekit writes it ({error!r}); {REMEDY}") from error
