@@ -113,7 +113,9 @@ def export_run(run_path: Path, weights: StoredWeights = "fp32") -> Path:
         write_manifest(folder, facts)
         verify(folder)
     print(comparison.summary())
-    if source.svm is None:
+    if source.test.labels is None:
+        print("the images have no labels, so the bundle has no SVM")
+    elif source.svm is None:
         print(f"no SVM in {run.path}, so none in the bundle; `vaekit svm {run.quoted}` makes one")
     print(f"bundle: {target}   next: vaekit explore {run.quoted}", flush=True)
     return target
