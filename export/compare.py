@@ -103,10 +103,12 @@ class Comparison:
             f"(tolerance {TOLERANCES[worst.output]:.0e})"
             for worst in self.worst.values()
         ]
-        lines.append(
-            f"on {self.num_images:,} test images; {len(self.undecided)} of them within the "
-            f"tolerance of another label, {len(self.relabelled)} labelled otherwise"
+        labels = (
+            f"; {len(self.undecided)} within the tolerance of another label, "
+            f"{len(self.relabelled)} labelled otherwise"
         )
+        has_svm = (SVM, "label") in self.worst
+        lines.append(f"on {self.num_images:,} test images{labels if has_svm else ''}")
         return "\n".join(lines)
 
     def require_within_tolerance(self) -> None:

@@ -126,6 +126,7 @@ def test_without_an_svm_only_encoder_and_decoder_are_compared(
 ) -> None:
     comparison = compare(bundle, Reference(reference.vae, None), pixels)
     assert {graph for graph, _ in comparison.worst} == {"encoder.onnx", "decoder.onnx"}
+    assert "label" not in comparison.summary()
 
 
 def scores_of(decisions: np.ndarray, num_classes: int) -> np.ndarray:

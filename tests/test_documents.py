@@ -1,15 +1,22 @@
 """Every command of the documents runs, as it is written but on a small run."""
 
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from browser_helpers import require_node
 from conftest import ROOT, TINY_FLAGS, run_command
 from PIL import Image
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INSTALLING = ("make ", "python3 -m venv", ".venv/bin/pip", "npm ")
 TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
 
 
@@ -27,6 +34,25 @@ def made_small(command: str) -> str:
     command = re.sub(r"--data\.holdout \d+", "--data.holdout 100", command)
     flags = TINY_MODEL if "--data.name folder" in command else TINY_FLAGS
     return f"{command} {shlex.join(flags)}"
+
+
+def explore(command: str, cwd: Path) -> None:
+    """Serve until the page has been fetched, then press Ctrl-C."""
+    require_node("onnxruntime-web")
+    with subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(command), "--port", "0"],
+        cwd=cwd,
+        env={**os.environ, "BROWSER": "true"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert address is not None
+        with urlopen(address[0]) as page:
+            assert page.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 128 + signal.SIGINT
 
 
 @pytest.fixture
@@ -48,8 +74,13 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_of_a_document_runs(document: Path, checkout: Path) -> None:
     for command in commands_of(document):
-        if command.startswith(("make ", "python3 -m venv", ".venv/bin/pip", "pytest bench/")):
-            continue  # the suite runs in what these make; test_bench runs the benchmarks
+        if command.startswith(INSTALLING):
+            continue  # the suite runs in what these make
+        if command.startswith("pytest bench/"):
+            continue  # test_bench runs the benchmarks
+        if command.startswith("vaekit explore"):
+            explore(command, cwd=checkout)
+            continue
         small = made_small(command.replace(".venv/bin/", ""))
         result = run_command(["bash", "-c", small], cwd=checkout)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
