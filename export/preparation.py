@@ -35,7 +35,7 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
         text = (
             f"Light strokes on black. The ink is scaled, its aspect kept and its edges smoothed, "
             f"until its longer side has {MNIST_BOX} pixels, and placed so that its centre of mass "
-            f"is the centre of the {height}x{width} image."
+            f"lies in pixel ({height // 2}, {width // 2}) of {height}x{width}, counted from 0."
         )
         return {**facts, "centring": centring, "preparation": text}
     if data.name == "digits":

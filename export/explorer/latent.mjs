@@ -1,0 +1,43 @@
+// The card of the latent space: sliders, and the image that they give.
+
+import { createPicture } from "./pictures.mjs";
+import { mostVarying } from "./samples.mjs";
+import { createSliders } from "./sliders.mjs";
+
+const MAX_SLIDERS = 24;
+const LEAST_LIMIT = 4; // of a slider: four standard deviations of the prior
+
+export function showLatent(card, { manifest, samples, shape, store, actions }) {
+  const { map } = samples;
+  const numDimensions = manifest.latent.dimensions;
+  const latents = map?.latents ?? new Float32Array(numDimensions);
+  const shown = mostVarying(latents, numDimensions, MAX_SLIDERS);
+  const limit = latents.reduce((most, value) => Math.max(most, Math.abs(value)), LEAST_LIMIT);
+
+  const sliders = card.querySelector(".sliders");
+  store.subscribe(createSliders(sliders, shown, Math.ceil(limit), actions.moveAlong));
+  card.querySelector(".omitted").textContent =
+    shown.length < numDimensions
+      ? `The ${shown.length} of ${numDimensions} dimensions in which the test images differ most.`
+      : "";
+
+  const decoded = createPicture(card.querySelector(".decoded"), shape);
+  const origin = card.querySelector(".origin");
+  store.subscribe((state) => {
+    decoded(state.decoded);
+    origin.textContent = state.origin && `Decoded from ${state.origin}`;
+  });
+
+  card.querySelector(".centre").addEventListener("click", () => {
+    actions.moveTo(new Float32Array(numDimensions), "the centre of the prior");
+  });
+  card.querySelector(".random").addEventListener("click", () => {
+    actions.moveTo(Float32Array.from({ length: numDimensions }, normal), "a draw from the prior");
+  });
+}
+
+/** A standard normal number (Box and Muller, 1958). */
+function normal() {
+  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
+  return radius * Math.cos(2 * Math.PI * Math.random());
+}
