@@ -121,3 +121,10 @@ def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -
     export_run(run)
     export_run(run, "fp16")
     return run
+
+
+@pytest.fixture
+def bundle(exported_run: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may change."""
+    shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
+    return tmp_path / "onnx"

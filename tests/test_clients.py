@@ -37,13 +37,9 @@ Client = Callable[[Path], Outcome]
 
 
 @pytest.fixture(scope="session")
-def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(exported_run: Path) -> Path:
     """A bundle with all four graphs; tests must not change it."""
-    from vaekit.export.bundle import export_run
-
-    run = tmp_path_factory.mktemp("exported") / "run"
-    shutil.copytree(finished_run, run)
-    return export_run(run)
+    return exported_run / "onnx"
 
 
 @pytest.fixture

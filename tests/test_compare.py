@@ -1,6 +1,5 @@
 """The comparison sees every difference that matters, and says where it is."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,6 @@ from vaekit.export.compare import (
 from vaekit.images import load_images
 from vaekit.run_folder import RunFolder
 from vaekit.svm import pair_signs, read_svm
-
-
-@pytest.fixture
-def bundle(exported_run: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may change."""
-    shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
-    return tmp_path / "onnx"
 
 
 @pytest.fixture

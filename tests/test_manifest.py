@@ -19,13 +19,6 @@ from vaekit.export.manifest import (
 )
 
 
-@pytest.fixture
-def bundle(exported_run: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may change."""
-    shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
-    return tmp_path / "onnx"
-
-
 def require_whole(bundle: Path) -> None:
     require_intact(bundle, read_manifest(bundle))
 

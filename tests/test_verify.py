@@ -1,7 +1,6 @@
 """`vaekit export --check`: what it refuses, before anything is loaded, and what it needs."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,6 @@ from vaekit.export import verify as room
 from vaekit.export.manifest import read_golden, write_golden
 from vaekit.export.verify import verify
 from vaekit.files import file_sha256
-
-
-@pytest.fixture
-def bundle(exported_run: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may change."""
-    shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
-    return tmp_path / "onnx"
 
 
 @pytest.fixture

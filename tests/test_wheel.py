@@ -14,7 +14,6 @@ from zipfile import ZipFile
 import pytest
 from conftest import ROOT, TINY_FLAGS, run_command
 
-from vaekit.export.bundle import export_run
 from vaekit.export.explore import RUNTIME, RUNTIME_FILES
 
 IN_CI = "CI" in os.environ
@@ -142,11 +141,8 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
 
 
 @pytest.fixture(scope="module")
-def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("exported") / "run"
-    shutil.copytree(finished_run, run)
-    export_run(run, "fp32")
-    return run / "onnx"
+def bundle(exported_run: Path) -> Path:
+    return exported_run / "onnx"
 
 
 @pytest.mark.install
