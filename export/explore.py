@@ -80,7 +80,7 @@ def find_bundle(run: Path) -> Path:
         )
     present = file_sha256(weights), file_sha256(svm) if svm.is_file() else None
     for bundle in (run / "onnx-fp16", run / "onnx"):
-        if bundle.exists():
+        if (bundle / MANIFEST).is_file():
             manifest = read_manifest(bundle)
             if (manifest.model_sha256, manifest.svm_sha256) == present:
                 return bundle

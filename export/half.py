@@ -1,4 +1,4 @@
-"""Weights stored as float16 and computed with as float32: half the size, the same speed."""
+"""Weights stored as float16 and computed with as float32: half the size."""
 
 import copy
 from typing import Any, NamedTuple

@@ -5,8 +5,9 @@ Nothing here needs PyTorch or ONNX.
 
 import hashlib
 import json
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ GOLDEN = "golden.json"
 MANIFEST = "manifest.json"
 
 Arrays = dict[str, NDArray[Any]]
+TYPES = ("uint8", "int64", "float32")  # of golden vectors
+GRAPH_SUFFIXES = (".onnx", ".ort")
+T = TypeVar("T")
 REMEDY = "make the bundle again with `vaekit export RUN`"
 
 
@@ -82,20 +86,17 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path}: format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
             f"{REMEDY}"
         )
-    hashed = {name: value for name, value in facts.items() if name != "sha256"}
-    if facts.get("sha256") != _sha256(hashed) or path.read_text(encoding="utf-8") != _text(facts):
+    if not _is_as_hashed(path, facts):
         raise UserError(f"{path}: damaged, its content does not match its sha256; {REMEDY}")
     try:
         return Manifest(
-            opset=facts["opset"],
-            ir_version=facts["ir_version"],
+            opset=_typed(facts["opset"], int),
+            ir_version=_typed(facts["ir_version"], int),
             graphs={
-                name: Signature(
-                    *([value["name"] for value in graph[end]] for end in Signature._fields)
-                )
+                name: Signature(_names(graph["inputs"]), _names(graph["outputs"]))
                 for name, graph in facts["graphs"].items()
             },
-            files={name: file["sha256"] for name, file in facts["files"].items()},
+            files={name: _typed(file["sha256"], str) for name, file in facts["files"].items()},
             model_sha256=facts["source"]["model_sha256"],
             svm_sha256=facts["source"]["svm_sha256"],
         )
@@ -105,6 +106,9 @@ def read_manifest(bundle: Path) -> Manifest:
 
 def require_intact(bundle: Path, manifest: Manifest) -> None:
     """Raise `UserError` for a file that is missing, changed, or a graph that is not listed."""
+    absent = sorted({ENCODER, DECODER} - set(manifest.graphs))
+    if absent:
+        raise UserError(f"{bundle / MANIFEST}: lists no graph {absent[0]}; {REMEDY}")
     unhashed = sorted({*manifest.graphs, GOLDEN} - set(manifest.files))
     if unhashed:
         raise UserError(f"{bundle / MANIFEST}: gives no sha256 of {unhashed[0]}; {REMEDY}")
@@ -122,11 +126,12 @@ def require_intact(bundle: Path, manifest: Manifest) -> None:
                 f"{path}: damaged, its content does not match its sha256 in {MANIFEST}; "
                 f"copy the folder again"
             )
-    extra = sorted(path.name for path in bundle.glob("*.onnx") if path.name not in manifest.graphs)
-    if extra:
-        raise UserError(
-            f"{bundle / extra[0]}: a graph that {MANIFEST} does not list; remove it from the bundle"
-        )
+    listed = {bundle / name for name in manifest.graphs}
+    for path in sorted(bundle.rglob("*")):
+        if path.suffix.lower() in GRAPH_SUFFIXES and path not in listed:
+            raise UserError(
+                f"{path}: a graph that {MANIFEST} does not list; remove it from the bundle"
+            )
 
 
 def write_golden(bundle: Path, cases: list[GoldenCase]) -> None:
@@ -154,17 +159,28 @@ def read_golden(bundle: Path) -> list[GoldenCase]:
     path = bundle / GOLDEN
     value = read_json(path, REMEDY)
     try:
+        if (value["format"], value["format_version"]) != (GOLDEN_FORMAT, FORMAT_VERSION):
+            raise ValueError(f"{value['format']} version {value['format_version']}")
         return [
             GoldenCase(
-                case["graph"],
+                _typed(case["graph"], str),
                 {name: _as_array(each) for name, each in case["inputs"].items()},
                 {name: _as_array(each) for name, each in case["outputs"].items()},
-                {name: each["tolerance"] for name, each in case["outputs"].items()},
+                {name: _tolerance(each["tolerance"]) for name, each in case["outputs"].items()},
             )
             for case in value["cases"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not golden vectors as vaekit writes them ({error!r})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{path}: not golden vectors as vaekit writes them ({error!r}); {REMEDY}"
+        ) from error
+
+
+def excess(difference: float, tolerance: float) -> float:
+    """How many tolerances a difference is where it is beyond one, else 0; NaN is the largest."""
+    if difference <= tolerance:
+        return 0.0
+    return difference / tolerance if tolerance and not math.isnan(difference) else math.inf
 
 
 def _as_json(array: NDArray[Any]) -> dict[str, Any]:
@@ -175,7 +191,38 @@ def _as_json(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _as_array(value: dict[str, Any]) -> NDArray[Any]:
-    return np.array(value["data"], dtype=value["type"]).reshape(value["shape"])
+    if value["type"] not in TYPES:
+        raise ValueError(f"type {value['type']!r}, expected one of {TYPES}")
+    shape = [_typed(length, int) for length in value["shape"]]
+    if min(shape) < 1:
+        raise ValueError(f"shape {shape}, expected lengths of at least 1")
+    return np.array(value["data"], dtype=value["type"]).reshape(shape)
+
+
+def _tolerance(value: Any) -> float:
+    tolerance = float(value) if type(value) in (int, float) else math.nan
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance {value!r}, expected a finite number of at least 0")
+    return tolerance
+
+
+def _names(values: Any) -> list[str]:
+    return [_typed(value["name"], str) for value in values]
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _is_as_hashed(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether the file is, to the letter, what was written."""
+    rest = {name: value for name, value in facts.items() if name != "sha256"}
+    try:
+        return facts.get("sha256") == _sha256(rest) and path.read_bytes() == _text(facts).encode()
+    except ValueError:  # NaN, or characters that UTF-8 has not: JSON in Python, not ours
+        return False
 
 
 def _text(value: dict[str, Any]) -> str:

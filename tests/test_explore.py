@@ -68,14 +68,16 @@ def make_bundle(folder: Path, weights: bytes = WEIGHTS) -> Path:
     folder.mkdir(parents=True)
     model = folder.parent / "model.safetensors"
     model.write_bytes(weights)
-    for name in ("encoder.onnx", "golden.json", "README.md"):
+    for name in ("encoder.onnx", "decoder.onnx", "golden.json", "README.md"):
         (folder / name).write_bytes(f"{name} of {folder.name}".encode())
     write_manifest(
         folder,
         {
             "opset": 20,
             "ir_version": 10,
-            "graphs": {"encoder.onnx": {"inputs": [], "outputs": []}},
+            "graphs": {
+                name: {"inputs": [], "outputs": []} for name in ("encoder.onnx", "decoder.onnx")
+            },
             "source": {"model_sha256": file_sha256(model), "svm_sha256": None},
         },
     )
@@ -105,7 +107,7 @@ def ask(site: Site, path: str, method: str = "GET", **headers: str) -> Answer:
 
 def test_every_file_of_the_page_and_the_bundle_is_served_as_it_lies_on_disk(site: Site) -> None:
     expected = {"/", "/bundle.mjs", "/bundle/manifest.json", "/bundle/golden.json"}
-    expected |= {"/bundle/encoder.onnx", "/bundle/README.md"}
+    expected |= {"/bundle/encoder.onnx", "/bundle/decoder.onnx", "/bundle/README.md"}
     expected |= {f"/{name}" for name in PAGE} | {f"/ort/{name}" for name in RUNTIME_FILES}
     assert set(site.routes) == expected
     for path, file in site.routes.items():

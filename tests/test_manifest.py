@@ -1,9 +1,12 @@
 """A bundle's manifest lists every file, and a bit that changed anywhere is found."""
 
+import copy
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,9 +76,11 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
         path.write_bytes(content)
 
 
-def test_a_graph_that_is_not_listed_is_refused(bundle: Path) -> None:
-    shutil.copy(bundle / "encoder.onnx", bundle / "extra.onnx")
-    with pytest.raises(UserError, match=r"extra\.onnx: a graph that manifest\.json does not list"):
+@pytest.mark.parametrize("name", ["extra.onnx", "EXTRA.ONNX", "extra.ort", "sub/encoder.onnx"])
+def test_a_graph_that_is_not_listed_is_refused(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    shutil.copy(bundle / "encoder.onnx", bundle / name)
+    with pytest.raises(UserError, match=rf"{name}: a graph that manifest\.json does not list"):
         require_whole(bundle)
 
 
@@ -99,6 +104,10 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: st
         ({"graphs": []}, "not as vaekit writes it"),
         ({"source": None}, "not as vaekit writes it"),
         ({"files": {}}, "gives no sha256 of"),
+        ({"opset": "20"}, "not as vaekit writes it"),
+        ({"opset": True}, "not as vaekit writes it"),
+        ({"graphs": {}}, r"lists no graph decoder\.onnx"),
+        ({"files": {"golden.json": {"sha256": None}}}, "not as vaekit writes it"),
     ],
     ids=str,
 )
@@ -144,22 +153,87 @@ def test_golden_vectors_survive_the_trip_through_json_bit_for_bit(tmp_path: Path
             np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_golden_vectors_of_another_form_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "golden.json").write_text('{"cases": [{"graph": "encoder.onnx"}]}')
+GOLDEN = {
+    "format": "vaekit-golden",
+    "format_version": 1,
+    "cases": [
+        {
+            "graph": "encoder.onnx",
+            "inputs": {"image": {"type": "uint8", "shape": [1], "data": [3]}},
+            "outputs": {"mean": {"type": "float32", "shape": [1], "data": [0.5], "tolerance": 0.1}},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["format"], "other"),
+        (["format_version"], 99),
+        (["cases"], None),
+        (["cases", 0, "graph"], ["encoder.onnx"]),
+        (["cases", 0, "inputs"], []),
+        (["cases", 0, "inputs", "image", "data"], [300]),
+        (["cases", 0, "inputs", "image", "data"], [10**400]),
+        (["cases", 0, "inputs", "image", "shape"], [-1]),
+        (["cases", 0, "inputs", "image", "shape"], [0]),
+        (["cases", 0, "inputs", "image", "shape"], []),
+        (["cases", 0, "inputs", "image", "type"], "M8[s]"),
+        (["cases", 0, "inputs", "image", "type"], "object"),
+        (["cases", 0, "outputs", "mean", "tolerance"], "inf"),
+        (["cases", 0, "outputs", "mean", "tolerance"], None),
+        (["cases", 0, "outputs", "mean", "tolerance"], True),
+        (["cases", 0, "outputs", "mean", "tolerance"], -1),
+        (["cases", 0, "outputs", "mean", "tolerance"], math.inf),
+    ],
+    ids=str,
+)
+def test_golden_vectors_of_another_form_are_refused(
+    place: list[str | int], value: object, tmp_path: Path
+) -> None:
+    golden = copy.deepcopy(GOLDEN)
+    part: Any = golden
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (tmp_path / "golden.json").write_text(json.dumps(golden))
     with pytest.raises(UserError, match="not golden vectors as vaekit writes them"):
         read_golden(tmp_path)
+    (tmp_path / "golden.json").write_text(json.dumps(GOLDEN))
+    assert len(read_golden(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '{"format": "vaekit-bundle", "format_version": 1, "x": NaN}', "[]", "", '{"a'],
+    ids=["deep", "nan", "list", "empty", "torn"],
+)
+def test_a_manifest_that_is_no_manifest_is_one_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_characters_that_no_utf8_has_are_refused(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    facts = facts_of(bundle)
+    facts["class_names"][0] = "\ud800"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="damaged"):
+        read_manifest(bundle)
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "golden.json").write_text("{}")
-    (tmp_path / "encoder.onnx").write_bytes(b"graph")
     signature = {"inputs": [{"name": "image"}], "outputs": [{"name": "mean"}]}
     source = {"model_sha256": "abc", "svm_sha256": None, "run": "Übung"}
-    graphs = {"encoder.onnx": signature}
+    graphs = {"encoder.onnx": signature, "decoder.onnx": signature}
+    for name in ("golden.json", *graphs):
+        (tmp_path / name).write_text(name)
     write_manifest(tmp_path, {"opset": 20, "ir_version": 10, "graphs": graphs, "source": source})
     manifest = read_manifest(tmp_path)
     assert manifest[:2] == (20, 10)
     assert (manifest.model_sha256, manifest.svm_sha256) == ("abc", None)
     assert manifest.graphs["encoder.onnx"] == (["image"], ["mean"])
-    assert set(manifest.files) == {"golden.json", "encoder.onnx"}
+    assert set(manifest.files) == {"golden.json", *graphs}
     require_intact(tmp_path, manifest)
