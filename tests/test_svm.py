@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cuml_helpers import play_cuml
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.metrics import classification_report
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -23,6 +23,7 @@ from vaekit.latents import read_latents
 from vaekit.model import VAE
 from vaekit.reference import REFERENCE_MNIST, reference_for
 from vaekit.run_folder import RunFolder
+from vaekit.svm_backend import choose_backend
 from vaekit.tensor_files import read_tensors, write_tensors
 
 NUM_TRAIN = 900
@@ -246,49 +247,6 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
         svm.read_table(path)
 
 
-def test_figures_are_those_of_scikit_learns_metrics(fitted: svm.Svm) -> None:
-    split = digits(20)
-    predicted = svm.predict(fitted.table, split.test).labels
-    scores = svm.evaluate(split.test_labels, predicted, DIGIT_NAMES)
-    report = classification_report(
-        split.test_labels, predicted, target_names=DIGIT_NAMES, output_dict=True
-    )
-
-    macro = report["macro avg"]
-    assert 0.9 < scores.accuracy == pytest.approx(report["accuracy"])
-    assert scores.precision == pytest.approx(macro["precision"])
-    assert scores.recall == pytest.approx(macro["recall"])
-    assert scores.f1 == pytest.approx(macro["f1-score"])
-    for each in scores.per_class:
-        expected = report[each.name]
-        assert each.precision == pytest.approx(expected["precision"])
-        assert each.recall == pytest.approx(expected["recall"])
-        assert each.f1 == pytest.approx(expected["f1-score"])
-        assert each.support == expected["support"]
-    assert scores.confusion_matrix.sum() == len(split.test)
-
-
-def test_classes_that_are_rare_or_never_occur_keep_their_row_and_column() -> None:
-    true = np.array([0, 0, 1, 1])
-    predicted = np.array([0, 3, 3, 3])
-    scores = svm.evaluate(true, predicted, ("cat", "dog", "emu", "fox"))
-
-    assert scores.confusion_matrix.tolist() == [
-        [1, 0, 0, 1],
-        [0, 0, 0, 2],
-        [0, 0, 0, 0],
-        [0, 0, 0, 0],
-    ]
-    assert scores.per_class == (
-        (0, "cat", 1.0, 0.5, pytest.approx(2 / 3), 2),
-        (1, "dog", 0.0, 0.0, 0.0, 2),
-        (2, "emu", 0.0, 0.0, 0.0, 0),
-        (3, "fox", 0.0, 0.0, 0.0, 0),
-    )
-    assert scores.accuracy == 0.25
-    assert scores.recall == pytest.approx(0.5 / 3)  # emu does not occur
-
-
 def write_latents(run: RunFolder, split: Split, class_names: tuple[str, ...]) -> None:
     """What `vaekit latents` writes, of given values."""
     run.latents.mkdir(exist_ok=True)
@@ -329,8 +287,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_the_stage_writes_the_table_its_config_and_its_figures(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = SvmConfig(C=3.0, gamma=0.5)
     svm.fit_svm(run.path, config)
 
@@ -351,7 +310,10 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
     assert np.trace(metrics["confusion_matrix"]) == (expected == split.test_labels).sum()
     assert metrics["reference"] is None
     assert yaml.safe_load((run.svm / "config.yaml").read_text()) == {"C": 3.0, "gamma": 0.5}
-    assert f"accuracy {accuracy:.4f}, precision" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"accuracy {accuracy:.4f}, precision" in out
+    assert "latents of 10 classes with scikit-learn (not cuML: " in out
+    assert metrics["backend"] == "scikit-learn"
 
 
 def test_figures_on_mnist_stand_beside_those_of_the_reference(
@@ -378,6 +340,54 @@ def test_fitting_again_gives_the_same_table_bit_for_bit(run: RunFolder) -> None:
     again = svm.read_svm(run)
     for name, array in vars(first.table).items():
         np.testing.assert_array_equal(getattr(again.table, name), array, strict=True)
+
+
+def test_the_number_of_jobs_changes_no_bit_of_the_file(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    svm.fit_svm(run.path, SvmConfig(), backend="sklearn", jobs=1)
+    first = (run.svm / "svm.safetensors").read_bytes()
+    svm.fit_svm(run.path, SvmConfig(), backend="sklearn", jobs=2)
+    assert (run.svm / "svm.safetensors").read_bytes() == first
+    assert "with scikit-learn (as told by --backend)" in capsys.readouterr().out
+
+
+def test_where_cuml_is_usable_it_fits_the_svm_and_this_is_said(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cuml(monkeypatch)
+    svm.fit_svm(run.path, SvmConfig())
+    assert "latents of 10 classes with cuML (on a fast GPU)" in capsys.readouterr().out
+    assert svm.read_metrics(run)["backend"] == "cuML"
+    split = digits(20)
+    expected = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
+    np.testing.assert_array_equal(svm.predict(svm.read_svm(run).table, split.test).labels, expected)
+
+
+@pytest.mark.filterwarnings("default")  # cuML's own
+def test_labels_of_cuml_are_those_of_scikit_learn_but_for_one_in_a_thousand() -> None:
+    choice = choose_backend("auto")
+    if choice.backend != "cuml":
+        pytest.skip(choice.reason)
+    split = digits(20)
+    images = np.concatenate([split.train, split.test])
+    on_device, on_cpu = (
+        svm.fit_table(split.train, split.train_labels, SvmConfig(), backend)
+        for backend in ("cuml", "sklearn")
+    )
+    agree = svm.predict(on_device, images).labels == svm.predict(on_cpu, images).labels
+    assert agree.mean() >= 0.999
+
+
+def test_a_demanded_cuml_that_is_not_usable_leaves_the_earlier_svm(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    svm.fit_svm(run.path, SvmConfig())
+    before = (run.svm / "svm.safetensors").read_bytes()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--backend cuml: there is no CUDA device"):
+        svm.fit_svm(run.path, SvmConfig(C=1.0), backend="cuml")
+    assert (run.svm / "svm.safetensors").read_bytes() == before
 
 
 def test_before_there_is_an_svm_its_command_is_named(run: RunFolder) -> None:

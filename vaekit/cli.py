@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vaekit.arguments import parse
-from vaekit.config import SvmConfig, TrainConfig
+from vaekit.config import SvmBackendFlag, SvmConfig, TrainConfig, check_jobs
 from vaekit.errors import user_errors_in_one_line
 
 
@@ -23,18 +23,27 @@ def latents(run: str) -> None:
     extract_latents(Path(run))
 
 
-def svm(run: str, C: float = SvmConfig.C, gamma: float = SvmConfig.gamma) -> None:
+def svm(
+    run: str,
+    C: float = SvmConfig.C,
+    gamma: float = SvmConfig.gamma,
+    backend: SvmBackendFlag = "auto",
+    jobs: int | None = None,
+) -> None:
     """Fit an SVM on the training latents and measure it on the test latents.
 
     Args:
         run: A run folder with latents.
         C: Penalty of a margin violation.
         gamma: Inverse width of the kernel, in units of 1 / number of features.
+        backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
+        jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
     """
     config = SvmConfig(C, gamma)
+    check_jobs(jobs)
     from vaekit.svm import fit_svm
 
-    fit_svm(Path(run), config)
+    fit_svm(Path(run), config, backend, jobs)
 
 
 def report(run: str) -> None:

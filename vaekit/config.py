@@ -18,6 +18,8 @@ Config = TypeVar("Config")
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
+SvmBackend = Literal["sklearn", "cuml"]
+SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,12 @@ class SvmConfig:
     def __post_init__(self) -> None:
         _positive("--C", self.C)
         _positive("--gamma", self.gamma)
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Raise `UserError` for a number of jobs below 1; None stands for one a core."""
+    if jobs is not None:
+        _at_least("--jobs", jobs, 1)
 
 
 # Settings that change where things lie or what is shown, never a weight.

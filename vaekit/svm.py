@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
-from vaekit.config import SvmConfig, write_config
+from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig, write_config
 from vaekit.errors import UserError
 from vaekit.files import file_sha256, read_json, write_json
 from vaekit.latents import Latents, read_latents
+from vaekit.one_vs_one import fit_one_vs_one
 from vaekit.reference import reference_for
 from vaekit.run_folder import RunFolder
+from vaekit.scores import evaluate
+from vaekit.svm_backend import TITLES, choose_backend
 from vaekit.tensor_files import read_tensors, write_tensors
 
 # Shapes in comments: B batch, D features (twice the latent dimensions), S support vectors,
@@ -25,7 +26,6 @@ from vaekit.tensor_files import read_tensors, write_tensors
 FORMAT = "vaekit-svm"
 FORMAT_VERSION = 1
 
-KERNEL_CACHE_MB = 1000
 MAX_KERNEL_VALUES = 2**23  # 64 MiB of float64, whatever the number of images
 
 
@@ -70,33 +70,18 @@ class Prediction(NamedTuple):
     decisions: NDArray[np.float64]  # [B, P]
 
 
-class ClassScores(NamedTuple):
-    """How well one class was told apart; `support` is its number of images."""
-
-    label: int
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-class Scores(NamedTuple):
-    """Precision, recall and F1 are macro averages over the classes that occur."""
-
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    per_class: tuple[ClassScores, ...]
-    confusion_matrix: NDArray[np.int64]  # rows true, columns predicted
-
-
-def fit_svm(run_path: Path, config: SvmConfig) -> None:
+def fit_svm(
+    run_path: Path,
+    config: SvmConfig,
+    backend: SvmBackendFlag = "auto",
+    jobs: int | None = None,
+) -> None:
     """Fit an SVM on a run's training latents and measure it on the test latents.
 
-    Writes the table, its config and its metrics into the run's svm/ folder. Raises
-    `UserError` where latents are missing, unlabelled, not finite, or of one class only.
+    Writes the table, its config and its metrics into the run's svm/ folder. `backend` and
+    `jobs` (None: one a core) say how it is fitted; the SVM is the same. Raises `UserError`
+    where latents are missing, unlabelled, not finite, or of one class only, and where cuML is
+    demanded but not usable.
     """
     run = RunFolder(run_path)
     data = run.require_config().data
@@ -105,13 +90,14 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
         train_labels, test_labels = _require_labels(latents, run)
         _require_finite(latents.test, "test latents")  # before the fit, which takes a while
         num_train, num_features = latents.train.shape
+        choice = choose_backend(backend)
         print(
-            f"fitting an RBF SVM on {num_train:,} x {num_features} latents "
-            f"of {len(latents.class_names)} classes",
+            f"fitting an RBF SVM on {num_train:,} x {num_features} latents of "
+            f"{len(latents.class_names)} classes with {TITLES[choice.backend]} ({choice.reason})",
             flush=True,
         )
         start = time.perf_counter()
-        table = fit_table(latents.train, train_labels, config)
+        table = fit_table(latents.train, train_labels, config, choice.backend, jobs)
         seconds = time.perf_counter() - start
         print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
 
@@ -127,7 +113,7 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
             "per_class": [each._asdict() for each in scores.per_class],
             "confusion_matrix": scores.confusion_matrix.tolist(),
             "reference": None if reference is None else reference._asdict(),
-            "backend": "scikit-learn",
+            "backend": TITLES[choice.backend],
             "num_train": num_train,
             "num_test": len(latents.test),
             "num_support_vectors": len(table.support_vectors),
@@ -149,32 +135,35 @@ def fit_svm(run_path: Path, config: SvmConfig) -> None:
 
 
 def fit_table(
-    latents: NDArray[np.float32], labels: NDArray[np.int64], config: SvmConfig
+    latents: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    config: SvmConfig,
+    backend: SvmBackend = "sklearn",
+    jobs: int | None = None,
 ) -> SvmTable:
     """Standardise `latents` [N, D] and fit the SVM that tells `labels` [N] apart.
 
-    Raises `UserError` for latents that are not finite or labels of one class only.
+    `backend` and `jobs` are those of `fit_one_vs_one`. Raises `UserError` for latents that are
+    not finite or labels of one class only.
     """
     _require_finite(latents, "training latents")
-    num_classes = len(np.unique(labels))
-    if num_classes < 2:
+    classes = np.unique(labels)
+    if len(classes) < 2:
         raise UserError(
-            f"training labels: {num_classes} class in {len(labels):,} images; an SVM needs at "
+            f"training labels: {len(classes)} class in {len(labels):,} images; an SVM needs at "
             f"least two classes; give images of another class, or a larger --data.limit"
         )
     scaler = StandardScaler().fit(latents.astype(np.float64))
     gamma = config.gamma / latents.shape[1]
-    svc = SVC(C=config.C, kernel="rbf", gamma=gamma, cache_size=KERNEL_CACHE_MB)
-    svc.fit(_standardise(latents, scaler.mean_, scaler.scale_), labels)
+    features = _standardise(latents, scaler.mean_, scaler.scale_)
+    of_class = [features[labels == each] for each in classes]
+    machine = fit_one_vs_one(of_class, config.C, gamma, backend, jobs)
     return SvmTable(
         feature_mean=scaler.mean_,
         feature_scale=scaler.scale_,
-        support_vectors=svc.support_vectors_,
-        dual_coefficients=svc.dual_coef_,
-        num_support=svc.n_support_.astype(np.int64),
-        intercepts=svc.intercept_,
+        **machine._asdict(),
         gamma=gamma,
-        classes=svc.classes_,
+        classes=classes,
     )
 
 
@@ -215,33 +204,6 @@ def pair_signs(num_classes: int) -> NDArray[np.float64]:
     first, second = np.triu_indices(num_classes, k=1)
     signs = np.eye(num_classes)[first] - np.eye(num_classes)[second]
     return -signs if num_classes == 2 else signs
-
-
-def evaluate(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], class_names: tuple[str, ...]
-) -> Scores:
-    """Compare `predicted` with the true `labels`, both [N]: indices into `class_names`.
-
-    What is undefined (the precision of a class never predicted) counts as 0.
-    """
-    every_class = range(len(class_names))
-    per_class = precision_recall_fscore_support(
-        labels, predicted, labels=every_class, zero_division=0
-    )
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0
-    )
-    return Scores(
-        accuracy=float(accuracy_score(labels, predicted)),
-        precision=float(precision),
-        recall=float(recall),
-        f1=float(f1),
-        per_class=tuple(
-            ClassScores(label, class_names[label], float(p), float(r), float(f), int(support))
-            for label, p, r, f, support in zip(every_class, *per_class, strict=True)
-        ),
-        confusion_matrix=confusion_matrix(labels, predicted, labels=every_class),
-    )
 
 
 def write_table(path: Path, svm: Svm) -> None:

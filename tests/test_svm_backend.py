@@ -1,0 +1,75 @@
+"""cuML is taken where it fits an SVM, and nowhere else; what keeps it from that is said."""
+
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from cuml_helpers import DeviceSVC, UnusableSVC, play_cuml
+
+from vaekit import svm_backend
+from vaekit.errors import UserError
+from vaekit.svm_backend import choose_backend
+
+
+def assert_not_cuml(reason: str) -> None:
+    """auto takes scikit-learn and says why; a demanded cuML is refused with the same words."""
+    assert choose_backend("auto") == ("sklearn", f"not cuML: {reason}")
+    with pytest.raises(UserError) as refusal:
+        choose_backend("cuml")
+    assert str(refusal.value) == f"--backend cuml: {reason}; --backend sklearn fits on the CPU"
+
+
+@pytest.mark.parametrize("flag", ["auto", "cuml"])
+def test_a_cuml_that_fits_an_svm_is_taken(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cuml(monkeypatch)
+    assert choose_backend(flag) == ("cuml", "on a fast GPU")  # type: ignore[arg-type]
+
+
+def test_without_a_gpu_cuml_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cuml(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(DeviceSVC, "num_fits", 0)
+    assert_not_cuml("there is no CUDA device")
+    assert DeviceSVC.num_fits == 0
+
+
+@pytest.mark.parametrize("missing", ["cuml", "cupy"])
+def test_a_package_that_is_not_installed_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cuml(monkeypatch)
+    monkeypatch.setattr(
+        svm_backend, "find_spec", lambda name: None if name == missing else find_spec(name)
+    )
+    assert_not_cuml(f"the Python package {missing} is not installed")
+
+
+def test_a_cuml_that_cannot_fit_here_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cuml(monkeypatch, UnusableSVC)
+    assert_not_cuml(
+        "cuML does not work here, CUDARuntimeError: cudaErrorInsufficientDriver: CUDA driver "
+        "version is insufficient"
+    )
+
+
+def test_an_installation_that_cannot_be_loaded_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play_cuml(monkeypatch)
+    monkeypatch.delitem(sys.modules, "cuml.svm")
+    assert_not_cuml(
+        "cuML does not work here, ModuleNotFoundError: No module named 'cuml.svm'; 'cuml' is not "
+        "a package"
+    )
+
+
+def test_a_fault_in_how_cuml_is_called_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cuml(monkeypatch, svc=object)  # takes no C
+    with pytest.raises(TypeError):
+        choose_backend("auto")
+
+
+def test_a_demanded_scikit_learn_asks_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cuml(monkeypatch)
+    assert choose_backend("sklearn") == ("sklearn", "as told by --backend")
