@@ -1,18 +1,20 @@
 // The explorer in a real Chromium: what a visitor does, and what must come of it.
 //
 // The environment tells CHROMIUM; PAGE, the URL of the page with a bundle; EMPTY_PAGE, of one
-// without; BUNDLE, a bundle's folder, and DAMAGED, one with a damaged encoder; and EXPECTED, a JSON
+// without; BUNDLE, a bundle's folder, and DAMAGED, one with a damaged encoder; EXPECTED, a JSON
 // file of what the same graphs give in Python: `labels`, one a test image, and `centre`, the image
-// [H * W] decoded from the zero latent.
+// [H * W] decoded from the zero latent; and PYTHON, one that has onnxruntime.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { test } from "node:test";
 
 import { withPage } from "./browser.mjs";
 
-const { PAGE, EMPTY_PAGE, BUNDLE, DAMAGED, EXPECTED } = process.env;
+const { PAGE, EMPTY_PAGE, BUNDLE, DAMAGED, EXPECTED, PYTHON } = process.env;
 const expected = JSON.parse(await readFile(EXPECTED, "utf8"));
 
 const DESKTOP = { viewport: { width: 1280, height: 900 } };
@@ -56,6 +58,46 @@ const latentOf = (page) =>
   page.$$eval(".sliders input", (inputs) => inputs.map((input) => input.valueAsNumber));
 
 const labelOf = (page) => page.$eval(".name", (output) => output.value);
+
+const CLASSIFY = `
+import json, sys
+import numpy as np, onnxruntime
+classifier = onnxruntime.InferenceSession(sys.argv[1])
+(image,) = classifier.get_inputs()
+pixels = np.array(json.load(sys.stdin), np.uint8).reshape(1, *image.shape[1:])
+print(classifier.run(["label"], {"image": pixels})[0][0])
+`;
+
+/**
+ * Draws by `draw` and waits for the label that the prepared image gets in Python; then draws the
+ * same over a picked image of another label, which must not stay.
+ */
+async function drawAndCompareLabels(page, draw, pick) {
+  await draw();
+  const label = await labelInPython(page);
+  await became(() => labelOf(page), label);
+
+  const other = expected.labels.findIndex((each) => each !== label);
+  assert.notEqual(other, -1, `every test image is labelled ${label}, as the drawing is`);
+  await pick(other);
+  await became(() => labelOf(page), expected.labels[other]);
+  await draw();
+  assert.equal(await labelInPython(page), label);
+  await became(() => labelOf(page), label);
+}
+
+/** The label that the classifier gives the prepared image in Python. */
+async function labelInPython(page) {
+  await page.evaluate(async () => {
+    for (let frame = 0; frame < 2; frame++) {
+      await new Promise(requestAnimationFrame); // the last line shows in the next one
+    }
+  });
+  const input = JSON.stringify(await pixelsOf(page, ".prepared"));
+  return execFileSync(PYTHON, ["-c", CLASSIFY, `${BUNDLE}/classifier.onnx`], { input })
+    .toString()
+    .trim();
+}
 
 /** Waits until what `look` returns is other than `before`, and returns it. */
 async function changed(look, before) {
@@ -105,17 +147,22 @@ test("with a mouse, on a desktop", () =>
     assert.equal(await origin(), "Decoded from the test image");
 
     // A drawing is seen, labelled and encoded while it is drawn.
-    const start = await pointIn(page, ".sheet", 0.3, 0.2);
-    const corner = await pointIn(page, ".sheet", 0.7, 0.2);
-    const end = await pointIn(page, ".sheet", 0.45, 0.8);
-    await page.mouse.move(start.x, start.y);
-    await page.mouse.down();
-    await page.mouse.move(corner.x, corner.y, { steps: 5 });
-    await page.mouse.move(end.x, end.y, { steps: 5 });
-    await changed(prepared, seen);
-    await became(origin, "Decoded from the drawing");
-    await page.mouse.up();
-    assert.match(await labelOf(page), /^\d$/);
+    const draw = async () => {
+      const before = await prepared();
+      const start = await pointIn(page, ".sheet", 0.3, 0.2);
+      const corner = await pointIn(page, ".sheet", 0.7, 0.2);
+      const end = await pointIn(page, ".sheet", 0.45, 0.8);
+      await page.mouse.move(start.x, start.y);
+      await page.mouse.down();
+      await page.mouse.move(corner.x, corner.y, { steps: 5 });
+      await page.mouse.move(end.x, end.y, { steps: 5 });
+      await changed(prepared, before);
+      await became(origin, "Decoded from the drawing");
+      await page.mouse.up();
+    };
+    await drawAndCompareLabels(page, draw, (index) =>
+      page.click(`.thumbs label:nth-child(${index + 1})`),
+    );
     assert.equal(await page.textContent(".truth"), "");
     assert.equal(await page.locator(".scores tr").count(), 10);
     assert.equal(await page.locator(".scores .chosen").count(), 1);
@@ -187,18 +234,23 @@ test("with a finger, on a phone", () =>
     const width = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.equal(width, PHONE.viewport.width);
 
-    let seen = await prepared();
+    const seen = await prepared();
     await page.locator(".thumbs label:nth-child(2)").tap();
-    seen = await changed(prepared, seen);
+    await changed(prepared, seen);
 
     // A finger that moves over the sheet draws, and does not scroll the page.
-    const start = await pointIn(page, ".sheet", 0.5, 0.2);
-    const end = await pointIn(page, ".sheet", 0.5, 0.8);
-    const scrolled = await page.evaluate(() => window.scrollY);
-    await swipe(page, start, end);
-    await changed(prepared, seen);
-    assert.equal(await page.evaluate(() => window.scrollY), scrolled);
-    assert.match(await labelOf(page), /^\d$/);
+    const draw = async () => {
+      const before = await prepared();
+      const start = await pointIn(page, ".sheet", 0.5, 0.2);
+      const end = await pointIn(page, ".sheet", 0.5, 0.8);
+      const scrolled = await page.evaluate(() => window.scrollY);
+      await swipe(page, start, end);
+      await changed(prepared, before);
+      assert.equal(await page.evaluate(() => window.scrollY), scrolled);
+    };
+    await drawAndCompareLabels(page, draw, (index) =>
+      page.locator(`.thumbs label:nth-child(${index + 1})`).tap(),
+    );
 
     await page.locator(".clear").tap();
     await became(() => labelOf(page), "–");
@@ -260,7 +312,11 @@ test("without an SVM nothing is said of classes", () =>
       page.route("**/manifest.json", async (route) => {
         const manifest = await (await route.fetch()).json();
         const { "svm.onnx": _, ...files } = manifest.files;
-        await route.fulfill({ json: { ...manifest, files, score_labels: null } });
+        const { sha256: __, ...unsealed } = { ...manifest, files, score_labels: null };
+        const text = (value) => `${JSON.stringify(value, null, 2)}\n`;
+        const sha256 = createHash("sha256").update(text(unsealed)).digest("hex");
+        const body = text({ ...unsealed, sha256 });
+        await route.fulfill({ contentType: "application/json", body });
       }),
   ));
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,32 +194,47 @@ def test_mnist_own_images_are_left_as_they_are() -> None:
         np.testing.assert_array_equal(image, own)
 
 
-@pytest.fixture(scope="session")
-def explored_bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle as the explorer gets it; tests must not change it."""
-    from vaekit.export.bundle import export_run
-
-    run = tmp_path_factory.mktemp("explored") / "run"
-    shutil.copytree(finished_run, run)
-    return export_run(run, weights="fp16")
+READ_SAMPLES = f"""
+import {{ readSamples }} from "{(ROOT / "export/explorer/samples.mjs").as_uri()}";
+readSamples(JSON.parse(process.argv[1]));
+"""
 
 
-def test_the_page_does_what_it_shows(explored_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"format": "vaekit-explorer", "format_version": 2}', "vaekit-explorer, version 2"),
+        ('{"format": "vaekit-golden", "format_version": 1}', "vaekit-golden, version 1"),
+        ("null", "undefined, version undefined"),
+    ],
+)
+def test_samples_of_another_format_are_refused_naming_what_was_found(
+    content: str, found: str
+) -> None:
+    node = require_node()
+    result = run_command([node, "--input-type=module", "--eval", READ_SAMPLES, content])
+    assert result.returncode == 1
+    assert f"Error: explorer.json says format {found}; this page reads " in result.stderr
+
+
+def test_the_page_does_what_it_shows(exported_run: Path, tmp_path: Path) -> None:
     from vaekit.export.explore import EXPORT, bundle_routes, page_routes, serving
 
+    bundle = exported_run / "onnx-fp16"
     node, chromium = require_node("playwright-core"), require_chromium()
-    (tmp_path / "expected.json").write_text(json.dumps(outputs_in_python(explored_bundle)))
+    (tmp_path / "expected.json").write_text(json.dumps(outputs_in_python(bundle)))
     damaged = tmp_path / "damaged"
-    shutil.copytree(explored_bundle, damaged)
+    shutil.copytree(bundle, damaged)
     flip_a_bit(damaged / "encoder.onnx")
     page = page_routes(EXPORT)
-    with serving(page | bundle_routes(explored_bundle)) as url, serving(page) as empty_url:
+    with serving(page | bundle_routes(bundle)) as url, serving(page) as empty_url:
         result = run_command(
             [node, ROOT / "tests" / "explorer.test.mjs"],
             CHROMIUM=str(chromium),
             PAGE=url,
             EMPTY_PAGE=empty_url,
-            BUNDLE=str(explored_bundle),
+            BUNDLE=str(bundle),
+            PYTHON=sys.executable,
             DAMAGED=str(damaged),
             EXPECTED=str(tmp_path / "expected.json"),
         )

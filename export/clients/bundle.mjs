@@ -1,10 +1,13 @@
 // Opens a vaekit bundle and proves it. Knows neither files nor pages: the caller brings onnxruntime
 // (onnxruntime-node or onnxruntime-web) and a way to read a file, so it runs wherever they do.
 
+// How the text of a manifest ends: its last entry is the sha256 of the text without that entry.
+const SEAL = /,\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/;
+
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array, int64: BigInt64Array };
 
 /**
- * Reads the manifest; every other file is checked against it before it is used.
+ * Reads and checks the manifest; every other file is checked against it before it is used.
  *
  * @param ort onnxruntime-node or onnxruntime-web
  * @param read name => Promise<Uint8Array>, the bytes of one of the bundle's files
@@ -14,7 +17,7 @@ const ARRAYS = { uint8: Uint8Array, float32: Float32Array, int64: BigInt64Array 
  * @throws Error of one line, as do the functions it returns
  */
 export async function openBundle(ort, read, sessionOptions = {}) {
-  const manifest = parseManifest(await readFile(read, "manifest.json"));
+  const manifest = await parseManifest(await readFile(read, "manifest.json"));
   const sessions = new Map();
 
   async function bytes(name) {
@@ -54,14 +57,17 @@ export async function checkFiles(bundle) {
 }
 
 /**
- * Feeds golden.json's inputs to their graphs and compares the outputs with those it records.
+ * Feeds golden.json's inputs to their graphs and compares the outputs with those it records, which
+ * must be all that the manifest lists.
  *
  * @returns one { graph, output, difference, tolerance, within } for each output, where `difference`
  *   is the largest absolute one, NaN where an output is NaN
  */
 export async function replayGolden(ort, bundle) {
+  const { cases } = await bundle.json("golden.json");
+  requireAllOutputs(cases, bundle.manifest.graphs);
   const results = [];
-  for (const { graph, inputs, outputs } of (await bundle.json("golden.json")).cases) {
+  for (const { graph, inputs, outputs } of cases) {
     const session = await bundle.session(graph);
     const feeds = mapValues(inputs, (input) => tensor(ort, input));
     const computed = await session.run(feeds, Object.keys(outputs));
@@ -93,21 +99,41 @@ export function tensor(ort, { type, shape, data }) {
   return new ort.Tensor(type, ARRAYS[type].from(data, convert), shape);
 }
 
-function parseManifest(content) {
+async function parseManifest(content) {
   const manifest = parseJson("manifest.json", content);
-  const { format, format_version: version } = manifest;
+  const { format, format_version: version } = manifest ?? {};
   if (format !== "vaekit-bundle" || version !== 1) {
     throw new Error(
       `manifest.json says format ${format}, version ${version}; this client reads ` +
         "vaekit-bundle, version 1; take the client that came with the bundle's vaekit",
     );
   }
+  await checkSeal(new TextDecoder().decode(content));
+  const astray = Object.keys(manifest.files).find((name) => /[\\/]|^\.*$/.test(name));
+  if (astray !== undefined) {
+    throw new Error(
+      `manifest.json lists ${astray}, expected names of files in the bundle's own folder; ` +
+        "don't use this bundle",
+    );
+  }
   return manifest;
+}
+
+async function checkSeal(text) {
+  const [seal, sha256] = text.match(SEAL) ?? [];
+  if (seal === undefined) {
+    throw new Error(
+      "manifest.json is damaged: it does not end with its own sha256; " +
+        "copy or export the bundle again",
+    );
+  }
+  const sealed = new TextEncoder().encode(`${text.slice(0, -seal.length)}\n}\n`);
+  await checkIntegrity("manifest.json", sealed, sha256);
 }
 
 function parseJson(name, content) {
   try {
-    return JSON.parse(new TextDecoder().decode(content));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(content));
   } catch (error) {
     throw new Error(`${name} is no JSON (${error.message}); export the bundle again`);
   }
@@ -131,6 +157,25 @@ async function checkIntegrity(name, content, expectedSha256) {
     throw new Error(
       `${name} is damaged: its sha256 is ${sha256}, expected ${expectedSha256}; ` +
         "copy or export the bundle again",
+    );
+  }
+}
+
+function requireAllOutputs(cases, graphs) {
+  const given = cases.flatMap(({ graph, outputs }) =>
+    Object.keys(outputs).map((output) => `${graph} ${output}`),
+  );
+  const listed = Object.entries(graphs).flatMap(([graph, { outputs }]) =>
+    outputs.map(({ name }) => `${graph} ${name}`),
+  );
+  const amiss = [
+    ...listed.filter((output) => !given.includes(output)),
+    ...given.filter((output) => !listed.includes(output)),
+  ];
+  if (amiss.length > 0 || given.length === 0) {
+    throw new Error(
+      `golden.json does not have the outputs that manifest.json lists ` +
+        `(${amiss.join(", ") || "both have none"}); export the bundle again`,
     );
   }
 }

@@ -3,8 +3,16 @@
 /**
  * @returns images: { pixels, labels, num, at(index) }, map: { method, points, latents, labels,
  *   num, at(index) } or null; `at` gives an image, or a latent of the map
+ * @throws Error of one line where the content is of another format
  */
-export function readSamples({ images, map }) {
+export function readSamples(content) {
+  const { format, format_version: version, images, map } = content ?? {};
+  if (format !== "vaekit-explorer" || version !== 1) {
+    throw new Error(
+      `explorer.json says format ${format}, version ${version}; this page reads ` +
+        "vaekit-explorer, version 1; take the page that came with the bundle's vaekit",
+    );
+  }
   const pixels = fromBase64(images.data);
   return {
     images: { pixels, labels: images.labels, ...rows(pixels, images.shape) },

@@ -1,12 +1,14 @@
 // Runs a vaekit bundle with onnxruntime-node: an example to copy.
 //
 // `node client.mjs BUNDLE` checks the bundle's files and replays its golden vectors. It exits with 1
-// where an output is off, and with 2 for a folder that is no bundle or whose files are damaged.
+// where an output is off, and with 2 where the bundle is not whole or onnxruntime can't run it.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as ort from "onnxruntime-node";
 import { checkFiles, openBundle, replayGolden } from "../bundle.mjs";
+
+ort.env.logLevel = "fatal"; // what is wrong is said once, below
 
 async function main(folder) {
   const bundle = await openBundle(ort, (name) => readFile(join(folder, name)));
@@ -36,7 +38,7 @@ if (folder === undefined || others.length > 0) {
   try {
     process.exitCode = await main(folder);
   } catch (error) {
-    console.error(`${folder}: ${error.message}`);
+    console.error(`${folder}: ${error.message.trim().replace(/\s+/g, " ")}`);
     process.exitCode = 2;
   }
 }

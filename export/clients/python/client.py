@@ -1,7 +1,7 @@
 """Runs a vaekit bundle with onnxruntime and numpy alone: an example to copy.
 
 `python client.py BUNDLE` checks the bundle's files and replays its golden vectors. It exits with 1
-where an output is off, and with 2 for a folder that is no bundle or whose files are damaged.
+where an output is off, and with 2 where the bundle is not whole or onnxruntime can't run it.
 """
 
 import hashlib
@@ -13,6 +13,20 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+# What onnxruntime raises for a graph that it can't run; they share no base of their own.
+UNRUNNABLE = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+# What JSON leads to that is not built as vaekit builds it.
+MALFORMED = (AttributeError, KeyError, OverflowError, RecursionError, TypeError)
 
 
 def classify(bundle: Path, images: NDArray[np.uint8]) -> list[str | None]:
@@ -26,10 +40,10 @@ def classify(bundle: Path, images: NDArray[np.uint8]) -> list[str | None]:
     return [class_names[label] if label >= 0 else None for label in labels]  # -1: not finite
 
 
-def check_files(bundle: Path) -> None:
-    """Raise ValueError where a file is not the one that the manifest describes."""
+def check_files(bundle: Path) -> dict[str, Any]:
+    """The manifest. Raises ValueError where a file is not the one that it describes."""
     try:
-        manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+        manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"manifest.json is damaged: {error}") from error
     if (manifest.get("format"), manifest.get("format_version")) != ("vaekit-bundle", 1):
@@ -37,8 +51,13 @@ def check_files(bundle: Path) -> None:
     sha256 = manifest.pop("sha256", None)
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     require_sha256("manifest.json", text.encode(), sha256)
+    if unhashed := {*manifest["graphs"], "golden.json"} - {*manifest["files"]}:
+        raise ValueError(f"manifest.json gives no sha256 of {', '.join(unhashed)}")
     for name, expected in manifest["files"].items():
+        if Path(name).name != name or name == "..":
+            raise ValueError(f"manifest.json lists {name!r}, which is no file's name")
         require_sha256(name, (bundle / name).read_bytes(), expected["sha256"])
+    return manifest
 
 
 def require_sha256(name: str, content: bytes, expected: str | None) -> None:
@@ -47,10 +66,22 @@ def require_sha256(name: str, content: bytes, expected: str | None) -> None:
         raise ValueError(f"{name} is damaged: its sha256 is {found}, expected {expected}")
 
 
-def replay_golden(bundle: Path) -> list[str]:
+def replay_golden(bundle: Path, manifest: dict[str, Any]) -> list[str]:
     """Print each output's largest difference from golden.json; return those that are off."""
+    cases = json.loads((bundle / "golden.json").read_text("utf-8"))["cases"]
+    given = {f"{case['graph']} {output}" for case in cases for output in case["outputs"]}
+    listed = {
+        f"{graph} {output['name']}"
+        for graph, signature in manifest["graphs"].items()
+        for output in signature["outputs"]
+    }
+    if given != listed or not given:
+        amiss = ", ".join(sorted(given ^ listed)) or "both have none"
+        raise ValueError(
+            f"golden.json does not have the outputs that manifest.json lists ({amiss})"
+        )
     off = []
-    for case in json.loads((bundle / "golden.json").read_text("utf-8"))["cases"]:
+    for case in cases:
         graph = case["graph"]
         session = onnxruntime.InferenceSession(bundle / graph)
         inputs = {name: array(value) for name, value in case["inputs"].items()}
@@ -77,17 +108,27 @@ def main() -> int:
         print("usage: python client.py BUNDLE", file=sys.stderr)
         return 2
     bundle = Path(sys.argv[1])
+    onnxruntime.set_default_logger_severity(4)  # what is wrong is said once, below
     try:
-        check_files(bundle)
-        off = replay_golden(bundle)
+        off = replay_golden(bundle, check_files(bundle))
     except (OSError, ValueError) as error:
-        print(f"{bundle}: {error}; give a whole bundle, as vaekit exports it", file=sys.stderr)
-        return 2
+        return refuse(f"{bundle}: {error}; give a whole bundle, as vaekit exports it")
+    except MALFORMED as error:
+        return refuse(f"{bundle}: its JSON is not as vaekit writes it ({error!r}); export it again")
+    except UNRUNNABLE as error:
+        version = onnxruntime.__version__
+        return refuse(f"{bundle}: onnxruntime {version} can't run it ({error}); try a newer one")
     if off:
         print("\n".join(off), file=sys.stderr)
         return 1
     print("all outputs within tolerance")
     return 0
+
+
+def refuse(reason: str) -> int:
+    """Say in one line why the bundle can't be replayed; return the exit code."""
+    print(" ".join(reason.split()), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
