@@ -50,10 +50,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def compete(
     benchmark: BenchmarkFixture, pytestconfig: pytest.Config, threads: int
 ) -> Callable[[Contest], None]:
-    """Hold a contest on the CPU and enter it in the table; fails where the ratio is too low."""
+    """Hold a contest and enter it in the table; fails where the ratio is too low."""
 
     def run(contest: Contest) -> None:
-        floor = read_floor("cpu", contest.work, contest.peer)
+        floor = read_floor(contest.device, contest.work, contest.peer)
         outcome = hold(benchmark, contest, threads=threads, floor=floor)
         if outcome is None:
             return

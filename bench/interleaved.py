@@ -3,6 +3,7 @@
 A machine's speed drifts, so that only neighbours in time can be compared. Here they are.
 """
 
+import math
 import statistics
 import time
 import tomllib
@@ -17,6 +18,7 @@ FLOORS = Path(__file__).parent / "ratios.toml"
 # Threads of PyTorch and of onnxruntime spin for some milliseconds after their work, in the way
 # of whoever comes next.
 REST = 0.02  # seconds before each turn
+CONFIDENCE = 0.95  # of a lower bound
 QUICK = 0.1  # seconds; a shorter call is timed right after another one, with its caches warm
 
 
@@ -30,6 +32,10 @@ class Contest(NamedTuple):
     agree: Callable[[Any, Any], None]  # raises where `ours` and `theirs` gave different results
     rounds: int
     note: str = ""
+    device: str = "cpu"  # the kind of device, which has its own floors
+    repeats: int = 1  # how many times a call does the work
+    limit: float = 0.0  # seconds that the hardware needs for the work; 0 where it is not known
+    is_floor_for_bound: bool = False  # the lower bound of the ratio must reach the floor
 
 
 class Outcome(NamedTuple):
@@ -37,24 +43,32 @@ class Outcome(NamedTuple):
 
     work: str
     peer: str
+    device: str
     threads: int
     rounds: int
     best: float
     peer_best: float
     ratio: float  # of the best times
     median_ratio: float  # the median over the rounds of each round's ratio
+    lower_ratio: float  # the lower bound of that median
     floor: float  # what the ratio must be at least
+    is_floor_for_bound: bool
+    limit: float
     note: str
 
     def fault(self) -> str | None:
-        """What is wrong where both ratios are below the floor: noise seldom lowers both."""
-        if max(self.ratio, self.median_ratio) >= self.floor:
+        """What is wrong where both ratios are below the floor: noise seldom lowers both.
+
+        Where the floor is for the bound, noise counts against ours.
+        """
+        likely = max(self.ratio, self.median_ratio)
+        if (self.lower_ratio if self.is_floor_for_bound else likely) >= self.floor:
             return None
         return (
             f"{self.work}, {self.threads} thread(s): {self.ratio:.2f} times as fast as "
-            f"{self.peer} (median {self.median_ratio:.2f}), expected at least {self.floor:g} "
-            f"({FLOORS.name}); ours {_milliseconds(self.best)} ms, "
-            f"theirs {_milliseconds(self.peer_best)} ms"
+            f"{self.peer} (median {self.median_ratio:.2f}, not below {self.lower_ratio:.2f}), "
+            f"expected at least {self.floor:g} ({FLOORS.name}); "
+            f"ours {_milliseconds(self.best)} ms, theirs {_milliseconds(self.peer_best)} ms"
         )
 
 
@@ -73,16 +87,21 @@ def hold(
     if benchmark.stats is None:
         return None
     times = benchmark.stats.stats.data
+    ratios = [theirs / ours for ours, theirs in zip(times, peer_times, strict=True)]
     outcome = Outcome(
         work=contest.work,
         peer=contest.peer,
+        device=contest.device,
         threads=threads,
         rounds=contest.rounds,
-        best=min(times),
-        peer_best=min(peer_times),
+        best=min(times) / contest.repeats,
+        peer_best=min(peer_times) / contest.repeats,
         ratio=min(peer_times) / min(times),
-        median_ratio=statistics.median(b / a for a, b in zip(times, peer_times, strict=True)),
+        median_ratio=statistics.median(ratios),
+        lower_ratio=lower_bound(ratios),
         floor=floor,
+        is_floor_for_bound=contest.is_floor_for_bound,
+        limit=contest.limit,
         note=contest.note,
     )
     benchmark.extra_info.update(outcome._asdict(), peer_times=peer_times)
@@ -121,6 +140,18 @@ def take_turns(benchmark: BenchmarkFixture, contest: Contest, *, warm: bool) -> 
     return peer_times
 
 
+def lower_bound(ratios: list[float]) -> float:
+    """What the median is above with a confidence of 95%, however the ratios are distributed.
+
+    The k-th smallest of n is above the true median where fewer than k are below it, as many as
+    fall on one side of a fair coin. Of fewer than 5 the smallest is the bound, with less.
+    """
+    chance, rank = 0.0, 0
+    while (chance := chance + math.comb(len(ratios), rank) / 2 ** len(ratios)) <= 1 - CONFIDENCE:
+        rank += 1
+    return sorted(ratios)[max(rank - 1, 0)]
+
+
 def read_floor(device: str, work: str, peer: str) -> float:
     """The ratio demanded on a kind of device.
 
@@ -138,14 +169,18 @@ def table(outcomes: list[Outcome]) -> list[str]:
     """The outcomes as lines of text for people."""
     width = max(len(_title(outcome)) for outcome in outcomes)
     lines = [
-        f"{'work, against':<{width}}  threads  rounds     ours ms     peer ms  "
-        f"ratio (best)  ratio (median)  at least"
+        f"{'work, against':<{width}}  device  threads  rounds     ours ms     peer ms  ratio (best)"
+        f"  ratio (median)  not below  at least  hardware ms  reached"
     ]
     lines += [
-        f"{_title(outcome):<{width}}  {outcome.threads:>7}  {outcome.rounds:>6}  "
-        f"{_milliseconds(outcome.best):>10}  {_milliseconds(outcome.peer_best):>10}  "
-        f"{outcome.ratio:>12.2f}  {outcome.median_ratio:>14.2f}  "
-        f"{f'{outcome.floor:g}' if outcome.floor else '-':>8}  {outcome.note}".rstrip()
+        f"{_title(outcome):<{width}}  {outcome.device:<6}  {outcome.threads:>7}  "
+        f"{outcome.rounds:>6}  {_milliseconds(outcome.best):>10}  "
+        f"{_milliseconds(outcome.peer_best):>10}  {outcome.ratio:>12.2f}  "
+        f"{outcome.median_ratio:>14.2f}  {outcome.lower_ratio:>9.2f}  "
+        f"{f'{outcome.floor:g}' if outcome.floor else '-':>8}  "
+        f"{_milliseconds(outcome.limit) if outcome.limit else '-':>11}  "
+        f"{f'{outcome.limit / outcome.best:.0%}' if outcome.limit else '-':>7}  "
+        f"{outcome.note}".rstrip()
         for outcome in outcomes
     ]
     return lines

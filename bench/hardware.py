@@ -1,0 +1,81 @@
+"""What a training step takes at least on this hardware, by measured rates."""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.plain_loops import device_of, synchronise
+from vaekit.model import VAE, num_parameters
+from vaekit.objective import negative_elbo
+
+TRIES = 20  # of which the best counts
+CALLS = {"cpu": 1, "cuda": 20}  # in a try: a launch takes longer than a small kernel
+COPIED_BYTES = 128 * 2**20  # too many for any cache
+
+# Adam reads a weight, its gradient and two moments, and writes all but the gradient; the
+# average of the weights reads two and writes one.
+FLOATS_MOVED = 7 + 3  # for each parameter
+
+
+def step_limit(vae: VAE, batch_size: int) -> float:
+    """Seconds of the arithmetic at the rate of the largest layer's matrix products, and of the
+    update's memory traffic at the rate of a copy. What activations move is left out.
+    """
+    update_bytes = 4 * FLOATS_MOVED * num_parameters(vae)
+    arithmetic = step_flops(vae, batch_size) / matrix_product_rate(vae, batch_size)
+    return arithmetic + update_bytes / copy_rate(device_of(vae))
+
+
+def step_flops(vae: VAE, batch_size: int) -> int:
+    """Floating-point operations of a forward and a backward pass, counted without doing them."""
+    shadow = deepcopy(vae).to("meta")
+    images = torch.empty(batch_size, *vae.image_shape, device="meta")
+    noise = torch.empty(batch_size, vae.config.latent_dim, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        output = shadow(images, noise)
+        negative_elbo(output.logits, images, output.posterior).loss.mean().backward()
+    flops: int = counter.get_total_flops()
+    return flops
+
+
+@torch.no_grad()
+def matrix_product_rate(vae: VAE, batch_size: int) -> float:
+    """FLOP/s of the three products that a step makes of the largest layer and its batch."""
+    device = device_of(vae)
+    layers = [module for module in vae.modules() if isinstance(module, nn.Linear)]
+    weight = max((layer.weight for layer in layers), key=torch.numel)  # [out, in]
+    num_outputs, num_inputs = weight.shape
+    inputs = torch.rand(batch_size, num_inputs, device=device)
+    outputs = torch.rand(batch_size, num_outputs, device=device)
+    # Into memory at hand: a system takes longer to give 37 MB than a CPU to fill them.
+    of_weight, of_inputs = torch.empty_like(weight), torch.empty_like(inputs)
+    seconds = (
+        _best_seconds(lambda: torch.mm(inputs, weight.T, out=outputs), device)
+        + _best_seconds(lambda: torch.mm(outputs.T, inputs, out=of_weight), device)
+        + _best_seconds(lambda: torch.mm(outputs, weight, out=of_inputs), device)
+    )
+    return 3 * 2 * batch_size * weight.numel() / seconds
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second, read and written ones together."""
+    source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device)
+
+
+def _best_seconds(run: Callable[[], object], device: torch.device) -> float:
+    num_calls = CALLS[device.type]
+    seconds = []
+    for _ in range(TRIES):
+        synchronise(device)
+        start = time.perf_counter()
+        for _ in range(num_calls):
+            run()
+        synchronise(device)
+        seconds.append((time.perf_counter() - start) / num_calls)
+    return min(seconds)

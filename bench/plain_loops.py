@@ -1,0 +1,137 @@
+"""Plain PyTorch loops: the reference's with a DataLoader, and one with the images on the device.
+
+They train and use vaekit's own model, so that everything else is what differs.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from vaekit.model import VAE, Posterior
+
+Epoch = Callable[[], float]  # trains for one, and gives its mean loss in nats per image
+
+LEARNING_RATE = 1e-3
+
+
+class PictureSet(Dataset[tuple[Tensor, int]]):
+    """Grey uint8 images [N, 1, H, W], each as torchvision's MNIST gives it with ToTensor."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        from torchvision.transforms import ToTensor
+
+        self._pixels = pixels
+        self._transform = ToTensor()
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(Image.fromarray(self._pixels[index, 0])), 0
+
+
+def train_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> Epoch:
+    """The reference's loop: Adam as it comes, the loss of probabilities, read at every step."""
+    device = device_of(vae)
+    loader = DataLoader(PictureSet(pixels), batch_size, shuffle=True)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE)
+
+    def epoch() -> float:
+        total = 0.0
+        vae.train()
+        with cudnn_as_it_comes():
+            for loaded, _ in loader:
+                images = loaded.to(device)
+                posterior = vae.enc(images)
+                probabilities = torch.sigmoid(vae.dec(_sample(posterior)))
+                reconstruction = functional.binary_cross_entropy(
+                    probabilities, images, reduction="sum"
+                )
+                loss = (reconstruction + _kl(posterior)) / len(images)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item()
+        synchronise(device)
+        return total / len(loader)
+
+    return epoch
+
+
+def train_on_device(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> Epoch:
+    """What one writes for speed: images gathered on the device, fused Adam, the loss of logits.
+
+    The losses are read once an epoch.
+    """
+    device = device_of(vae)
+    resident = torch.from_numpy(pixels).to(device)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def epoch() -> float:
+        losses = []
+        vae.train()
+        with cudnn_as_it_comes():
+            for indices in torch.randperm(len(resident), device=device).split(batch_size):
+                images = resident[indices].float().div_(255)
+                posterior = vae.enc(images)
+                reconstruction = functional.binary_cross_entropy_with_logits(
+                    vae.dec(_sample(posterior)), images, reduction="sum"
+                )
+                loss = (reconstruction + _kl(posterior)) / len(images)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+        mean = torch.stack(losses).mean().item()
+        synchronise(device)
+        return mean
+
+    return epoch
+
+
+@torch.no_grad()
+def encode_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
+    """Mean ++ log-variance of each image, [N, 2 * latent_dim]."""
+    device = device_of(vae)
+    latents = []
+    for images, _ in DataLoader(PictureSet(pixels), batch_size):
+        latents.append(torch.cat(vae.enc(images.to(device)), dim=1).cpu())
+    return torch.cat(latents).numpy()
+
+
+@contextmanager
+def cudnn_as_it_comes() -> Iterator[None]:
+    """vaekit makes cuDNN deterministic for the whole process, which is not the peers' choice."""
+    before = cudnn.deterministic
+    cudnn.deterministic = False
+    yield
+    cudnn.deterministic = before
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device; whatever a round started has then been paid for in it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _sample(posterior: Posterior) -> Tensor:
+    mean, log_variance = posterior
+    deviation = torch.exp(0.5 * log_variance)
+    return mean + torch.randn_like(deviation) * deviation
+
+
+def _kl(posterior: Posterior) -> Tensor:
+    mean, log_variance = posterior
+    return -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())

@@ -1,0 +1,56 @@
+"""The latents of images, from the images in memory to a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.interleaved import Contest
+from bench.plain_loops import encode_with_loader
+from vaekit.images import ImageSet
+from vaekit.latents import BATCH_SIZE, encode_into
+from vaekit.model import VAE
+from vaekit.processes import start_ranks
+
+Compete = Callable[[Contest], None]
+
+NUM_IMAGES = {"cpu": 4000, "cuda": 60_000}
+FEW_IMAGES = 500  # where nothing is timed
+ROUNDS = 11  # enough for a bound above the smallest two of the ratios
+TOLERANCE = 1e-4
+
+
+def test_against_a_data_loader(
+    compete: Compete, threads: int, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    pytest.importorskip("torchvision")
+    ranks = start_ranks()
+    device = ranks.device
+    num_images = NUM_IMAGES[device.type]
+    if pytestconfig.getoption("benchmark_disable"):
+        num_images = FEW_IMAGES
+    pixels = np.random.default_rng(0).integers(0, 256, (num_images, 1, 28, 28), dtype=np.uint8)
+    torch.manual_seed(0)
+    vae = VAE().eval().to(device)
+    our_file, their_file = tmp_path / "ours.npy", tmp_path / "theirs.npy"
+
+    def agree(_ours: None, _theirs: None) -> None:
+        np.testing.assert_allclose(
+            np.load(our_file), np.load(their_file), rtol=TOLERANCE, atol=TOLERANCE
+        )
+
+    compete(
+        Contest(
+            work="latents",
+            ours=lambda: encode_into(our_file, vae, ImageSet(pixels, None), ranks),
+            peer="DataLoader loop",
+            theirs=lambda: np.save(their_file, encode_with_loader(vae, pixels, BATCH_SIZE)),
+            agree=agree,
+            rounds=ROUNDS,
+            note=f"{num_images:,} images, batch {BATCH_SIZE}",
+            device=device.type,
+            is_floor_for_bound=True,
+        )
+    )
