@@ -87,7 +87,8 @@ class Source(NamedTuple):
     test: ImageSet
     latents: Latents | None
     map: LatentMap | None
-    metrics: dict[str, float | None]
+    test_loss: float | None
+    svm_metrics: dict[str, Any] | None
 
 
 def export_run(run_path: Path, weights: StoredWeights = "fp32") -> Path:
@@ -162,27 +163,35 @@ def read_source(run: RunFolder) -> Source:
     images = load_images(config.data, config.seed)
     run.require_images(weights, images)
     rows = run.read_metrics()
-    metrics = {
-        "test_loss": rows[-1]["test_loss"] if rows else None,
-        "svm_accuracy": read_metrics(run)["accuracy"] if svm else None,
-    }
-    placed = None if latents is None else latent_map(run, latents)
-    return Source(run, config, weights, svm, images.test, latents, placed, metrics)
+    return Source(
+        run=run,
+        config=config,
+        weights=weights,
+        svm=svm,
+        test=images.test,
+        latents=latents,
+        map=None if latents is None else latent_map(run, latents),
+        test_loss=rows[-1]["test_loss"] if rows else None,
+        svm_metrics=None if svm is None else read_metrics(run),
+    )
 
 
 def describe_source(source: Source) -> dict[str, Any]:
     """What the manifest, and each graph, says of the run behind it."""
-    weights, svm = source.weights, source.svm
+    weights, svm, measured = source.weights, source.svm, source.svm_metrics
     return {
         "class_names": weights.class_names,
         "score_labels": None if svm is None else svm.table.classes.tolist(),
         "image": preparation(source.config.data, weights.vae.image_shape),
         "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
-        "metrics": source.metrics,
+        "metrics": {
+            "test_loss": source.test_loss,
+            "svm_accuracy": None if measured is None else measured["accuracy"],
+        },
         "source": {
             "run": source.run.path.resolve().name,
             "model_sha256": weights.sha256,
-            "svm_sha256": None if svm is None else read_metrics(source.run)["svm_sha256"],
+            "svm_sha256": None if measured is None else measured["svm_sha256"],
             "images_sha256": weights.images_sha256,
         },
         "versions": {
