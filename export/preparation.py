@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaekit.config import DataConfig
-from vaekit.images import RESIZE_FILTER
+from vaekit.image_files import RESIZE_FILTER
 from vaekit.model import ImageShape
 
 # The names of the channels, by their number.

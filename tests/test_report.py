@@ -14,10 +14,11 @@ from PIL import Image
 
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig, write_config
 from vaekit.errors import UserError
-from vaekit.figures import image_grid, write_image
+from vaekit.facts import write_sealed
 from vaekit.images import load_images
 from vaekit.latents import extract_latents
 from vaekit.model import VAE
+from vaekit.pictures import image_grid, write_image
 from vaekit.reference import REFERENCE_MNIST
 from vaekit.report import (
     Inputs,
@@ -204,8 +205,8 @@ def test_beside_the_reference_each_figure_is_marked_better_or_worse(
 ) -> None:
     metrics_path = run / "svm" / "metrics.json"
     metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
-    metrics |= {"accuracy": 0.97, "precision": 0.93161, "recall": 0.5}
-    metrics_path.write_text(json.dumps(metrics), encoding="utf-8")
+    del metrics["sha256"]
+    write_sealed(metrics_path, metrics | {"accuracy": 0.97, "precision": 0.93161, "recall": 0.5})
     monkeypatch.setattr("vaekit.report.reference_for", lambda data: REFERENCE_MNIST)
     source = Page(write_report(run)).source
     rows = re.findall(r"<tr.*?</tr>", source, flags=re.DOTALL)
@@ -259,8 +260,8 @@ def test_class_names_are_text_and_never_markup(finished: Path) -> None:
 def test_the_commonest_errors_are_told_with_their_counts(run: Path) -> None:
     path = run / "svm" / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    metrics["confusion_matrix"] = [[5, 3], [0, 8]]
-    path.write_text(json.dumps(metrics), encoding="utf-8")
+    del metrics["sha256"]
+    write_sealed(path, metrics | {"confusion_matrix": [[5, 3], [0, 8]]})
     assert commonest_confusions(inputs_of(run)) == [f"{CLASSES[0]} taken for dog: 3"]
 
 

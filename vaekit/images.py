@@ -1,4 +1,7 @@
-"""Image sets: each is one uint8 array [N, C, H, W], to train on and to test on."""
+"""Image sets: each is one uint8 array [N, C, H, W], to train on and to test on.
+
+Pillow is imported by the sets that need it: to train on images at hand takes none.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,16 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.idx import IDX_SETS, read_idx_set
-from vaekit.image_cache import read_folder
-from vaekit.image_files import RESIZE_FILTER, fit, prepare_files
 from vaekit.splits import FIXED_SEED, split
-
-__all__ = ["RESIZE_FILTER", "ImageSet", "Images", "load_images", "prepare_files"]
 
 _Which = slice | NDArray[np.int64]
 
@@ -77,7 +75,10 @@ def load_images(config: DataConfig, seed: int) -> Images:
 
 
 def _load_digits(image_size: int) -> Images:
+    from PIL import Image
     from sklearn.datasets import load_digits  # seconds to import, and no other set needs it
+
+    from vaekit.image_files import fit
 
     digits = load_digits()
     scaled = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 8x8, values 0 to 16
@@ -89,6 +90,8 @@ def _load_digits(image_size: int) -> Images:
 
 
 def _load_folder(config: DataConfig, seed: int) -> Images:
+    from vaekit.image_cache import read_folder
+
     class_names, pixels, labels, num_train = read_folder(config, seed)
     every_image = ImageSet(pixels, labels)
     return _divide(every_image, slice(num_train), slice(num_train, None), class_names)

@@ -1,6 +1,7 @@
 """A trained run at work: images out of nothing, labels for a user's own files."""
 
 import csv
+import io
 import sys
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import torch
 
 from vaekit.batches import Stream, as_floats, as_pixels, normal_noise
 from vaekit.errors import UserError
-from vaekit.figures import image_grid, write_image
-from vaekit.images import prepare_files
+from vaekit.image_files import prepare_files
+from vaekit.pictures import image_grid, write_image
 from vaekit.run_folder import RunFolder
-from vaekit.svm import predict, read_svm
+from vaekit.svm import predict, read_svm, require_svm_of
 
 BATCH_SIZE = 500
 MAX_GENERATED = 10_000
@@ -42,7 +43,9 @@ def predict_files(run_path: Path, paths: list[Path], with_latents: bool) -> None
     probabilities. `with_latents` adds the mean and the log-variance of each latent dimension.
     """
     run = RunFolder(run_path)
-    weights, table = run.read_weights(), read_svm(run).table
+    weights, svm = run.read_weights(), read_svm(run)
+    require_svm_of(weights, svm, run)
+    table = svm.table
     pixels = torch.from_numpy(prepare_files(paths, weights.vae.image_shape))
     posteriors = [weights.vae.enc(as_floats(batch)) for batch in torch.split(pixels, BATCH_SIZE)]
     latents = torch.cat([torch.cat(posterior, dim=1) for posterior in posteriors]).numpy()
@@ -50,6 +53,8 @@ def predict_files(run_path: Path, paths: list[Path], with_latents: bool) -> None
 
     names = [weights.class_names[label] for label in table.classes]
     dimensions = range(weights.vae.config.latent_dim) if with_latents else ()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(
         ["file", "label", "class_name"]

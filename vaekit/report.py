@@ -14,11 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit import figures
+from vaekit import figures, pictures
 from vaekit.batches import as_floats, as_pixels
 from vaekit.config import TrainConfig, to_dict
 from vaekit.errors import UserError
-from vaekit.files import read_json, write_text
+from vaekit.facts import expected_of, typed
+from vaekit.files import write_text
+from vaekit.image_files import UNREADABLE, open_image
 from vaekit.images import Images, load_images
 from vaekit.latent_map import latent_map, perplexity_for, some_indices
 from vaekit.latents import Latents, read_latents
@@ -259,7 +261,7 @@ def comparisons(inputs: Inputs) -> list[Comparison]:
 
 def draw_originals(inputs: Inputs) -> Picture:
     pixels = _some(inputs.images.train.pixels, NUM_ORIGINALS)
-    picture = figures.image_grid(pixels)
+    picture = pictures.image_grid(pixels)
     return _draw(inputs.run, "originals", picture, f"{len(pixels)} images of the training set")
 
 
@@ -267,7 +269,7 @@ def draw_reconstructions(inputs: Inputs) -> Picture:
     vae = inputs.weights.vae
     originals = _some(inputs.images.test.pixels, NUM_RECONSTRUCTIONS)
     means = vae.enc(as_floats(torch.from_numpy(originals))).mean
-    picture = figures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
+    picture = pictures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
     alt = f"{len(originals)} test images, each row above the row of their reconstructions"
     return _draw(inputs.run, "reconstructions", picture, alt)
 
@@ -399,7 +401,7 @@ def render(page: dict[str, Any]) -> str:
 
 def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
     path = run.figures / f"{name}.png"
-    figures.write_image(path, image)
+    pictures.write_image(path, image)
     print(f"drawn: {path}", flush=True)
     return _embed(path, alt)
 
@@ -407,10 +409,10 @@ def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
 def _embed(path: Path, alt: str) -> Picture:
     """A PNG of the run as a data URI, so that the page is one file."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_image(path, formats=("PNG",)) as image:
             image.load()
             width, height = image.size
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a whole picture any more; delete it") from error
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return Picture(f"data:image/png;base64,{data}", alt, width, height)
@@ -457,10 +459,12 @@ def _comparison(
 
 def _last_environment(run: RunFolder) -> dict[str, Any]:
     """The facts of the last start; {} where none are recorded."""
-    if not run.environment.exists():
-        return {}
-    starts = read_json(run.environment, remedy="delete it")
-    return dict(starts[-1]) if starts else {}
+    starts = run.read_environment()
+    last = starts[-1] if starts else {}
+    with expected_of(run.environment, "delete it"):
+        typed(last.get("time", ""), str)
+        typed(last.get("versions", {}), dict)
+    return last
 
 
 def _device(environment: dict[str, Any]) -> str:
