@@ -50,7 +50,7 @@ from vaekit.latent_map import LatentMap, latent_map
 from vaekit.latents import Latents, read_latents
 from vaekit.messages import say
 from vaekit.run_folder import RunFolder, Weights
-from vaekit.svm import Svm, read_metrics, read_svm
+from vaekit.svm import Svm, read_metrics, read_svm, require_svm_of
 
 StoredWeights = Literal["fp32", "fp16"]
 
@@ -160,6 +160,8 @@ def read_source(run: RunFolder) -> Source:
     config, weights = run.require_config(), run.read_weights()
     latents = read_latents(run) if run.latents.exists() else None
     svm = read_svm(run) if run.svm.exists() else None
+    if svm is not None:
+        require_svm_of(weights, svm, run)
     images = load_images(config.data, config.seed)
     run.require_images(weights, images)
     rows = run.read_metrics()

@@ -3,17 +3,17 @@
 Nothing here needs PyTorch or ONNX.
 """
 
-import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, read_json, write_json, write_text
+from vaekit.facts import expected_of, is_as_sealed, typed, write_sealed
+from vaekit.files import file_sha256, read_json, write_text
 
 FORMAT = "vaekit-bundle"
 GOLDEN_FORMAT = "vaekit-golden"
@@ -29,7 +29,6 @@ MANIFEST = "manifest.json"
 Arrays = dict[str, NDArray[Any]]
 TYPES = ("uint8", "int64", "float32")  # of golden vectors
 GRAPH_SUFFIXES = (".onnx", ".ort")
-T = TypeVar("T")
 REMEDY = "make the bundle again with `vaekit export RUN`"
 
 
@@ -67,7 +66,7 @@ def write_manifest(bundle: Path, facts: dict[str, Any]) -> None:
         for path in sorted(bundle.iterdir())
     }
     manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **facts, "files": files}
-    write_json(bundle / MANIFEST, {**manifest, "sha256": _sha256(manifest)})
+    write_sealed(bundle / MANIFEST, manifest)
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -86,52 +85,61 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path}: format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
             f"{REMEDY}"
         )
-    if not _is_as_hashed(path, facts):
+    if not is_as_sealed(path, facts):
         raise UserError(f"{path}: damaged, its content does not match its sha256; {REMEDY}")
-    try:
+    with expected_of(path, REMEDY):
+        source = typed(facts["source"], dict)
         return Manifest(
-            opset=_typed(facts["opset"], int),
-            ir_version=_typed(facts["ir_version"], int),
+            opset=typed(facts["opset"], int),
+            ir_version=typed(facts["ir_version"], int),
             graphs={
                 name: Signature(_names(graph["inputs"]), _names(graph["outputs"]))
                 for name, graph in facts["graphs"].items()
             },
-            files={name: _typed(file["sha256"], str) for name, file in facts["files"].items()},
-            model_sha256=facts["source"]["model_sha256"],
-            svm_sha256=facts["source"]["svm_sha256"],
+            files={name: typed(file["sha256"], str) for name, file in facts["files"].items()},
+            model_sha256=typed(source["model_sha256"], str),
+            svm_sha256=None if source["svm_sha256"] is None else typed(source["svm_sha256"], str),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not as vaekit writes it ({error!r}); {REMEDY}") from error
 
 
 def require_intact(bundle: Path, manifest: Manifest) -> None:
     """Raise `UserError` for a file that is missing, changed, or a graph that is not listed."""
+    require_complete(bundle, manifest)
+    for name in manifest.files:
+        require_file(bundle, manifest, name)
+
+
+def require_complete(bundle: Path, manifest: Manifest) -> None:
+    """Raise `UserError` where the manifest lists too little, or less than the folder holds."""
     absent = sorted({ENCODER, DECODER} - set(manifest.graphs))
     if absent:
         raise UserError(f"{bundle / MANIFEST}: lists no graph {absent[0]}; {REMEDY}")
     unhashed = sorted({*manifest.graphs, GOLDEN} - set(manifest.files))
     if unhashed:
         raise UserError(f"{bundle / MANIFEST}: gives no sha256 of {unhashed[0]}; {REMEDY}")
-    for name, sha256 in manifest.files.items():
-        path = bundle / name
-        if Path(name).name != name or name == "..":
-            raise UserError(
-                f"{bundle / MANIFEST}: lists {name!r}, expected names of files in the bundle's own "
-                f"folder; don't use this bundle"
-            )
-        if not path.is_file():
-            raise UserError(f"{path}: missing; copy the whole folder again")
-        if file_sha256(path) != sha256:
-            raise UserError(
-                f"{path}: damaged, its content does not match its sha256 in {MANIFEST}; "
-                f"copy the folder again"
-            )
     listed = {bundle / name for name in manifest.graphs}
     for path in sorted(bundle.rglob("*")):
         if path.suffix.lower() in GRAPH_SUFFIXES and path not in listed:
             raise UserError(
                 f"{path}: a graph that {MANIFEST} does not list; remove it from the bundle"
             )
+
+
+def require_file(bundle: Path, manifest: Manifest, name: str) -> None:
+    """Raise `UserError` where a file that the manifest lists is missing or changed."""
+    path = bundle / name
+    if Path(name).name != name or name == "..":
+        raise UserError(
+            f"{bundle / MANIFEST}: lists {name!r}, expected names of files in the bundle's own "
+            f"folder; don't use this bundle"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: missing; copy the whole folder again")
+    if file_sha256(path) != manifest.files[name]:
+        raise UserError(
+            f"{path}: damaged, its content does not match its sha256 in {MANIFEST}; "
+            f"copy the folder again"
+        )
 
 
 def write_golden(bundle: Path, cases: list[GoldenCase]) -> None:
@@ -163,7 +171,7 @@ def read_golden(bundle: Path) -> list[GoldenCase]:
             raise ValueError(f"{value['format']} version {value['format_version']}")
         return [
             GoldenCase(
-                _typed(case["graph"], str),
+                typed(case["graph"], str),
                 {name: _as_array(each) for name, each in case["inputs"].items()},
                 {name: _as_array(each) for name, each in case["outputs"].items()},
                 {name: _tolerance(each["tolerance"]) for name, each in case["outputs"].items()},
@@ -193,7 +201,7 @@ def _as_json(array: NDArray[Any]) -> dict[str, Any]:
 def _as_array(value: dict[str, Any]) -> NDArray[Any]:
     if value["type"] not in TYPES:
         raise ValueError(f"type {value['type']!r}, expected one of {TYPES}")
-    shape = [_typed(length, int) for length in value["shape"]]
+    shape = [typed(length, int) for length in value["shape"]]
     if min(shape) < 1:
         raise ValueError(f"shape {shape}, expected lengths of at least 1")
     return np.array(value["data"], dtype=value["type"]).reshape(shape)
@@ -207,27 +215,4 @@ def _tolerance(value: Any) -> float:
 
 
 def _names(values: Any) -> list[str]:
-    return [_typed(value["name"], str) for value in values]
-
-
-def _typed(value: Any, kind: type[T]) -> T:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _is_as_hashed(path: Path, facts: dict[str, Any]) -> bool:
-    """Whether the file is, to the letter, what was written."""
-    rest = {name: value for name, value in facts.items() if name != "sha256"}
-    try:
-        return facts.get("sha256") == _sha256(rest) and path.read_bytes() == _text(facts).encode()
-    except ValueError:  # NaN, or characters that UTF-8 has not: JSON in Python, not ours
-        return False
-
-
-def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _sha256(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(manifest).encode()).hexdigest()
+    return [typed(value["name"], str) for value in values]

@@ -79,7 +79,9 @@ def test_a_folder_without_a_run_names_the_command_that_makes_one(tmp_path: Path)
 
 def test_metrics_and_environment_come_back(run: RunFolder) -> None:
     assert run.read_metrics() == []
-    rows = [{"epoch": 0, "train_loss": None}, {"epoch": 1, "train_loss": 0.5}]
+    test = {"test_loss": 3.5, "test_reconstruction": 3.0, "test_kl": 0.5}
+    train = {"train_loss": 5.5, "train_reconstruction": 5.0, "train_kl": 0.5, "seconds": 1.0}
+    rows = [{"epoch": 0, **test}, {"epoch": 1, **train, **test}]
     run.write_metrics(rows)
     assert run.read_metrics() == rows
     assert len(run.metrics.read_text().splitlines()) == 2

@@ -18,7 +18,8 @@ from sklearn.svm import SVC
 from vaekit import svm
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig, write_config
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, write_json
+from vaekit.facts import write_sealed
+from vaekit.files import file_sha256
 from vaekit.latents import read_latents
 from vaekit.model import VAE
 from vaekit.reference import REFERENCE_MNIST, reference_for
@@ -212,8 +213,8 @@ def test_a_truncated_table_is_refused(fitted: svm.Svm, tmp_path: Path) -> None:
     [
         ("intercepts", None, "holds the tensors"),
         ("bias", np.zeros(1), "holds the tensors"),
-        ("intercepts", np.zeros(44), r"intercepts is float64 \(44,\), expected float64 \(45,\)"),
-        ("intercepts", np.zeros(45, np.float32), "intercepts is float32"),
+        ("intercepts", np.zeros(44), r"intercepts is \(44,\), expected \(45,\)"),
+        ("intercepts", np.zeros(45, np.float32), "intercepts is torch.float32"),
         ("support_vectors", np.zeros((10, 20)), "dual_coefficients is"),
         ("support_vectors", np.zeros(20), "support_vectors is"),
         ("num_support", np.ones(10, np.int64), "num_support does not part"),
@@ -260,10 +261,10 @@ def write_latents(run: RunFolder, split: Split, class_names: tuple[str, ...]) ->
         del arrays["train_labels.npy"], arrays["test_labels.npy"]
     for name, array in arrays.items():
         np.save(run.latents / name, array)
-    write_json(
+    write_sealed(
         run.latents / "latents.json",
         {
-            "format_version": 1,
+            "format_version": 2,
             "model_sha256": file_sha256(run.model),
             "class_names": class_names,
             "files": {name: file_sha256(run.latents / name) for name in arrays},
@@ -464,7 +465,7 @@ def test_figures_of_another_svm_are_refused(run: RunFolder) -> None:
         svm.read_metrics(run)
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({"format_version": 2})])
+@pytest.mark.parametrize("text", ["{", json.dumps({"format_version": 99})])
 def test_figures_that_cannot_be_read_are_refused(run: RunFolder, text: str) -> None:
     svm.fit_svm(run.path, SvmConfig())
     (run.svm / "metrics.json").write_text(text)

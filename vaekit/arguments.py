@@ -2,30 +2,10 @@
 
 import argparse
 import re
+import sys
 from typing import Any
 
-from jsonargparse import ActionYesNo, ArgumentParser, auto_cli, set_parsing_settings
-
 from vaekit.errors import UserError
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-class _ExactParser(ArgumentParser):
-    """Takes no abbreviated flags, so that a typo is an error."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, exit_on_error=False, **kwargs)
-
-    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("type") is bool:  # a switch needs no value
-            kwargs["action"] = ActionYesNo
-            del kwargs["type"]
-        elif getattr(kwargs.get("action"), "_typehint", None) == list[str]:
-            # A positional list is one or more words; jsonargparse would want one in brackets.
-            del kwargs["action"]
-            kwargs |= {"type": str, "nargs": "+"}
-        return super().add_argument(*args, **kwargs)
 
 
 def parse(component: Any, arguments: list[str] | None = None, prog: str | None = None) -> Any:
@@ -35,9 +15,19 @@ def parse(component: Any, arguments: list[str] | None = None, prog: str | None =
     for a dataclass, its instance. Raises `UserError` for a typo, a wrong type, an unreadable
     `--config` file.
     """
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{argument!r}: expected UTF-8; rename the file or folder") from error
+    # Imported where there is something to parse: the library does without jsonargparse.
+    from jsonargparse import auto_cli
+
+    from vaekit.exact_parser import ExactParser
+
     try:
         return auto_cli(
-            component, args=arguments, return_instance=True, parser_class=_ExactParser, prog=prog
+            component, args=arguments, return_instance=True, parser_class=ExactParser, prog=prog
         )
     except argparse.ArgumentError as error:
         raise UserError(f"{_in_flags(str(error))} (--help lists what there is)") from error

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from vaekit.arguments import parse
+from vaekit.cadence import parse_cadence
 from vaekit.errors import UserError
 from vaekit.files import write_text
 
@@ -16,8 +17,10 @@ ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
 Config = TypeVar("Config")
 
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
+MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
+GradientExchange = Literal["float32", "bf16"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
@@ -41,12 +44,17 @@ class DataConfig:
     holdout: int | None = None
     """Test on so many held-out training images, to choose settings without the test set."""
 
+    resident_limit: int | None = None
+    """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
+
     skip_unreadable: bool = False
     """Go on without the images of a folder that can't be decoded, instead of stopping."""
 
     def __post_init__(self) -> None:
         _at_least("--data.image_size", self.image_size, 8)
         _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
+        if self.resident_limit is not None:
+            _at_least("--data.resident_limit", self.resident_limit, 0)
         if self.limit is not None:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
@@ -120,11 +128,14 @@ class TrainConfig:
     mixed_precision: MixedPrecision = "auto"
     """auto follows the launcher where the hardware computes that precision natively."""
 
+    gradient_exchange: GradientExchange = "float32"
+    """Precision in which several processes exchange gradients; bf16 halves the traffic."""
+
     sample_every: int = 5
     """Epochs between pictures of generated images and reconstructions."""
 
-    checkpoint_every: int = 1
-    """Epochs between checkpoints."""
+    checkpoint_every: int | str = 1
+    """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min."""
 
     tracker: str | None = None
     """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
@@ -137,7 +148,7 @@ class TrainConfig:
         _at_least("--warmup_steps", self.warmup_steps, 0)
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
-        _at_least("--checkpoint_every", self.checkpoint_every, 1)
+        parse_cadence("--checkpoint_every", str(self.checkpoint_every))
         _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
         _positive("--learning_rate", self.learning_rate)
@@ -170,6 +181,7 @@ def check_jobs(jobs: int | None) -> None:
 _OFF_TRAJECTORY = {
     "run",
     "data.root",
+    "data.resident_limit",
     "data.skip_unreadable",
     "sample_every",
     "checkpoint_every",

@@ -1,5 +1,6 @@
 """Mistakes that the person at the keyboard can mend, and how a command reports them."""
 
+import errno
 import os
 import signal
 import sys
@@ -7,7 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from vaekit.messages import escape_what_cannot_be_shown
+
 EXIT_CODE = 2
+
+_REMEDY = "check the path, its permissions and the space on its disk"
+_FREE_SPACE = "free space and give the same command again, or give a folder on another disk"
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and give the same command again",
+    errno.EROFS: "make its disk writable, or give a folder on another one",
+}
 
 
 class UserError(ValueError):
@@ -21,6 +33,7 @@ def user_errors_in_one_line() -> Iterator[None]:
     A `UserError`, and a file that the system refuses, end the process with code 2; Ctrl-C and a
     closed pipe with 130 and 141, as shells have it.
     """
+    escape_what_cannot_be_shown()
     try:
         yield
         sys.stdout.flush()
@@ -33,11 +46,9 @@ def user_errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        _exit(
-            f"error: {error.filename or 'a file or the output'}: {error.strerror}; check the "
-            f"path, its permissions and the space on its disk",
-            EXIT_CODE,
-        )
+        name = error.filename or "a file or the output"
+        remedy = _REMEDIES.get(error.errno, _REMEDY)
+        _exit(f"error: {name}: {error.strerror}; {remedy}", EXIT_CODE)
     except KeyboardInterrupt:
         _exit("interrupted; the same command starts again or goes on", 128 + signal.SIGINT)
 

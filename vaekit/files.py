@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +29,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A path to write to; it becomes `path` if the block succeeds and is removed if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    try:
-        yield temporary
-        temporary.chmod(mode)  # what the user's umask asks for; safetensors writes files for one
-        publish(temporary, path)
-    finally:
+    with errors_naming(path):
         temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            yield temporary
+            temporary.chmod(mode)  # of the user's umask; safetensors writes files for one person
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Have an `OSError` of the block, which is to write `path`, name that file.
+
+    By itself that of a write names none, and others name the temporary file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(temporary_path(path))):
+            error.filename = str(path)
+        raise
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set aside all bytes of a file that is to be written through a memory map.
+
+    There a full disk would kill the process; here it is an `OSError`.
+    """
+    if sys.platform == "linux":
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,15 +77,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and other programs: indented, without NaN."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, remedy: str) -> Any:
     """What `write_json` wrote. Raises `UserError`, ending in `remedy`, where it is no JSON."""
+    require_file(path, remedy)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not JSON ({error}); {remedy}") from error
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Raise `UserError` for what is no file: a folder, or a pipe, which would keep us waiting."""
+    if not path.is_file():
+        raise UserError(f"{path}: no file; {remedy}")
 
 
 def file_sha256(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import io
 import socket
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +14,12 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.files import atomic_path
+from vaekit.files import atomic_path, write_bytes
 from vaekit.messages import say
 
 IMAGE_SIZE = 28
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
+MAX_BYTES = 16 + 60_000 * IMAGE_SIZE**2  # of the largest file; nothing beyond is read or expanded
 
 
 class IdxSet(NamedTuple):
@@ -109,7 +112,7 @@ def read_idx_set(config: DataConfig) -> IdxArrays:
 
 
 def _download(idx_set: IdxSet, folder: Path, missing: list[str]) -> None:
-    """Fetch the missing files from torchvision's mirrors; it checks the md5 of each archive."""
+    """Fetch the missing files from torchvision's mirrors, each archive checked by its md5."""
     say(f"downloading {len(missing)} files of {idx_set.dataset} into {folder}")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torchvision sets none
@@ -118,8 +121,7 @@ def _download(idx_set: IdxSet, folder: Path, missing: list[str]) -> None:
             archive = name.removesuffix(".gz") + ".gz"
             _download_archive(idx_set, folder, archive)
             if name != archive:
-                with atomic_path(folder / name) as temporary:
-                    temporary.write_bytes(gzip.decompress((folder / archive).read_bytes()))
+                write_bytes(folder / name, _expand(_read_bounded(folder / archive)))
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"{folder}: {len(missing)} of the {len(idx_set.file_names)} files expected are missing "
@@ -132,36 +134,54 @@ def _download(idx_set: IdxSet, folder: Path, missing: list[str]) -> None:
 
 def _download_archive(idx_set: IdxSet, folder: Path, archive: str) -> None:
     from torchvision import datasets  # seconds to import, and only a download needs it
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import check_integrity, download_url
 
     dataset = getattr(datasets, idx_set.dataset)
     md5 = dict(dataset.resources)[archive]
+    if check_integrity(folder / archive, md5):
+        return
     *mirrors, last_mirror = dataset.mirrors
-    for mirror in mirrors:
-        try:
-            download_url(mirror + archive, folder, md5=md5)
-            return
-        except (RuntimeError, OSError) as error:
-            say(f"{mirror}{archive}: {error}; trying the next mirror")
-    download_url(last_mirror + archive, folder, md5=md5)
+    with atomic_path(folder / archive) as temporary:
+        for mirror in mirrors:
+            try:
+                download_url(mirror + archive, folder, temporary.name, md5)
+                return
+            except (RuntimeError, OSError) as error:
+                say(f"{mirror}{archive}: {error}; trying the next mirror")
+        download_url(last_mirror + archive, folder, temporary.name, md5)
 
 
 def _read_file(path: Path, sha256: str) -> NDArray[np.uint8]:
     """The array of an IDX file of bytes: images [N, 28, 28] or labels [N], by its name."""
-    content = path.read_bytes()
+    content = _read_bounded(path)
     found = hashlib.sha256(content).hexdigest()
     fault = None if found == sha256 else f"sha256 {found}, expected {sha256}"
     image_shape = (IMAGE_SIZE,) * 2 if "idx3" in path.name else ()
     if path.suffix != ".gz":
         fault = _fault(content, image_shape) or fault  # says more than a hash does
     elif fault is None:
-        content = gzip.decompress(content)
+        content = _expand(content)
     if fault is not None:
         raise UserError(
             f"{path}: {fault}; delete it so that it is downloaded again, or copy a good one there"
         )
     values = np.frombuffer(content, np.uint8, offset=_header(image_shape).size)
     return values.reshape(-1, *image_shape).copy()  # PyTorch warns of read-only arrays
+
+
+def _read_bounded(path: Path) -> bytes:
+    """A file, or as much of it as shows that it is too long for one of these sets."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _expand(archive: bytes) -> bytes:
+    """What is in a .gz file, or as much of it as shows that it is a bomb."""
+    with gzip.open(io.BytesIO(archive)) as file:
+        try:
+            return file.read(MAX_BYTES + 1)
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"a damaged archive ({error})") from error
 
 
 def _header(image_shape: tuple[int, ...]) -> struct.Struct:

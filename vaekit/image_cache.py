@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, write_json
-from vaekit.image_files import MAX_CHANNELS, RESIZE_FILTER, common_channels, decode_files
+from vaekit.files import file_sha256, reserve, write_json
+from vaekit.image_files import RESIZE_FILTER, common_channels, decode_files
 from vaekit.image_folder import Listing, list_folder
 from vaekit.messages import say, some_of
 
@@ -86,11 +86,15 @@ def _cache_key(listing: Listing, config: DataConfig) -> str:
         config.skip_unreadable,
         listing.num_train,
     ]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for path in listing.paths:
-        status = path.stat() if path.exists() else path.lstat()  # a dangling link
+        try:
+            status = path.stat()
+        except OSError:  # a dangling link
+            status = path.lstat()
         name = path.relative_to(listing.root).as_posix()
-        facts.append([name, status.st_size, status.st_mtime_ns])
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
+    return digest.hexdigest()[:32]
 
 
 def _read_cache(cache: Path) -> _Decoded | None:
@@ -111,23 +115,20 @@ def _open_cache(cache: Path) -> _Decoded:
 def _decode_into_cache(listing: Listing, config: DataConfig, cache: Path) -> _Decoded:
     """Decode and keep the result at `cache`; in memory alone where it can't be written."""
     try:
-        cache.parent.mkdir(exist_ok=True)
-        if cache.exists():  # damaged
-            shutil.rmtree(cache)
-        # A full disk would kill the process as it writes to the memory map.
-        most = len(listing.paths) * MAX_CHANNELS * config.image_size**2
-        if shutil.disk_usage(cache.parent).free < most:
-            raise OSError("too little free space")
-        workplace = tempfile.TemporaryDirectory(dir=cache.parent, prefix=".tmp-")
+        return _fill_cache(listing, config, cache)
     except OSError as error:
         say(f"{cache.parent}: decoded images can't be kept there ({error}), only in memory")
         return _decode(listing, config, lambda shape: np.empty(shape, np.uint8))
-    with workplace as temporary:
+
+
+def _fill_cache(listing: Listing, config: DataConfig, cache: Path) -> _Decoded:
+    cache.parent.mkdir(exist_ok=True)
+    if cache.exists():  # damaged
+        shutil.rmtree(cache)
+    with tempfile.TemporaryDirectory(dir=cache.parent, prefix=".tmp-") as temporary:
         folder = Path(temporary) / cache.name
         folder.mkdir()
-        decoded = _decode(
-            listing, config, lambda shape: open_memmap(folder / _PIXELS, "w+", np.uint8, shape)
-        )
+        decoded = _decode(listing, config, lambda shape: _new_map(folder / _PIXELS, shape))
         np.save(folder / _KEPT, decoded.kept)
         meta = {
             "format": "vaekit-images",
@@ -141,6 +142,12 @@ def _decode_into_cache(listing: Listing, config: DataConfig, cache: Path) -> _De
             if not cache.is_dir():
                 raise
     return _open_cache(cache)
+
+
+def _new_map(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = open_memmap(path, "w+", np.uint8, shape)
+    reserve(path)
+    return pixels
 
 
 def _decode(

@@ -1,6 +1,7 @@
 """Image files made into arrays of one shape."""
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -16,7 +17,6 @@ from vaekit.errors import UserError
 from vaekit.messages import some_of
 
 RESIZE_FILTER = "bilinear"
-MAX_CHANNELS = 4
 
 # Pillow goes by content, not by name; its rarer decoders hold surprises (EPS runs Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -25,10 +25,15 @@ _RESAMPLING = Image.Resampling[RESIZE_FILTER.upper()]
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # What Pillow raises for a file that is damaged, no image, or absurdly large.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
+    EOFError,
     SyntaxError,  # PNG chunks, EXIF headers
     ValueError,  # PGM and PPM that hold too little, senseless sizes
+    IndexError,
+    struct.error,
+    TypeError,  # TIFF tags of another type than they should be
+    OverflowError,  # and beyond what their type holds
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -58,17 +63,24 @@ def common_channels(paths: Sequence[Path]) -> int:
 
     def colour_and_alpha(path: Path) -> tuple[bool, bool]:
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with open_image(path) as image:
                 if _is_deep(image):
                     return False, False
                 has_alpha = image.getbands()[-1] == "A" or "transparency" in image.info
                 return image.mode not in ("1", "L", "LA"), has_alpha
-        except _UNREADABLE:
+        except UNREADABLE:
             return False, False
 
     found = _in_threads(colour_and_alpha, paths, "reading headers")
     has_colour, has_alpha = np.any(found, axis=0).tolist()
     return (3 if has_colour else 1) + int(has_alpha)
+
+
+def open_image(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Read the header of an image file. Raises one of `UNREADABLE`, as decoding it later may."""
+    if not path.is_file():  # a pipe would keep us waiting
+        raise OSError("no file")
+    return Image.open(path, formats=formats)
 
 
 def decode_files(paths: Sequence[Path], pixels: NDArray[np.uint8], description: str) -> list[int]:
@@ -78,7 +90,7 @@ def decode_files(paths: Sequence[Path], pixels: NDArray[np.uint8], description: 
     def decode(index: int) -> bool:
         try:
             image = _read(paths[index], (channels, height, width))
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
         pixels[index] = image
         return True
@@ -95,7 +107,7 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    with Image.open(path, formats=FORMATS) as file:
+    with open_image(path) as file:
         file.getexif()
         file.info.pop("exif", None)  # or Pillow writes it anew and stumbles over odd entries
         return fit(_to_8_bit(ImageOps.exif_transpose(file)), shape)

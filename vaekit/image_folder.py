@@ -117,6 +117,11 @@ def _scan(folder: Path, root: Path) -> _Files:
         paths += found
         labels += [label] * len(found)
     class_names = tuple(path.name for path in class_folders)
+    unreadable = [name for name in class_names if not _is_utf8(name)]
+    if unreadable:
+        raise UserError(
+            f"{folder}: {some_of(unreadable)}, the name of a class, is not UTF-8; rename the folder"
+        )
     return _Files(class_names, paths, np.array(labels, np.int64))
 
 
@@ -130,6 +135,10 @@ def _images_under(folder: Path) -> list[Path]:
 
 def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+
+
+def _is_utf8(name: str) -> bool:
+    return os.fsencode(name).decode(errors="replace") == name
 
 
 def _layouts(root: Path) -> str:

@@ -1,5 +1,6 @@
 """The test latents on a 2-D map (t-SNE), made once and kept with the figures of the run."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
+from vaekit.facts import expected_of
 from vaekit.latents import Latents
 from vaekit.run_folder import RunFolder
 from vaekit.tensor_files import read_tensors, write_tensors
@@ -37,8 +40,8 @@ def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
         tensors, facts = read_tensors(
             path, format_name=FORMAT, version=FORMAT_VERSION, remedy="delete it"
         )
-        if facts["latents_sha256"] == latents.sha256:
-            return LatentMap(tensors["points"].numpy(), tensors["indices"].numpy())
+        if facts.get("latents_sha256") == latents.sha256:
+            return _map_of(path, tensors, len(latents.test))
     if len(latents.test) < MIN_POINTS:
         return None
     indices = some_indices(len(latents.test), MAX_POINTS)
@@ -49,6 +52,17 @@ def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
     facts = {"latents_sha256": latents.sha256}
     write_tensors(path, tensors, facts, format_name=FORMAT, version=FORMAT_VERSION)
     return LatentMap(points, indices)
+
+
+def _map_of(path: Path, tensors: dict[str, Tensor], num_latents: int) -> LatentMap:
+    indices = torch.from_numpy(some_indices(num_latents, MAX_POINTS))
+    with expected_of(path, "delete it"):
+        points = tensors["points"]
+        if points.dtype != torch.float32 or points.shape != (len(indices), 2):
+            raise ValueError(f"points are {points.dtype} {tuple(points.shape)}")
+        if not (points.isfinite().all() and torch.equal(tensors["indices"], indices)):
+            raise ValueError("points or indices are senseless")
+    return LatentMap(points.numpy(), indices.numpy())
 
 
 def tsne(features: NDArray[np.float32], perplexity: float) -> NDArray[np.float32]:

@@ -1,28 +1,32 @@
 """The latents of a run's images: mean ++ log-variance of each, by all ranks into one file."""
 
 import hashlib
-from contextlib import ExitStack
+import io
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from vaekit.batches import as_floats, rank_slice
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, publish, read_json, temporary_path, write_json
+from vaekit.facts import expected_of, read_sealed, strings, typed, write_sealed
+from vaekit.files import atomic_path, errors_naming, file_sha256, temporary_path
 from vaekit.images import ImageSet, load_images
 from vaekit.model import VAE
-from vaekit.processes import start_ranks
+from vaekit.processes import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 from vaekit.progress import Progress
 from vaekit.run_folder import RunFolder
-from vaekit.tensor_files import write_array
+from vaekit.tensor_files import read_npy, write_array
 
-FORMAT_VERSION = 1
-BATCH_SIZE = 500
+FORMAT_VERSION = 2
+
+LATENT_FILES = ("train_latents.npy", "test_latents.npy")
+LABEL_FILES = ("train_labels.npy", "test_labels.npy")  # none for an unlabelled set
 
 
 class Latents(NamedTuple):
@@ -37,6 +41,7 @@ class Latents(NamedTuple):
     sha256: str  # of themselves: what an SVM is bound to
 
 
+@lost_ranks_in_one_line()
 def extract_latents(run_path: Path) -> None:
     """Encode the images of a run into its latents/ folder; the stage behind `vaekit latents`.
 
@@ -46,7 +51,7 @@ def extract_latents(run_path: Path) -> None:
     config = run.require_config()
     weights = run.read_weights()
     ranks = start_ranks()
-    with ranks.local_main_process_first():
+    with first_on_each_machine(ranks):
         images = load_images(config.data, config.seed)
     run.require_images(weights, images)
     with ExitStack() as stack:
@@ -62,7 +67,7 @@ def extract_latents(run_path: Path) -> None:
                 written.append(run.latents / f"{name}_labels.npy")
                 write_array(written[-1], image_set.labels)
         if ranks.is_main_process:
-            write_json(
+            write_sealed(
                 _facts_path(run),
                 {
                     "format_version": FORMAT_VERSION,
@@ -76,6 +81,11 @@ def extract_latents(run_path: Path) -> None:
     ranks.destroy_process_group()
 
 
+def batch_size_on(device: torch.device) -> int:
+    """Images to encode at once: few enough for a CPU's caches, many enough for a GPU's cores."""
+    return 4096 if device.type == "cuda" else 500
+
+
 @torch.no_grad()
 def encode_into(path: Path, vae: VAE, image_set: ImageSet, ranks: PartialState) -> None:
     """Write the latents of `image_set`, float32 [N, 2 * latent_dim], to a .npy file.
@@ -83,24 +93,32 @@ def encode_into(path: Path, vae: VAE, image_set: ImageSet, ranks: PartialState) 
     Every rank writes its rows straight into one file under a temporary name, which the main
     process renames when all are done.
     """
-    count, temporary = len(image_set.pixels), temporary_path(path)
-    if ranks.is_main_process:
-        shape = (count, 2 * vae.config.latent_dim)
-        open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-    ranks.wait_for_everyone()
-    rows = open_memmap(temporary, mode="r+")
+    count, width = len(image_set.pixels), 2 * vae.config.latent_dim
+    batch_size = batch_size_on(ranks.device)
     share = rank_slice(count, ranks.process_index, ranks.num_processes)
-    what = path.stem.replace("_", " ")
-    with Progress(what, share.stop - share.start, "images", visible=ranks.is_main_process) as bar:
-        for start in range(share.start, share.stop, BATCH_SIZE):
-            batch = slice(start, min(start + BATCH_SIZE, share.stop))
-            pixels = torch.from_numpy(image_set.pixels[batch]).to(ranks.device)
-            rows[batch] = torch.cat(vae.enc(as_floats(pixels)), dim=1).cpu().numpy()
-            bar.advance(batch.stop - batch.start)
-    rows.flush()
-    ranks.wait_for_everyone()
-    if ranks.is_main_process:
-        publish(temporary, path)
+    header = _npy_header((count, width))
+    first_row = len(header) + share.start * width * np.dtype(np.float32).itemsize
+    progress = Progress(
+        path.stem.replace("_", " "),
+        share.stop - share.start,
+        "images",
+        visible=ranks.is_main_process,
+    )
+    place = atomic_path(path) if ranks.is_main_process else nullcontext(temporary_path(path))
+    with errors_naming(path), place as temporary:
+        if ranks.is_main_process:
+            temporary.write_bytes(header)
+        ranks.wait_for_everyone()
+        # No memory map: there a full disk would kill the process.
+        with temporary.open("r+b") as file, progress:
+            file.seek(first_row)
+            for start in range(share.start, share.stop, batch_size):
+                batch = slice(start, min(start + batch_size, share.stop))
+                pixels = torch.from_numpy(image_set.pixels[batch]).to(ranks.device)
+                rows = torch.cat(vae.enc(as_floats(pixels)), dim=1)
+                file.write(rows.cpu().numpy().tobytes())
+                progress.advance(batch.stop - batch.start)
+        ranks.wait_for_everyone()
 
 
 def read_latents(run: RunFolder) -> Latents:
@@ -109,32 +127,88 @@ def read_latents(run: RunFolder) -> Latents:
     Raises `UserError` where there are none, where they are damaged, or where other weights
     made them.
     """
-    remedy = f"make them with `vaekit latents {run.quoted}`"
     run.require_config()
-    if not _facts_path(run).is_file():
-        raise UserError(f"{run.latents}: no latents yet; {remedy}")
-    facts = read_json(_facts_path(run), remedy)
-    if not isinstance(facts, dict) or facts.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{_facts_path(run)}: expected format version {FORMAT_VERSION}; {remedy}")
-    for name, recorded in facts["files"].items():
-        path = run.latents / name
-        if not path.is_file() or file_sha256(path) != recorded:
-            raise UserError(f"{path}: missing or not the file that was written; {remedy}")
+    facts = read_facts(run)
+    arrays = {name: read_array(run, facts, name) for name in facts["files"]}
     if not run.model.is_file() or file_sha256(run.model) != facts["model_sha256"]:
-        raise UserError(f"{run.latents}: made from other weights than {run.model}; {remedy}")
-
-    arrays = {name: np.load(run.latents / name) for name in facts["files"]}
-    return Latents(
+        raise UserError(f"{run.latents}: made from other weights than {run.model}; {_remedy(run)}")
+    latents = Latents(
         train=arrays["train_latents.npy"],
         train_labels=arrays.get("train_labels.npy"),
         test=arrays["test_latents.npy"],
         test_labels=arrays.get("test_labels.npy"),
         class_names=tuple(facts["class_names"]),
         model_sha256=facts["model_sha256"],
-        sha256=hashlib.sha256(
-            "".join(f"{name} {facts['files'][name]}\n" for name in sorted(facts["files"])).encode()
-        ).hexdigest(),
+        sha256=facts_sha256(facts),
     )
+    fault = _fault(latents)
+    if fault is not None:
+        raise UserError(f"{run.latents}: {fault}; {_remedy(run)}")
+    return latents
+
+
+def read_facts(run: RunFolder) -> dict[str, Any]:
+    """What is recorded beside the latents of a run, among it the files and their hashes."""
+    path = _facts_path(run)
+    if not path.is_file():
+        raise UserError(f"{run.latents}: no latents yet; {_remedy(run)}")
+    facts = read_sealed(path, version=FORMAT_VERSION, remedy=_remedy(run))
+    with expected_of(path, _remedy(run)):
+        typed(facts["model_sha256"], str)
+        strings(facts["class_names"])
+        files = typed(facts["files"], dict)
+        if set(files) not in ({*LATENT_FILES}, {*LATENT_FILES, *LABEL_FILES}):
+            raise ValueError(f"the files {sorted(files)!s:.100}")
+    return facts
+
+
+def read_array(run: RunFolder, facts: dict[str, Any], name: str) -> NDArray[Any]:
+    """One of the files that `facts` names. Raises `UserError` where it is not as written."""
+    path = run.latents / name
+    if not path.is_file() or file_sha256(path) != facts["files"][name]:
+        raise UserError(f"{path}: missing or not the file that was written; {_remedy(run)}")
+    if name in LATENT_FILES:
+        return read_npy(path, np.float32, 2, _remedy(run))
+    return read_npy(path, np.int64, 1, _remedy(run))
+
+
+def facts_sha256(facts: dict[str, Any]) -> str:
+    """The sha256 over the hashes of all files: what an SVM is bound to."""
+    files = facts["files"]
+    text = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fault(latents: Latents) -> str | None:
+    """What keeps arrays of the right types from being the latents of one run, if anything does."""
+    num_columns = latents.train.shape[1]
+    if num_columns == 0 or num_columns % 2 or latents.test.shape[1] != num_columns:
+        return f"latents of {num_columns} and {latents.test.shape[1]} columns"
+    for name, rows, labels in (
+        ("train", latents.train, latents.train_labels),
+        ("test", latents.test, latents.test_labels),
+    ):
+        if len(rows) == 0:
+            return f"no {name} latents"
+        if labels is None:
+            continue
+        if len(labels) != len(rows):
+            return f"{len(labels)} {name} labels of {len(rows)} latents"
+        if labels.min() < 0 or labels.max() >= len(latents.class_names):
+            return f"{name} labels that are no index into the {len(latents.class_names)} classes"
+    return None
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """The beginning of a .npy file of float32 in C order."""
+    header = io.BytesIO()
+    kind = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    write_array_header_1_0(header, kind)
+    return header.getvalue()
+
+
+def _remedy(run: RunFolder) -> str:
+    return f"make them with `vaekit latents {run.quoted}`"
 
 
 def _facts_path(run: RunFolder) -> Path:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from vaekit.config import (
+    MAX_CHANNELS,
+    MAX_IMAGE_SIZE,
     ModelConfig,
     TrainConfig,
     from_dict,
@@ -19,10 +23,11 @@ from vaekit.config import (
     write_config,
 )
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, read_json, write_json, write_text
+from vaekit.facts import expected_of, number, strings, typed
+from vaekit.files import file_sha256, read_json, require_file, write_json, write_text
 from vaekit.images import Images
 from vaekit.model import VAE
-from vaekit.tensor_files import read_tensors, write_tensors
+from vaekit.tensor_files import difference, read_tensors, write_tensors
 
 WEIGHTS_FORMAT = "vaekit-weights"
 WEIGHTS_VERSION = 1
@@ -134,6 +139,15 @@ class RunFolder:
             )
         return read_config(TrainConfig, self.config)
 
+    def is_being_written(self) -> bool:
+        """Whether a live process holds the lock, which must be there."""
+        with (self.path / ".lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing; a second writer gets a `UserError` at once."""
@@ -146,7 +160,19 @@ class RunFolder:
                     f"{self.path}: another process is writing to this run folder; "
                     f"wait for it, or use another folder"
                 ) from error
+            self._remove_leftovers()
             yield
+
+    def _remove_leftovers(self) -> None:
+        """Of writers that were killed: with the lock in hand, nobody else writes.
+
+        Theirs are .tmp-NAME, and .tmp and letters where safetensors was killed.
+        """
+        folders = [path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink()]
+        for folder in (self.path, *folders):
+            for path in folder.glob(".tmp*"):
+                if path.is_symlink() or path.is_file():
+                    path.unlink()
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Replace the metrics; each row is one epoch."""
@@ -156,23 +182,31 @@ class RunFolder:
         """One row an epoch, row 0 before training; none where training has not begun."""
         if not self.metrics.exists():
             return []
+        require_file(self.metrics, f"remove it and make it again with `{self.train_again}`")
         try:
             lines = self.metrics.read_text(encoding="utf-8").splitlines()
             rows = [json.loads(line) for line in lines]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("expected an object a line")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.metrics}: damaged ({error}); make it again with `{self.train_again}`"
             ) from error
+        with expected_of(self.metrics, f"make it again with `{self.train_again}`"):
+            for epoch, row in enumerate(rows):
+                _require_row_of(epoch, row)
         return rows
 
     def append_environment(self, facts: dict[str, Any]) -> None:
         """Add the facts of one start."""
-        starts = []
-        if self.environment.exists():
-            starts = read_json(self.environment, remedy="remove it")
-        write_json(self.environment, [*starts, facts])
+        write_json(self.environment, [*self.read_environment(), facts])
+
+    def read_environment(self) -> list[dict[str, Any]]:
+        """The facts of each start; none where training has not begun."""
+        if not self.environment.exists():
+            return []
+        starts = read_json(self.environment, remedy="remove it")
+        if not (isinstance(starts, list) and all(isinstance(facts, dict) for facts in starts)):
+            raise UserError(f"{self.environment}: damaged, expected a list of starts; remove it")
+        return starts
 
     def write_weights(self, vae: VAE, class_names: tuple[str, ...], images_sha256: str) -> None:
         """Write the weights to use, with the model, the classes and the images they are of."""
@@ -196,24 +230,29 @@ class RunFolder:
         Raises `UserError` where there are none, or where the file is damaged.
         """
         self.require_config()
+        return self.read_model()
+
+    def read_model(self) -> Weights:
+        """`read_weights`, whatever the state of the rest of the folder."""
         if not self.model.is_file():
             raise UserError(f"{self.model}: no weights yet; make them with `{self.train_again}`")
+        remedy = f"remove it and make it again with `{self.train_again}`"
         state, facts = read_tensors(
-            self.model,
-            format_name=WEIGHTS_FORMAT,
-            version=WEIGHTS_VERSION,
-            remedy=f"remove it and make it again with `{self.train_again}`",
+            self.model, format_name=WEIGHTS_FORMAT, version=WEIGHTS_VERSION, remedy=remedy
         )
-        channels, height, width = facts["image_shape"]
-        vae = VAE(from_dict(ModelConfig, facts["model"]), (channels, height, width))
-        try:
-            vae.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise UserError(f"{self.model}: not the weights of its model ({error})") from error
+        with expected_of(self.model, remedy):
+            image_shape = _image_shape(facts["image_shape"])
+            settings = typed(facts["model"], dict)
+            class_names = strings(facts["class_names"])
+            images_sha256 = typed(facts["images_sha256"], str)
+        with torch.device("meta"):  # takes no memory, however large a forged model would be
+            vae = VAE(from_dict(ModelConfig, settings), image_shape)
+        fault = difference(state, vae.state_dict())
+        if fault is not None:
+            raise UserError(f"{self.model}: not the weights of its model ({fault}); {remedy}")
+        vae.to_empty(device="cpu").load_state_dict(state)
         vae.eval().requires_grad_(False)
-        return Weights(
-            vae, tuple(facts["class_names"]), facts["images_sha256"], file_sha256(self.model)
-        )
+        return Weights(vae, class_names, images_sha256, file_sha256(self.model))
 
     def require_images(self, weights: Weights, images: Images) -> None:
         """Raise `UserError` where `images` are not those that the run was trained on."""
@@ -222,3 +261,24 @@ class RunFolder:
                 f"--data.root {self.require_config().data.root}: other images, labels or classes "
                 f"than {self.path} was trained on; put those back, or train another --run"
             )
+
+
+def _require_row_of(epoch: int, row: Any) -> None:
+    """Raise what `expected_of` reports where `row` is not the metrics of `epoch`."""
+    if typed(row, dict)["epoch"] != epoch:
+        raise ValueError(f"line {epoch + 1} is of epoch {row['epoch']!s:.20}")
+    for part in ("loss", "reconstruction", "kl"):
+        number(row[f"test_{part}"])
+        if epoch > 0:
+            number(row[f"train_{part}"])
+    if epoch > 0:
+        number(row["seconds"])
+
+
+def _image_shape(value: Any) -> tuple[int, int, int]:
+    channels, height, width = (typed(length, int) for length in value)
+    if not 1 <= channels <= MAX_CHANNELS or min(height, width) < 1:
+        raise ValueError(f"images of shape {value}")
+    if max(height, width) > MAX_IMAGE_SIZE:
+        raise ValueError(f"images of shape {value}, expected at most {MAX_IMAGE_SIZE} pixels")
+    return channels, height, width

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig, write_config
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, read_json, write_json
+from vaekit.facts import expected_of, number, read_sealed, strings, typed, write_sealed
+from vaekit.files import file_sha256
 from vaekit.latents import Latents, read_latents
 from vaekit.one_vs_one import fit_one_vs_one
 from vaekit.reference import reference_for
-from vaekit.run_folder import RunFolder
+from vaekit.run_folder import RunFolder, Weights
 from vaekit.scores import evaluate
 from vaekit.svm_backend import TITLES, choose_backend
 from vaekit.tensor_files import read_tensors, write_tensors
@@ -25,6 +27,7 @@ from vaekit.tensor_files import read_tensors, write_tensors
 # K classes, P = K(K-1)/2 pairs of classes in the order (0, 1), (0, 2) ... (1, 2) ...
 FORMAT = "vaekit-svm"
 FORMAT_VERSION = 1
+METRICS_VERSION = 2
 
 MAX_KERNEL_VALUES = 2**23  # 64 MiB of float64, whatever the number of images
 
@@ -108,7 +111,7 @@ def fit_svm(
         write_table(_table_path(run), svm)
         write_config(run.svm / "config.yaml", config)
         metrics = {
-            "format_version": FORMAT_VERSION,
+            "format_version": METRICS_VERSION,
             **scores._asdict(),
             "per_class": [each._asdict() for each in scores.per_class],
             "confusion_matrix": scores.confusion_matrix.tolist(),
@@ -124,7 +127,7 @@ def fit_svm(
             "latents_sha256": latents.sha256,
             "svm_sha256": file_sha256(_table_path(run)),
         }
-        write_json(_metrics_path(run), metrics)
+        write_sealed(_metrics_path(run), metrics)
     beside = "" if reference is None else f" (the reference: {reference.accuracy:.4f})"
     print(
         f"on {len(latents.test):,} test images: accuracy {scores.accuracy:.4f}{beside}, "
@@ -221,16 +224,18 @@ def write_table(path: Path, svm: Svm) -> None:
 
 def read_table(path: Path) -> Svm:
     """What `write_table` wrote. Raises `UserError` where the file is damaged or of another kind."""
-    tensors, facts = read_tensors(
-        path, format_name=FORMAT, version=FORMAT_VERSION, remedy="fit the SVM again"
-    )
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-    class_names = tuple(facts["class_names"])
-    fault = _fault(arrays, len(class_names))
+    remedy = "fit the SVM again"
+    tensors, facts = read_tensors(path, format_name=FORMAT, version=FORMAT_VERSION, remedy=remedy)
+    with expected_of(path, remedy):
+        class_names = strings(facts["class_names"])
+        model_sha256 = typed(facts["model_sha256"], str)
+        latents_sha256 = typed(facts["latents_sha256"], str)
+    fault = _fault(tensors, len(class_names))
     if fault is not None:
-        raise UserError(f"{path}: {fault}; the file is damaged: fit the SVM again")
+        raise UserError(f"{path}: {fault}; the file is damaged: {remedy}")
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     table = SvmTable(**{**arrays, "gamma": float(arrays["gamma"])})
-    return Svm(table, class_names, facts["model_sha256"], facts["latents_sha256"])
+    return Svm(table, class_names, model_sha256, latents_sha256)
 
 
 def read_svm(run: RunFolder) -> Svm:
@@ -247,24 +252,41 @@ def read_svm(run: RunFolder) -> Svm:
     return svm
 
 
+def require_svm_of(weights: Weights, svm: Svm, run: RunFolder) -> None:
+    """Raise `UserError` where the SVM's classes or features are not those of the weights."""
+    num_features = 2 * weights.vae.config.latent_dim
+    if svm.class_names != weights.class_names or svm.table.feature_mean.shape != (num_features,):
+        raise UserError(
+            f"{_table_path(run)}: of other classes or latents than {run.model}; make it again with "
+            f"`vaekit latents {run.quoted}` and `vaekit svm {run.quoted}`"
+        )
+
+
 def read_metrics(run: RunFolder) -> dict[str, Any]:
     """What `fit_svm` measured.
 
     Raises `UserError` where it measured nothing yet, or where table, latents and weights no
     longer are those that it measured.
     """
-    path = _metrics_path(run)
-    again = f"measure anew with `vaekit svm {run.quoted}`"
+    metrics = read_measurements(run)
+    if read_latents(run).sha256 != metrics.get("latents_sha256"):
+        raise UserError(
+            f"{_metrics_path(run)}: of other latents than those in {run.latents}; {_again(run)}"
+        )
+    return metrics
+
+
+def read_measurements(run: RunFolder) -> dict[str, Any]:
+    """`read_metrics`, whatever the state of the latents."""
+    path, again = _metrics_path(run), _again(run)
     if not path.is_file():
         raise UserError(f"{path}: no SVM yet; make it with `vaekit svm {run.quoted}`")
-    metrics = read_json(path, again)
-    if not isinstance(metrics, dict) or metrics.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path}: expected format version {FORMAT_VERSION}; {again}")
+    metrics = read_sealed(path, version=METRICS_VERSION, remedy=again)
+    with expected_of(path, again):
+        _require_measurements(metrics)
     table_path = _table_path(run)
     if not table_path.is_file() or file_sha256(table_path) != metrics.get("svm_sha256"):
         raise UserError(f"{path}: of another SVM than {table_path}; {again}")
-    if read_latents(run).sha256 != metrics.get("latents_sha256"):
-        raise UserError(f"{path}: of other latents than those in {run.latents}; {again}")
     return metrics
 
 
@@ -274,6 +296,10 @@ def _table_path(run: RunFolder) -> Path:
 
 def _metrics_path(run: RunFolder) -> Path:
     return run.svm / "metrics.json"
+
+
+def _again(run: RunFolder) -> str:
+    return f"measure anew with `vaekit svm {run.quoted}`"
 
 
 def _standardise(
@@ -328,11 +354,28 @@ def _require_finite(latents: NDArray[np.float32], name: str) -> None:
         )
 
 
-def _fault(arrays: dict[str, NDArray[Any]], num_class_names: int) -> str | None:
-    """What keeps `arrays` from being an SvmTable, if anything does."""
+def _require_measurements(metrics: dict[str, Any]) -> None:
+    """Raise what `expected_of` reports where `metrics` are not what `fit_svm` wrote."""
+    for name in ("accuracy", "precision", "recall", "f1", "seconds", "C", "gamma"):
+        number(metrics[name])
+    typed(metrics["num_support_vectors"], int)
+    typed(metrics["backend"], str)
+    classes = strings([each["name"] for each in metrics["per_class"]])
+    counts = [[typed(count, int) for count in row] for row in metrics["confusion_matrix"]]
+    if [len(row) for row in counts] != [len(classes)] * len(classes):
+        raise ValueError("confusion_matrix is not of the classes")
+
+
+def _fault(tensors: dict[str, Tensor], num_class_names: int) -> str | None:
+    """What keeps `tensors` from being an SvmTable, if anything does."""
     names = [field.name for field in fields(SvmTable)]
-    if sorted(arrays) != sorted(names):
-        return f"holds the tensors {sorted(arrays)}, expected {sorted(names)}"
+    if sorted(tensors) != sorted(names):
+        return f"holds the tensors {sorted(tensors)}, expected {sorted(names)}"
+    for name, tensor in tensors.items():
+        dtype = torch.int64 if name in ("num_support", "classes") else torch.float64
+        if tensor.dtype != dtype:
+            return f"{name} is {tensor.dtype}, expected {dtype}"
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     num_features = arrays["feature_mean"].size
     num_vectors = arrays["support_vectors"].size // max(num_features, 1)
     num_classes = arrays["classes"].size
@@ -348,15 +391,15 @@ def _fault(arrays: dict[str, NDArray[Any]], num_class_names: int) -> str | None:
     }
     for name, shape in shapes.items():
         array = arrays[name]
-        dtype = np.int64 if name in ("num_support", "classes") else np.float64
-        if array.shape != shape or array.dtype != dtype:
-            return f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+        if array.shape != shape:
+            return f"{name} is {array.shape}, expected {shape}"
         if not np.isfinite(array).all():
             return f"{name} has values that are not finite"
     classes = arrays["classes"]
     if num_classes < 2 or not (np.diff(classes, prepend=-1, append=num_class_names) > 0).all():
         return f"classes are {classes.tolist()}, expected indices into {num_class_names} names"
-    if arrays["num_support"].min() < 1 or arrays["num_support"].sum() != num_vectors:
+    num_support = arrays["num_support"].tolist()  # whose sum can't overflow
+    if min(num_support) < 1 or sum(num_support) != num_vectors:
         return f"num_support does not part {num_vectors} support vectors into {num_classes} classes"
     if not ((arrays["feature_scale"] > 0).all() and arrays["gamma"] > 0):
         return "feature_scale or gamma is not above 0"
