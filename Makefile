@@ -1,5 +1,6 @@
-.PHONY: demo test test-install lint bench wheel
+.PHONY: demo test test-faults test-install lint bench gpu wheel
 PYTHON ?= python3
+OUT ?= build/gpu
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
@@ -22,6 +23,9 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 test: $(INSTALLED)  ## the whole suite
 	$(BIN)/python -m pytest
 
+test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up to half an hour
+	$(BIN)/python -m pytest -m faults
+
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install
 
@@ -30,8 +34,11 @@ lint: $(INSTALLED)  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict vaekit export
 
-bench: $(INSTALLED)  ## throughput
+bench: $(INSTALLED)  ## speed, memory and growth of cost, against peers
 	$(BIN)/python -m pytest bench/
+
+gpu:  ## what needs a GPU, with the Python at hand: make gpu OUT=folder PYTHON=python3
+	PYTHON=$(PYTHON) bench/gpu.sh $(OUT)
 
 $(WEB)/dist/ort.wasm.min.mjs: export/package-lock.json
 	npm ci --prefix export --omit=dev

@@ -11,8 +11,20 @@ from vaekit.errors import UserError
 
 
 def a_checkpoint(step: int) -> Checkpoint:
-    tensors = {"weight": torch.full((4,), float(step)), "moment": torch.ones(2, 2)}
-    return Checkpoint(step, tensors, {"precision": "no", "metrics": [{"epoch": 1}]})
+    tensors = {
+        "weight": torch.full((4,), float(step)),
+        "losses": torch.ones(3, 2, dtype=torch.float64),
+    }
+    facts = {
+        "mixed_precision": "no",
+        "execution_path": "eager",
+        "images_sha256": "0123",
+        "config": {},
+        "scaler": None,
+        "metrics": [{"epoch": 1}],
+        "seconds": 1.5,
+    }
+    return Checkpoint(step, tensors, facts)
 
 
 def names(folder: Path) -> list[str]:
@@ -78,3 +90,23 @@ def test_a_temporary_file_left_by_a_crash_is_no_checkpoint(tmp_path: Path) -> No
     newest = load_newest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.step == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("metrics", "many"), ("seconds", None), ("config", []), ("execution_path", 3), ("scaler", 1)],
+)
+def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    whole = a_checkpoint(1)
+    save_checkpoint(tmp_path, whole._replace(facts=whole.facts | {name: value}))
+    with pytest.raises(UserError, match=r"step-00000001.safetensors: not as vaekit writes it"):
+        load_checkpoint(tmp_path / "step-00000001.safetensors")
+
+
+def test_one_without_losses_is_refused(tmp_path: Path) -> None:
+    whole = a_checkpoint(1)
+    save_checkpoint(tmp_path, whole._replace(tensors={"weight": torch.zeros(1)}))
+    with pytest.raises(UserError, match="not as vaekit writes it"):
+        load_checkpoint(tmp_path / "step-00000001.safetensors")

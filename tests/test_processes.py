@@ -1,14 +1,19 @@
 """Precision is chosen from the hardware, and every launched process is a rank."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY_FLAGS, assert_one_line_error, run_command, vaekit
 
 from vaekit import processes
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
 from vaekit.processes import start_accelerator, start_ranks
+
+SCRIPT = Path(processes.__file__).parent / "train.py"
 
 
 @pytest.fixture
@@ -105,3 +110,80 @@ def test_fewer_ranks_than_launched_processes_stop_the_work(
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"WORLD_SIZE=2 but Accelerate sees 1 process"):
         start_ranks()
+
+
+@pytest.mark.parametrize("world_size", ["0", "3"])
+def test_latents_of_fewer_ranks_than_launched_leave_the_run_as_it_is(
+    world_size: str, finished_run: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    result = vaekit("latents", finished_run, WORLD_SIZE=world_size)
+    assert_one_line_error(result, f"WORLD_SIZE={world_size} but Accelerate sees 1 process(es)")
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+NO_LAUNCHER = pytest.mark.xfail(strict=True, reason="the launch's variables are not checked yet")
+
+
+@NO_LAUNCHER
+@pytest.mark.parametrize("world_size", ["", "two", "1.5"])
+def test_a_world_size_that_is_no_number_is_named(
+    world_size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    with pytest.raises(UserError, match=f"WORLD_SIZE={world_size!r}: expected"):
+        start_ranks()
+
+
+@NO_LAUNCHER
+@pytest.mark.parametrize("lacking", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_launch_that_lacks_a_variable_is_refused_instead_of_waiting_for_ranks_that_never_come(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(lacking)
+    with pytest.raises(UserError, match=f"WORLD_SIZE=2 without {lacking}"):
+        start_ranks()
+
+
+@NO_LAUNCHER
+def test_a_rank_beyond_the_world_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="RANK=2: expected from 0 to 1"):
+        start_ranks()
+
+
+@pytest.mark.xfail(strict=True, reason="the time to wait for the other ranks is not bounded yet")
+def test_a_rank_whose_peers_never_come_ends_with_one_line_and_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "from vaekit import cli, processes; assert processes.MEETING_SECONDS; "
+        "processes.MEETING_SECONDS = 2; cli.main()"
+    )
+    result = run_command(
+        [sys.executable, "-c", code, "train", *TINY_FLAGS, "--run", tmp_path / "run"],
+        WORLD_SIZE="2",
+        RANK="0",
+        LOCAL_RANK="0",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="0",
+    )
+    assert_one_line_error(result, "WORLD_SIZE=2", "2 seconds")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.faults
+def test_a_launcher_that_starts_one_process_of_two_has_it_do_the_work_and_say_so(
+    tmp_path: Path,
+) -> None:
+    """Nothing that it sets tells that there should be another."""
+    command = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
+    result = run_command([*command, SCRIPT, *TINY_FLAGS, "--run", tmp_path / "run"])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("before training") == 1
+    assert "cpu, 1 process(es)" in result.stdout

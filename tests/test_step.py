@@ -1,11 +1,103 @@
-"""The learning rate and the average of the weights, step by step."""
+"""An update of the weights: its schedules, and what a step that fails leaves behind."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_config
 
 from vaekit.config import TrainConfig
+from vaekit.errors import UserError
+from vaekit.images import Images, load_images
+from vaekit.interruption import Interruption
+from vaekit.processes import start_accelerator
+from vaekit.progress import Progress
+from vaekit.run_folder import RunFolder
+from vaekit.state import Training, checkpoint_tensors
 from vaekit.step import ema_decay, learning_rate
+from vaekit.train import run_epoch, set_up
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    """A tiny run after its first epoch of six steps."""
+    config = tiny_config(tmp_path / "run", input_noise=0.1)
+    images = load_images(config.data, config.seed)
+    pixels = images.train.pixels.copy()
+    images = Images(images.train._replace(pixels=pixels), images.test, images.class_names)
+    accelerator = start_accelerator(config)
+    training = set_up(config, accelerator, RunFolder(tmp_path / "run"), images, Interruption())
+    run_epoch(training, 1, Progress("", 0, "", visible=False))
+    return training
+
+
+def state(training: Training) -> dict[str, torch.Tensor]:
+    """Weights, average and moments."""
+    tensors = checkpoint_tensors(training).items()
+    return {name: tensor.clone() for name, tensor in tensors if name != "losses"}
+
+
+def start_next_epoch(training: Training) -> None:
+    order = np.arange(len(training.images.train.pixels))
+    training.epoch = 2
+    training.stepper.start_epoch(order, 0, training.losses[:0])
+
+
+def advance(training: Training) -> None:
+    training.stepper.advance(training.step)
+    training.step += 1
+
+
+def test_a_step_moves_every_weight_moment_and_average(training: Training) -> None:
+    before = state(training)
+    start_next_epoch(training)
+    advance(training)
+    after = state(training)
+    assert len(before) > 40
+    for name, tensor in before.items():
+        assert not torch.equal(tensor, after[name]), name
+
+
+def test_a_rehearsal_leaves_everything_as_it_is(training: Training) -> None:
+    before = state(training)
+    training.stepper.rehearse()
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("parameter", ["enc.linear.weight", "dec.deconv2.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
+    training: Training, parameter: str, value: float
+) -> None:
+    start_next_epoch(training)
+    advance(training)
+    before = state(training)
+
+    def spoil_one_entry(gradient: torch.Tensor) -> torch.Tensor:
+        spoilt = gradient.clone()
+        spoilt.view(-1)[-1] = value
+        return spoilt
+
+    hook = training.vae.get_parameter(parameter).register_hook(spoil_one_entry)
+    advance(training)
+    hook.remove()
+    advance(training)
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+    with pytest.raises(UserError, match=r"not finite at step 8 \(epoch 2\)"):
+        training.read_losses()
+
+
+def test_a_weight_that_is_not_finite_is_found_at_its_first_step(training: Training) -> None:
+    with torch.no_grad():
+        training.vae.get_parameter("dec.linear.weight").view(-1)[0] = torch.nan
+    start_next_epoch(training)
+    advance(training)
+    advance(training)
+    with pytest.raises(UserError, match="not finite at step 7"):
+        training.read_losses()
 
 
 def test_the_rate_warms_up_and_then_follows_torchs_cosine() -> None:

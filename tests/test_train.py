@@ -25,7 +25,7 @@ from vaekit.images import load_images
 from vaekit.model import VAE
 from vaekit.objective import negative_elbo
 from vaekit.run_folder import RunFolder
-from vaekit.step import learning_rate
+from vaekit.step import Stepper, learning_rate
 from vaekit.train import train
 
 CPU = torch.device("cpu")
@@ -181,19 +181,17 @@ def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut, whole = tiny_config(tmp_path / "cut"), tiny_config(tmp_path / "whole")
-    steps = []
-    run_step = train_module.run_step
+    advance = Stepper.advance
 
-    def cut_off_at_step_nine(*arguments: object) -> torch.Tensor:
-        steps.append(arguments)
-        if len(steps) == 9:
+    def cut_off_at_step_nine(stepper: Stepper, step: int) -> None:
+        if step == 8:
             raise ConnectionResetError
-        return run_step(*arguments)
+        advance(stepper, step)
 
-    monkeypatch.setattr(train_module, "run_step", cut_off_at_step_nine)
+    monkeypatch.setattr(Stepper, "advance", cut_off_at_step_nine)
     with pytest.raises(ConnectionResetError):
         train(cut)
-    monkeypatch.setattr(train_module, "run_step", run_step)
+    monkeypatch.setattr(Stepper, "advance", advance)
     train(cut)
     train(whole)
     assert largest_difference(tmp_path / "cut", tmp_path / "whole") == 0
@@ -274,6 +272,17 @@ def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> Non
         assert one == pytest.approx(two, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_gradients_exchanged_in_bf16_are_rounded_and_train_as_well(tmp_path: Path) -> None:
+    for exchange in ("float32", "bf16"):
+        flags = ["--gradient_exchange", exchange, "--run", tmp_path / exchange]
+        result = launch(2, "vaekit/train.py", *TINY_FLAGS, *flags)
+        assert result.returncode == 0, result.stderr
+    assert 0 < largest_difference(tmp_path / "float32", tmp_path / "bf16") < 0.1
+    one, other = (losses_of(tmp_path / name)[-1]["test_loss"] for name in ("float32", "bf16"))
+    assert one == pytest.approx(other, rel=0.01)
+
+
 def test_accelerate_launch_works_without_a_config_file(tmp_path: Path) -> None:
     command = ["accelerate", "launch", "vaekit/train.py", *TINY_FLAGS, "--run", tmp_path / "run"]
     result = run_command(command)
@@ -297,15 +306,15 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path / "run")
-    gather = step_module.gather_images
-    calls = []
+    advance = Stepper.advance
 
-    def infinite_at_step_nine(*arguments: torch.Tensor) -> torch.Tensor:
-        calls.append(arguments)
-        images = gather(*arguments)
-        return images * float("inf") if len(calls) == 9 else images
+    def infinite_at_step_nine(stepper: Stepper, step: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if step == 8:
+                patch.setattr(step_module, "as_floats", lambda pixels: pixels * float("inf"))
+            advance(stepper, step)
 
-    monkeypatch.setattr(step_module, "gather_images", infinite_at_step_nine)
+    monkeypatch.setattr(Stepper, "advance", infinite_at_step_nine)
     with pytest.raises(UserError, match=r"not finite at step 9 \(epoch 2\).*checkpoint"):
         train(config)
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]

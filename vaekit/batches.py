@@ -1,4 +1,4 @@
-"""Sample order and noise as functions of (seed, epoch, step), and batches gathered by index.
+"""Sample order and noise as functions of (seed, epoch, step), and pixels as floats.
 
 Nothing here has state: the same arguments give the same numbers on every rank, at every world
 size, and after every resume. Noise is drawn for the global batch; a rank takes its slice.
@@ -23,18 +23,24 @@ class Stream(IntEnum):
     WEIGHTS = 5
 
 
-def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
-    """A permutation of the image indices, int64 [num_images], on the CPU."""
-    generator = np.random.default_rng([seed, Stream.ORDER, epoch])
-    return torch.from_numpy(generator.permutation(num_images))
+def epoch_order(seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
+    """A permutation of the image indices, [num_images]."""
+    return np.random.default_rng([seed, Stream.ORDER, epoch]).permutation(num_images)
 
 
 def normal_noise(
     shape: tuple[int, ...], seed: int, stream: Stream, index: int, device: torch.device
 ) -> Tensor:
     """Standard normal float32 noise of `shape`; `index` is the step it is for."""
-    generator = torch.Generator(device).manual_seed(stream_seed(seed, stream, index))
-    return torch.randn(shape, generator=generator, device=device)
+    noise = torch.empty(shape, device=device)
+    draw_normal(noise, seed, stream, index)
+    return noise
+
+
+def draw_normal(noise: Tensor, seed: int, stream: Stream, index: int) -> None:
+    """Overwrite `noise` with what `normal_noise` gives for its shape."""
+    generator = torch.Generator(noise.device).manual_seed(stream_seed(seed, stream, index))
+    noise.normal_(generator=generator)
 
 
 def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
@@ -45,16 +51,6 @@ def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
 def rank_slice(count: int, rank: int, num_ranks: int) -> slice:
     """The contiguous share of `count` items that `rank` takes; shares differ by at most one."""
     return slice(count * rank // num_ranks, count * (rank + 1) // num_ranks)
-
-
-def resident(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Images uint8 [N, C, H, W] on the device, from where batches are gathered."""
-    return torch.from_numpy(pixels).to(device)
-
-
-def gather_images(pixels: Tensor, indices: Tensor) -> Tensor:
-    """Float32 images [B, C, H, W] in [0, 1], by index out of resident uint8 ones."""
-    return as_floats(pixels.index_select(0, indices))
 
 
 def as_floats(pixels: Tensor) -> Tensor:

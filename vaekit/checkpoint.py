@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from vaekit.errors import UserError
+from vaekit.facts import expected_of, number, typed
 from vaekit.messages import say
 from vaekit.tensor_files import read_tensors, write_tensors
 
 FORMAT_NAME = "vaekit-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NUM_KEPT = 2
+REMEDY = "remove it"
 
 
 class Checkpoint(NamedTuple):
@@ -45,7 +48,7 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return load_checkpoint(path)
         except UserError as error:
-            say(f"warning: {error}")
+            say(f"warning: {error}; resuming from the one before")
     if paths:
         raise UserError(
             f"{folder}: none of the {len(paths)} checkpoints can be read; "
@@ -57,12 +60,21 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises `UserError` where it is damaged."""
     tensors, facts = read_tensors(
-        path,
-        format_name=FORMAT_NAME,
-        version=FORMAT_VERSION,
-        remedy="resuming from the one before",
+        path, format_name=FORMAT_NAME, version=FORMAT_VERSION, remedy=REMEDY
     )
-    return Checkpoint(facts.pop("step"), tensors, facts)
+    with expected_of(path, REMEDY):
+        step = typed(facts.pop("step"), int)
+        for name in ("mixed_precision", "execution_path", "images_sha256"):
+            typed(facts[name], str)
+        typed(facts["config"], dict)
+        typed(facts["metrics"], list)
+        number(facts["seconds"])
+        if facts["scaler"] is not None:
+            typed(facts["scaler"], dict)
+        losses = tensors["losses"]
+        if losses.dtype != torch.float64 or losses.ndim != 2 or losses.shape[1] != 2:
+            raise ValueError(f"losses of shape {tuple(losses.shape)}")
+    return Checkpoint(step, tensors, facts)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -3,14 +3,20 @@
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from vaekit import __version__
+from vaekit.config import flatten
+
+# What may round a sum in another way; a run resumed on another of these is no longer exact.
+ROUNDING = ("versions", "device", "cpu_capability", "num_processes", "threads", "git_revision")
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "scikit-learn")
 
 
@@ -22,11 +28,9 @@ def describe_environment(
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("vaekit", *PACKAGES)},
-        },
+        "versions": installed_versions(),
         "device": torch.cuda.get_device_name() if on_cuda else accelerator.device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "num_processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "mixed_precision": accelerator.mixed_precision,
@@ -34,6 +38,28 @@ def describe_environment(
         "command_line": sys.argv,
         "git_revision": git_revision(),
     }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions by name; a package that a machine can do without may be missing."""
+    versions = {"python": platform.python_version(), "vaekit": __version__}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+def changes_since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What may round in another way than at an earlier start, as lines `name: before -> now`."""
+    old, new = (
+        flatten({name: facts[name] for name in ROUNDING if name in facts})
+        for facts in (before, now)
+    )
+    return [
+        f"{name}: {old[name]!r:.100} -> {new[name]!r:.100}"
+        for name in old
+        if name in new and old[name] != new[name]
+    ]
 
 
 def git_revision() -> str | None:

@@ -1,15 +1,41 @@
 """The processes of this launch: real ranks, their device, and a precision that is fast there."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectConfiguration
+from accelerate.utils import (
+    DDPCommunicationHookType,
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    LoggerType,
+    ProjectConfiguration,
+)
 from joblib import cpu_count
+from torch import distributed
 
 from vaekit.config import MixedPrecision, TrainConfig
 from vaekit.errors import UserError
 from vaekit.messages import say
+
+# How long a rank waits for another one, which may have stalled or lost its network. A main process
+# that evaluates, draws and writes a checkpoint to a slow disk needs less; people need no more.
+PATIENCE = timedelta(minutes=5)
+# And while one process of a machine decodes its images, which takes as long as there are many.
+PATIENCE_WITH_IMAGES = timedelta(hours=2)
+ROLL_CALL = timedelta(seconds=10)  # for a rank to answer that it is there
+
+_PURPOSES = ("agreement", "images", "roll call")  # of the exchanges by way of the hosts
+_GRADIENT_HOOKS = {
+    "float32": DDPCommunicationHookType.NO,
+    "bf16": DDPCommunicationHookType.BF16,
+}
 
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
@@ -19,18 +45,24 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             f"--tracker {config.tracker}: expected one that Accelerate knows, of "
             f"{', '.join(LoggerType.list())}"
         )
-    accelerator = Accelerator(
-        cpu=_needs_cpu_ranks(),
-        mixed_precision=_choose_precision(config.mixed_precision),
-        log_with=config.tracker,
-        project_config=ProjectConfiguration(
-            project_dir=config.run, logging_dir=f"{config.run}/trackers"
-        ),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True)
-        ],
-    )
-    _require_all_ranks(accelerator.num_processes)
+    with _meeting():
+        accelerator = Accelerator(
+            cpu=_needs_cpu_ranks(),
+            mixed_precision=_choose_precision(config.mixed_precision),
+            log_with=config.tracker,
+            project_config=ProjectConfiguration(
+                project_dir=config.run, logging_dir=f"{config.run}/trackers"
+            ),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_device_patience()),
+                DistributedDataParallelKwargs(
+                    gradient_as_bucket_view=True,
+                    static_graph=True,
+                    comm_hook=_GRADIENT_HOOKS[config.gradient_exchange],
+                ),
+            ],
+        )
+        _join_all_ranks(accelerator.num_processes)
     _use_all_cores(accelerator.device)
     if config.tracker is not None and not accelerator.log_with:
         raise UserError(
@@ -42,14 +74,144 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
 
 def start_ranks() -> PartialState:
     """The ranks of a stage that only reads a model. Raises `UserError` like `start_accelerator`."""
-    ranks = PartialState(cpu=_needs_cpu_ranks())
-    _require_all_ranks(ranks.num_processes)
+    with _meeting():
+        ranks = PartialState(cpu=_needs_cpu_ranks(), timeout=_device_patience())
+        _join_all_ranks(ranks.num_processes)
     _use_all_cores(ranks.device)
     return ranks
 
 
+def agree(accelerator: Accelerator, wish: int) -> int:
+    """The greatest `wish` of all ranks, which must all ask; no device waits for it."""
+    if accelerator.num_processes == 1:
+        return wish
+    greatest = torch.tensor(wish)
+    distributed.all_reduce(greatest, distributed.ReduceOp.MAX, group=_hosts("agreement"))
+    return int(greatest)
+
+
+@contextmanager
+def first_on_each_machine(ranks: Accelerator | PartialState) -> Iterator[None]:
+    """One process of each machine does the block, and then the others.
+
+    For images, that it decodes and they find decoded: they wait for it as for nothing else.
+    """
+    if not ranks.is_local_main_process:
+        _wait_for_images(ranks)
+    yield
+    if ranks.is_local_main_process:
+        _wait_for_images(ranks)
+
+
+@contextmanager
+def lost_ranks_in_one_line() -> Iterator[None]:
+    """A rank that died, stalled or lost its network becomes a `UserError` of those it leaves."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_an_exchange(error):
+            raise
+        missing = _missing_ranks()
+        fault = (
+            f"rank {missing} does not answer"
+            if missing
+            else "another process has ended or is cut off, and it or the launcher says why"
+        )
+        raise UserError(
+            f"rank {distributed.get_rank()} can't go on alone: {fault} ({_first_words(error)}); "
+            f"the same command starts again or goes on"
+        ) from error
+
+
+def _wait_for_images(ranks: Accelerator | PartialState) -> None:
+    if ranks.num_processes > 1:
+        distributed.monitored_barrier(_hosts("images"), timeout=PATIENCE_WITH_IMAGES)
+
+
+@cache
+def _hosts(_purpose: str) -> Any:
+    """The ranks by way of their CPUs, whatever their devices talk over.
+
+    A group for each purpose, since an exchange that fails breaks the group it is in.
+    """
+    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _device_patience() -> timedelta:
+    # NCCL aborts a process that has waited in vain; the hosts, who can say why, are to notice first.
+    return 2 * PATIENCE if torch.cuda.is_available() else PATIENCE
+
+
+def _is_of_an_exchange(error: RuntimeError) -> bool:
+    """Whether ranks failed to talk to one another; Gloo has no exception of its own."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+
+
+def _first_words(error: RuntimeError) -> str:
+    """What went wrong, without the place in the engine's source and its advice."""
+    return re.sub(r"^\[[^]]*/[^]]*\] ", "", str(error)).splitlines()[0].split(". ")[0]
+
+
+def _missing_ranks() -> str | None:
+    """Those that don't answer any more; None where the engine can't tell."""
+    # The main process asks; the others hear from it in the end, be it that it has gone.
+    is_main = distributed.get_rank() == 0
+    try:
+        distributed.monitored_barrier(
+            _hosts("roll call"), ROLL_CALL if is_main else 2 * ROLL_CALL, wait_all_ranks=True
+        )
+    except RuntimeError as error:
+        if named := re.search(r"Ranks ([\d, ]+) failed to pass", str(error)):
+            return named[1]
+        return "0" if not is_main and "Timed out" in str(error) else None
+    return None
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """The time in which the ranks of a launch find one another."""
+    _require_whole_launch()
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_an_exchange(error):
+            raise
+        raise UserError(
+            f"WORLD_SIZE={_launched_processes()}: the processes of this launch did not all meet at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within "
+            f"{_device_patience().total_seconds():.0f} seconds ({_first_words(error)}); "
+            f"start all of them, on machines that reach one another, or unset WORLD_SIZE"
+        ) from error
+
+
+def _require_whole_launch() -> None:
+    world_size = _launched_processes()
+    given = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
+    if world_size < 2 or not given:
+        return
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in given:
+            raise UserError(
+                f"the environment says WORLD_SIZE={world_size} without {name}, by which the "
+                f"processes would meet; launch with `accelerate launch`, or unset WORLD_SIZE"
+            )
+    rank = _environment_number("RANK", "0")
+    if not 0 <= rank < world_size:
+        raise UserError(
+            f"RANK={rank}: expected from 0 to {world_size - 1}, as WORLD_SIZE={world_size} says"
+        )
+
+
 def _launched_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _environment_number("WORLD_SIZE", "1")
+
+
+def _environment_number(name: str, default: str) -> int:
+    text = os.environ.get(name, default)
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name}={text!r}: expected a whole number; unset it") from None
 
 
 def _needs_cpu_ranks() -> bool:
@@ -63,13 +225,16 @@ def _needs_cpu_ranks() -> bool:
     )
 
 
-def _require_all_ranks(num_processes: int) -> None:
+def _join_all_ranks(num_processes: int) -> None:
     if num_processes != _launched_processes():
         raise UserError(
             f"the environment says WORLD_SIZE={_launched_processes()} but Accelerate sees "
             f"{num_processes} process(es), which would each do the whole work; "
             f"launch with `accelerate launch --num_processes N`, or unset WORLD_SIZE"
         )
+    if num_processes > 1:  # now, when all are there, and not when one may be missing
+        for purpose in _PURPOSES:
+            _hosts(purpose)
 
 
 def _use_all_cores(device: torch.device) -> None:
@@ -85,7 +250,7 @@ def _choose_precision(asked: MixedPrecision) -> str:
     """An explicit flag is obeyed; `auto` follows the launcher only where that is native."""
     if asked == "auto":
         launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launcher == "no" or _is_native(launcher):
+        if launcher == "no" or is_native(launcher):
             return launcher
         _say_once(
             f"the launcher asks for {launcher}, which this device only emulates: using float32"
@@ -93,14 +258,15 @@ def _choose_precision(asked: MixedPrecision) -> str:
         return "no"
     if asked == "fp16" and not torch.accelerator.is_available():
         raise UserError("--mixed_precision fp16: needs a GPU; give no, or auto")
-    if asked != "no" and not _is_native(asked):
+    if asked != "no" and not is_native(asked):
         _say_once(
             f"warning: this device only emulates {asked}, which is slow; auto would use float32"
         )
     return asked
 
 
-def _is_native(precision: str) -> bool:
+def is_native(precision: str) -> bool:
+    """Whether the device computes bf16 or fp16 itself, and so faster than float32."""
     if torch.cuda.is_available():
         return precision == "fp16" or (
             precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,19 +1,19 @@
 """Training: the entry of `accelerate launch vaekit/train.py`."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
-from torch import Tensor
 
+from vaekit.allocator import keep_freed_memory
 from vaekit.arguments import parse
 from vaekit.batches import (
     Stream,
@@ -21,77 +21,72 @@ from vaekit.batches import (
     as_pixels,
     epoch_order,
     normal_noise,
-    rank_slice,
-    resident,
     stream_seed,
 )
-from vaekit.checkpoint import Checkpoint, load_newest_checkpoint, save_checkpoint
-from vaekit.config import (
-    TrainConfig,
-    flatten,
-    from_dict,
-    to_dict,
-    trajectory_differences,
-    write_config,
-)
-from vaekit.environment import describe_environment
+from vaekit.checkpoint import save_checkpoint
+from vaekit.config import TrainConfig, flatten, to_dict, write_config
+from vaekit.environment import changes_since, describe_environment
 from vaekit.errors import UserError, user_errors_in_one_line
-from vaekit.figures import image_grid, reconstruction_grid, write_image
-from vaekit.images import Images, load_images
+from vaekit.evaluation import evaluate
+from vaekit.feeds import make_feed
+from vaekit.images import Images, ImageSet, load_images
+from vaekit.interruption import Interrupted, Interruption
+from vaekit.losses import Losses
+from vaekit.messages import say
 from vaekit.model import VAE, feature_shape, num_parameters
-from vaekit.objective import negative_elbo
-from vaekit.processes import start_accelerator
+from vaekit.processes import (
+    agree,
+    first_on_each_machine,
+    lost_ranks_in_one_line,
+    start_accelerator,
+)
 from vaekit.progress import Progress
 from vaekit.run_folder import RunFolder
-from vaekit.step import Training, learning_rate, run_step
+from vaekit.state import Training, checkpoint_tensors, make_checkpoint, resume, stop_not_finite
+from vaekit.step import Stepper, learning_rate
 
-EVALUATION_BATCH = 500
-REPORT_STEPS = 20  # the loss is read, and checked, every so many steps
+REPORT_STEPS = 20  # between two looks at the loss
 NUM_SAMPLES = 64
 NUM_RECONSTRUCTIONS = 32
-EXECUTION_PATH = "eager"
 
 
-class Losses(NamedTuple):
-    """Means over images, in nats per image."""
+class Wish(IntEnum):
+    """What a rank wants between two steps; the greatest wish of all ranks is granted.
 
-    reconstruction: float
-    kl: float
+    128 and more is a wish to stop, with that exit code.
+    """
 
-    @property
-    def loss(self) -> float:
-        return self.reconstruction + self.kl
-
-
-class EpochResult(NamedTuple):
-    """The running mean of an epoch's losses, and what it took."""
-
-    losses: Losses
-    seconds: float
+    GO_ON = 0
+    READ_LOSSES = 1
+    CHECKPOINT = 2
+    STOP = 128
 
 
+@lost_ranks_in_one_line()
 def train(config: TrainConfig) -> None:
     """Train, or resume, the run that `config` describes, in its run folder.
 
     A run is a function of its config and images: a resumed one equals an uninterrupted one bit
-    for bit. Raises `UserError` for what the user can mend, before any long work.
+    for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
+    `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
     accelerator = start_accelerator(config)
-    with accelerator.local_main_process_first():
+    with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     feature_shape(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
-    with claimed(run, config, accelerator):
-        training = set_up(config, accelerator, run, images)
+    with claimed(run, config, accelerator), Interruption() as interruption:
+        training = set_up(config, accelerator, run, images, interruption)
         resume(training)
         announce(training)
-        with show_progress(training) as progress:
-            if training.step == 0:
-                record_epoch(training, 0, None, progress)
-            for epoch in range(training.step // training.steps_per_epoch + 1, config.epochs + 1):
-                result = run_epoch(training, epoch, progress)
-                record_epoch(training, epoch, result, progress)
+        try:
+            with show_progress(training) as progress:
+                for epoch in range(len(training.metrics), config.epochs + 1):
+                    losses = run_epoch(training, epoch, progress) if epoch > 0 else None
+                    record_epoch(training, epoch, losses, progress)
+        except Interrupted as request:
+            leave(training, request)
     accelerator.end_training()
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
@@ -124,63 +119,72 @@ def claimed(run: RunFolder, config: TrainConfig, accelerator: Accelerator) -> It
 
 
 def set_up(
-    config: TrainConfig, accelerator: Accelerator, run: RunFolder, images: Images
+    config: TrainConfig,
+    accelerator: Accelerator,
+    run: RunFolder,
+    images: Images,
+    interruption: Interruption,
 ) -> Training:
-    """Model, average, optimizer and resident images, as they are before the first step."""
+    """Model, average, optimizer and images, as they are before the first step."""
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
     vae = VAE(config.model, images.shape)
     ema = deepcopy(vae).requires_grad_(False).eval().to(accelerator.device)
-    weights = [parameter for parameter in vae.parameters() if parameter.ndim > 1]
-    biases = [parameter for parameter in vae.parameters() if parameter.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": config.weight_decay},
-            {"params": biases, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        fused=True,
-    )
-    parallel_vae, parallel_optimizer = accelerator.prepare(vae, optimizer)
+    feed = make_feed(images.train.pixels, config, accelerator)
+    steps_per_epoch = len(images.train.pixels) // config.batch_size
     return Training(
         config=config,
         accelerator=accelerator,
         run=run,
         images=images,
         images_sha256=images.sha256(),
-        train_pixels=resident(images.train.pixels, accelerator.device),
-        test_pixels=resident(images.test.pixels, accelerator.device),
         vae=vae,
-        parallel_vae=parallel_vae,
         ema=ema,
-        optimizer=parallel_optimizer,
+        stepper=Stepper(config, accelerator, vae, ema, feed, steps_per_epoch),
+        interruption=interruption,
     )
 
 
 def announce(training: Training) -> None:
     """Say what is about to happen, and record it in the run folder."""
-    accelerator, config = training.accelerator, training.config
+    accelerator, config, run = training.accelerator, training.config, training.run
     if config.tracker is not None:
         settings = {name: str(value) for name, value in flatten(to_dict(config)).items()}
         accelerator.init_trackers("vaekit", config=settings)
     if not accelerator.is_main_process:
         return
-    write_config(training.run.config, config)
-    facts = describe_environment(accelerator, EXECUTION_PATH, training.step)
-    training.run.append_environment(facts)
+    write_config(run.config, config)
+    path = training.stepper.path
+    facts = describe_environment(accelerator, path, training.step)
+    run.append_environment(facts)
+    if training.step > 0:  # what is beyond the checkpoint will be made again
+        note_changes(run)
+        run.write_metrics(training.metrics)
+        if not run.model.exists():
+            write_weights(training)
     tensors = checkpoint_tensors(training).values()
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if training.step == 0:  # Adam makes its two moments at the first step
-        num_bytes += 2 * sum(4 * parameter.numel() for parameter in training.vae.parameters())
     precision = {"no": "float32"}.get(facts["mixed_precision"], facts["mixed_precision"])
     print(
         f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
-        f"{facts['device']}, {facts['num_processes']} process(es), {precision}, {EXECUTION_PATH}\n"
-        f"{len(training.train_pixels):,} images, {training.steps_per_epoch:,} steps an epoch, "
-        f"{training.total_steps:,} in all"
+        f"{facts['device']}, {facts['num_processes']} process(es), {precision}, {path}\n"
+        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
+        f"epoch, {training.total_steps:,} in all"
         + (f", {training.step:,} of them done" if training.step else ""),
         flush=True,
     )
+
+
+def note_changes(run: RunFolder) -> None:
+    """Say where the last start and the one before it may round in different ways."""
+    starts = run.read_environment()
+    if len(starts) > 1 and (changes := changes_since(*starts[-2:])):
+        say(
+            f"note: not as at the last start of {run.path} ({'; '.join(changes)}): the result may "
+            f"differ by rounding from that of an uninterrupted run"
+        )
 
 
 def show_progress(training: Training) -> Progress:
@@ -194,89 +198,123 @@ def show_progress(training: Training) -> Progress:
     )
 
 
-def run_epoch(training: Training, epoch: int, progress: Progress) -> EpochResult:
-    """One pass over the training set.
+def run_epoch(training: Training, epoch: int, progress: Progress) -> Losses:
+    """What is left of a pass over the training set; the mean losses of the whole pass.
 
-    Raises `UserError` where a loss is not finite. Every rank reads the same losses, so all stop.
+    Raises `UserError` where a step was not finite, `Interrupted` where somebody asks to stop.
+    Every rank sees the same, so all stop.
     """
-    config = training.config
-    started = time.monotonic()
-    order = epoch_order(config.seed, epoch, len(training.train_pixels))
-    order = order.to(training.accelerator.device)
-    unread: list[Tensor] = []  # losses [2] of a step, still on the device
-    total = np.zeros(2)
-    training.parallel_vae.train()
-    for batch in range(training.steps_per_epoch):
-        unread.append(run_step(training, order, batch))
+    config, stepper = training.config, training.stepper
+    training.epoch = epoch
+    order = epoch_order(config.seed, epoch, len(training.images.train.pixels))
+    if training.steps_into_epoch == 0:
+        training.losses, training.seconds = training.losses[:0], 0.0
+    stepper.start_epoch(order, training.steps_into_epoch, training.losses)
+    started = time.monotonic() - training.seconds
+    reported = training.step
+    training.vae.train()
+    while training.steps_into_epoch < training.steps_per_epoch:
+        stepper.advance(training.step)
         training.step += 1
-        if len(unread) == REPORT_STEPS or batch + 1 == training.steps_per_epoch:
-            total += read_losses(training, unread)
-            mean = Losses(*(total / (batch + 1)).tolist())
-            progress.advance(
-                len(unread) * config.batch_size,
-                f"epoch {epoch}/{config.epochs}, loss {mean.loss:.2f}",
-            )
-            unread.clear()
-    return EpochResult(mean, time.monotonic() - started)
+        training.seconds = time.monotonic() - started
+        is_last = training.steps_into_epoch == training.steps_per_epoch
+        wish = Wish.CHECKPOINT if not is_last and training.is_checkpoint_due() else Wish.GO_ON
+        if training.step - reported == REPORT_STEPS or is_last:
+            glimpse = stepper.losses.glimpse(training.steps_into_epoch)
+            note = f"epoch {epoch}/{config.epochs}"
+            if glimpse is not None:
+                note += f", loss {glimpse.loss:.2f}"
+                wish = wish if math.isfinite(glimpse.loss) else Wish.READ_LOSSES
+            progress.advance((training.step - reported) * config.batch_size, note)
+            reported = training.step
+        grant(training, wish)
+    losses = training.read_losses()
+    training.seconds = time.monotonic() - started
+    return losses
 
 
-def read_losses(training: Training, losses: list[Tensor]) -> NDArray[np.float64]:
-    """The sum over steps of the global losses, [2]; raises `UserError` where one is not finite."""
-    reduced = training.accelerator.reduce(torch.stack(losses), reduction="mean")
-    values: NDArray[np.float64] = reduced.cpu().double().numpy()
-    not_finite = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if not_finite.size:
-        stop_not_finite(training, training.step - len(losses) + int(not_finite[0]) + 1)
-    total: NDArray[np.float64] = values.sum(axis=0)
-    return total
+def grant(training: Training, wish: int) -> None:
+    """Do what the ranks agree on; each comes here at the same points, with its own wish.
+
+    Raises `Interrupted` where one of them was asked to stop, `UserError` where the losses are
+    read and a step was not finite.
+    """
+    agreed = agree(training.accelerator, max(wish, training.interruption.exit_code))
+    if agreed >= Wish.STOP:
+        raise Interrupted(agreed)
+    if agreed == Wish.CHECKPOINT:
+        save(training)
+    elif agreed == Wish.READ_LOSSES:
+        training.read_losses()
 
 
-def stop_not_finite(training: Training, step: int) -> NoReturn:
-    epoch = math.ceil(step / training.steps_per_epoch)
-    kept = max(training.run.checkpoints.glob("step-*"), default=None)
-    raise UserError(
-        f"the loss is not finite at step {step} (epoch {epoch}), expected a finite one; "
-        f"{f'{kept} is kept' if kept else 'there is no checkpoint yet'}; "
-        f"try a lower --learning_rate in another --run folder"
-    )
+def save(training: Training) -> None:
+    """Write a checkpoint of the step that is done."""
+    checkpoint = make_checkpoint(training)
+    if training.accelerator.is_main_process:
+        save_checkpoint(training.run.checkpoints, checkpoint)
+    training.saved_at = time.monotonic()
 
 
-def record_epoch(
-    training: Training, epoch: int, result: EpochResult | None, progress: Progress
-) -> None:
+def leave(training: Training, request: Interrupted) -> NoReturn:
+    """Stop as asked, with all that was done in a checkpoint."""
+    accelerator, run = training.accelerator, training.run
+    if training.step > 0:
+        save(training)
+    # A launcher kills the others once one process has gone.
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        say(f"stopped after step {training.step:,}; `{run.train_again}` goes on from there")
+    sys.exit(request.exit_code)
+
+
+def record_epoch(training: Training, epoch: int, losses: Losses | None, progress: Progress) -> None:
     """Evaluate the averaged weights and write what an epoch leaves in the run folder.
 
-    Epoch 0 is before training and has no `result`.
+    Epoch 0 is before training and has no `losses`.
     """
     config, run, accelerator = training.config, training.run, training.accelerator
     last = epoch == config.epochs
-    test_losses = evaluate(training, training.test_pixels)
+    test_losses = evaluate_average(training, training.images.test)
     if not math.isfinite(test_losses.loss):
         stop_not_finite(training, training.step)
     num_images = training.steps_per_epoch * config.batch_size
     row: dict[str, Any] = {
         "epoch": epoch,
         "step": training.step,
-        **_prefixed("train_", result.losses if result else None),
+        **_prefixed("train_", losses),
         **_prefixed("test_", test_losses),
         "learning_rate": learning_rate(config, training.step, training.total_steps),
-        "images_per_second": num_images / result.seconds if result else None,
-        "seconds": result.seconds if result else None,
+        "images_per_second": num_images / training.seconds if losses else None,
+        "seconds": training.seconds if losses else None,
     }
     if last:
         # The mean over an epoch is of moving weights and noisy inputs; this is neither.
-        row |= _prefixed("final_train_", evaluate(training, training.train_pixels))
+        row |= _prefixed("final_train_", evaluate_average(training, training.images.train))
     training.metrics.append(row)
-    accelerator.log({key: value for key, value in row.items() if value is not None}, step=epoch)
     if accelerator.is_main_process:
         run.write_metrics(training.metrics)
         write_weights(training)
         if epoch % config.sample_every == 0 or last:
             write_pictures(training, epoch)
-        if epoch > 0 and (epoch % config.checkpoint_every == 0 or last):
-            save_checkpoint(run.checkpoints, make_checkpoint(training))
         progress.line(_epoch_line(row, config.epochs))
+    if epoch > 0 and (last or training.is_checkpoint_due(epoch)):
+        save(training)
     accelerator.wait_for_everyone()
+    # Last, since a tracker may raise whatever it likes: the epoch is safe by now.
+    accelerator.log({key: value for key, value in row.items() if value is not None}, step=epoch)
+
+
+def evaluate_average(training: Training, image_set: ImageSet) -> Losses:
+    """The loss of the averaged weights; somebody may ask to stop in between."""
+    return evaluate(
+        training.ema,
+        image_set.pixels,
+        training.config.seed,
+        training.accelerator,
+        between_batches=lambda: grant(training, Wish.GO_ON),
+    )
 
 
 def write_weights(training: Training) -> None:
@@ -304,119 +342,19 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 @torch.no_grad()
-def evaluate(training: Training, pixels: Tensor) -> Losses:
-    """The loss of the averaged weights over a whole set, z sampled with a fixed seed."""
-    accelerator, config = training.accelerator, training.config
-    device, count = accelerator.device, len(pixels)
-    noise = normal_noise(
-        (count, config.model.latent_dim), config.seed, Stream.EVALUATION, 0, device
-    )
-    share = rank_slice(count, accelerator.process_index, accelerator.num_processes)
-    sums = [torch.zeros(2, device=device)]
-    for start in range(share.start, share.stop, EVALUATION_BATCH):
-        batch = slice(start, min(start + EVALUATION_BATCH, share.stop))
-        images = as_floats(pixels[batch])
-        with accelerator.autocast():
-            output = training.ema(images, noise[batch])
-        elbo = negative_elbo(output.logits, images, output.posterior)
-        sums.append(torch.stack([elbo.reconstruction.sum(), elbo.kl.sum()]))
-    total = accelerator.reduce(torch.stack(sums).sum(dim=0))
-    return Losses(*(total.cpu().double() / count).tolist())
-
-
-@torch.no_grad()
 def write_pictures(training: Training, epoch: int) -> None:
     """Generated images from the same latents at every epoch, and reconstructions."""
+    from vaekit.pictures import image_grid, reconstruction_grid, write_image  # they need Pillow
+
     device = training.accelerator.device
     shape = (NUM_SAMPLES, training.config.model.latent_dim)
     latents = normal_noise(shape, training.config.seed, Stream.SAMPLES, 0, device)
     generated = as_pixels(training.ema.decode(latents))
     write_image(training.run.samples(epoch), image_grid(generated))
-    originals = training.test_pixels[:NUM_RECONSTRUCTIONS]
-    means = training.ema.enc(as_floats(originals)).mean
-    write_image(
-        training.run.reconstructions(epoch),
-        reconstruction_grid(originals.cpu().numpy(), as_pixels(training.ema.decode(means))),
-    )
-
-
-def checkpoint_tensors(training: Training) -> dict[str, Tensor]:
-    """Weights, averaged weights and optimizer moments under names of their own."""
-    tensors = {f"model.{name}": t for name, t in training.vae.state_dict().items()}
-    tensors |= {f"ema.{name}": t for name, t in training.ema.state_dict().items()}
-    for index, moments in training.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
-    return tensors
-
-
-def make_checkpoint(training: Training) -> Checkpoint:
-    scaler = training.accelerator.scaler
-    facts = {
-        **run_facts(training),
-        "config": to_dict(training.config),
-        "scaler": scaler.state_dict() if scaler is not None else None,
-        "metrics": training.metrics,
-    }
-    return Checkpoint(training.step, checkpoint_tensors(training), facts)
-
-
-def run_facts(training: Training) -> dict[str, str]:
-    """What the trajectory depends on beside the config; a resumed run must find it unchanged."""
-    return {
-        "mixed_precision": training.accelerator.mixed_precision,
-        "execution_path": EXECUTION_PATH,
-        "images_sha256": training.images_sha256,
-    }
-
-
-def resume(training: Training) -> None:
-    """Continue from the newest whole checkpoint, where there is one."""
-    checkpoint = load_newest_checkpoint(training.run.checkpoints)
-    if checkpoint is None:
-        return
-    if checkpoint.facts["images_sha256"] != training.images_sha256:
-        raise UserError(
-            f"--data.root {training.config.data.root}: other images, labels or classes than "
-            f"{training.run.path} was started on; put those back, or give another --run folder"
-        )
-    for name, value in run_facts(training).items():
-        if checkpoint.facts[name] != value:
-            raise UserError(
-                f"{training.run.path}: its checkpoint was made with {name} "
-                f"{checkpoint.facts[name]}, this start has {value}; resume it the way it was "
-                f"started, or give another --run folder"
-            )
-    recorded = from_dict(TrainConfig, checkpoint.facts["config"])
-    if differences := trajectory_differences(recorded, training.config):
-        raise UserError(
-            f"{training.run.path}: its checkpoint was made with other settings "
-            f"({'; '.join(differences)}); put its config.yaml back, or give another --run folder"
-        )
-    tensors = checkpoint.tensors
-    training.vae.load_state_dict(_under("model.", tensors))
-    training.ema.load_state_dict(_under("ema.", tensors))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _under("optimizer.", tensors).items():
-        index, name = key.split(".")
-        moments.setdefault(int(index), {})[name] = tensor
-    groups = training.optimizer.state_dict()["param_groups"]
-    training.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    if training.accelerator.scaler is not None:
-        training.accelerator.scaler.load_state_dict(checkpoint.facts["scaler"])
-    training.step = checkpoint.step
-    training.metrics = checkpoint.facts["metrics"]
-    if training.accelerator.is_main_process:
-        training.run.write_metrics(training.metrics)
-        if not training.run.model.exists():
-            write_weights(training)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    originals = training.images.test.pixels[:NUM_RECONSTRUCTIONS]
+    images = as_floats(torch.from_numpy(originals).to(device))
+    reconstructed = as_pixels(training.ema.decode(training.ema.enc(images).mean))
+    write_image(training.run.reconstructions(epoch), reconstruction_grid(originals, reconstructed))
 
 
 if __name__ == "__main__":
