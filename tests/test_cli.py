@@ -47,6 +47,8 @@ def test_print_config_shows_the_effective_settings(capsys: pytest.CaptureFixture
         (["svm", "runs/x", "--backend", "gpu"], "'auto', 'sklearn', 'cuml'"),
         (["predict", "runs/x"], "predict.images"),
         (["latents"], "latents.run"),
+        (["doctor", "--run", "runs/x"], "--run"),
+        (["doctor", "runs/none"], "runs/none: not a run folder (no config.yaml)"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(

@@ -1,9 +1,10 @@
-"""The command line: `vaekit train | latents | svm | report | export | explore | ...`.
+"""The command line: `vaekit train | latents | svm | report | export | explore | doctor ...`.
 
 Heavy libraries are imported by the command that needs them, so that help and bad arguments
 answer at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -114,6 +115,17 @@ def explore(run: str, port: int = 8000) -> None:
     explore.explore(Path(run), port)
 
 
+def doctor(runs: Sequence[str]) -> None:
+    """Say what is wrong with runs, or with this machine, and what to do about it.
+
+    Args:
+        runs: Run folders; without one the machine is examined.
+    """
+    from vaekit.doctor import doctor as examine
+
+    examine([Path(run) for run in runs])
+
+
 COMMANDS = {
     "train": TrainConfig,
     "latents": latents,
@@ -123,6 +135,7 @@ COMMANDS = {
     "predict": predict,
     "export": export,
     "explore": explore,
+    "doctor": doctor,
 }
 
 
