@@ -1,15 +1,28 @@
-"""What the benchmarks share: options, contests against peers, and the table at the end."""
+"""What the benchmarks share: options, ways to measure, and the tables at the end."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.defaults import forget_kept_memory
+from bench.growth import Costs, Growth, markdown
+from bench.growth import measure as measure_growth
 from bench.interleaved import Contest, Outcome, hold, read_floor, table
+from bench.memory import Appetite, measure, memory_table
+from bench.stages import STAGES
 
-OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+class Results(NamedTuple):
+    outcomes: list[Outcome]
+    appetites: list[Appetite]
+    costs: list[Costs]
+
+
+RESULTS = pytest.StashKey[Results]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,18 +36,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = []
+    config.stash[RESULTS] = Results([], [], [])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    outcomes = config.stash[OUTCOMES]
-    if outcomes:
-        terminalreporter.section("against peers: a ratio above 1 says that vaekit is faster")
-        for line in table(outcomes):
+    outcomes, appetites, costs = config.stash[RESULTS]
+    tables = {
+        "against peers: a ratio above 1 says that vaekit is faster": table(outcomes),
+        "peak memory of a process, MB": memory_table(appetites),
+        "growth of cost": [line for each in costs for line in markdown(each)],
+    }
+    for title, lines in tables.items():
+        if lines:
+            terminalreporter.section(title)
+        for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_allocator() -> Iterator[None]:
+    """Training on a CPU changes it for the whole process; no benchmark hangs on another's."""
+    yield
+    forget_kept_memory()
 
 
 @pytest.fixture(params=sorted({1, torch.get_num_threads()}), ids="threads={}".format)
@@ -57,9 +83,46 @@ def compete(
         outcome = hold(benchmark, contest, threads=threads, floor=floor)
         if outcome is None:
             return
-        pytestconfig.stash[OUTCOMES].append(outcome)
-        fault = outcome.fault()
-        if fault is not None:
-            pytest.fail(fault, pytrace=False)
+        pytestconfig.stash[RESULTS].outcomes.append(outcome)
+        _require(outcome.fault())
 
     return run
+
+
+@pytest.fixture
+def grow(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Callable[[Growth], None]:
+    """Measure how a cost grows and enter it in the tables."""
+
+    def run(growth: Growth) -> None:
+        costs = measure_growth(benchmark, growth)
+        if costs is not None:
+            pytestconfig.stash[RESULTS].costs.append(costs)
+
+    return run
+
+
+@pytest.fixture
+def measure_memory(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Measure a stage and its peer, and enter them in the table; fails above the limit."""
+
+    def run(title: str, folder: Path, ours: str, peer: str = "", theirs: str = "") -> None:
+        floor = read_floor("memory", title, peer) if peer else 0.0
+        benchmark.group = f"memory: {title}"
+        if benchmark.disabled:  # a process of its own takes seconds to start
+            benchmark(STAGES[ours](folder))
+            if peer:
+                STAGES[theirs](folder)()
+            return
+        our_peak = benchmark.pedantic(measure, args=(ours, folder))
+        their_peak = measure(theirs, folder) if peer else None
+        appetite = Appetite(title, our_peak, peer, their_peak, floor)
+        benchmark.extra_info.update(appetite._asdict())
+        pytestconfig.stash[RESULTS].appetites.append(appetite)
+        _require(appetite.fault())
+
+    return run
+
+
+def _require(fault: str | None) -> None:
+    if fault is not None:
+        pytest.fail(fault, pytrace=False)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.plain_loops import device_of, synchronise
+from bench.plain_loops import Precision, device_of, synchronise
 from vaekit.model import VAE, num_parameters
 from vaekit.objective import negative_elbo
 
@@ -21,12 +21,12 @@ COPIED_BYTES = 128 * 2**20  # too many for any cache
 FLOATS_MOVED = 7 + 3  # for each parameter
 
 
-def step_limit(vae: VAE, batch_size: int) -> float:
+def step_limit(vae: VAE, batch_size: int, precision: Precision) -> float:
     """Seconds of the arithmetic at the rate of the largest layer's matrix products, and of the
     update's memory traffic at the rate of a copy. What activations move is left out.
     """
     update_bytes = 4 * FLOATS_MOVED * num_parameters(vae)
-    arithmetic = step_flops(vae, batch_size) / matrix_product_rate(vae, batch_size)
+    arithmetic = step_flops(vae, batch_size) / matrix_product_rate(vae, batch_size, precision)
     return arithmetic + update_bytes / copy_rate(device_of(vae))
 
 
@@ -43,14 +43,15 @@ def step_flops(vae: VAE, batch_size: int) -> int:
 
 
 @torch.no_grad()
-def matrix_product_rate(vae: VAE, batch_size: int) -> float:
+def matrix_product_rate(vae: VAE, batch_size: int, precision: Precision) -> float:
     """FLOP/s of the three products that a step makes of the largest layer and its batch."""
     device = device_of(vae)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layers = [module for module in vae.modules() if isinstance(module, nn.Linear)]
-    weight = max((layer.weight for layer in layers), key=torch.numel)  # [out, in]
+    weight = max((layer.weight for layer in layers), key=torch.numel).to(dtype)  # [out, in]
     num_outputs, num_inputs = weight.shape
-    inputs = torch.rand(batch_size, num_inputs, device=device)
-    outputs = torch.rand(batch_size, num_outputs, device=device)
+    inputs = torch.rand(batch_size, num_inputs, dtype=dtype, device=device)
+    outputs = torch.rand(batch_size, num_outputs, dtype=dtype, device=device)
     # Into memory at hand: a system takes longer to give 37 MB than a CPU to fill them.
     of_weight, of_inputs = torch.empty_like(weight), torch.empty_like(inputs)
     seconds = (

@@ -7,7 +7,8 @@ import math
 import statistics
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ FLOORS = Path(__file__).parent / "ratios.toml"
 # of whoever comes next.
 REST = 0.02  # seconds before each turn
 CONFIDENCE = 0.95  # of a lower bound
+HEADINGS = ("on", "ours ms", "theirs ms", "ratio", "median", "bound", "needed", "limit ms", "of it")
 QUICK = 0.1  # seconds; a shorter call is timed right after another one, with its caches warm
 
 
@@ -36,6 +38,8 @@ class Contest(NamedTuple):
     repeats: int = 1  # how many times a call does the work
     limit: float = 0.0  # seconds that the hardware needs for the work; 0 where it is not known
     is_floor_for_bound: bool = False  # the lower bound of the ratio must reach the floor
+    # What the peer's turns happen within, untimed: settings that it would find by itself.
+    theirs_within: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Outcome(NamedTuple):
@@ -80,7 +84,8 @@ def hold(
     pytest-benchmark keeps the times of ours, and the rest in its `extra_info`.
     """
     seconds, our_result = _timed(contest.ours)
-    peer_seconds, peer_result = _timed(contest.theirs)
+    with contest.theirs_within():
+        peer_seconds, peer_result = _timed(contest.theirs)
     contest.agree(our_result, peer_result)
     benchmark.group = contest.work
     peer_times = take_turns(benchmark, contest, warm=max(seconds, peer_seconds) < QUICK)
@@ -122,8 +127,9 @@ def take_turns(benchmark: BenchmarkFixture, contest: Contest, *, warm: bool) -> 
             work()
 
     def take_peers_turn() -> None:
-        get_ready(contest.theirs)
-        peer_times.append(_timed(contest.theirs)[0])
+        with contest.theirs_within():
+            get_ready(contest.theirs)
+            peer_times.append(_timed(contest.theirs)[0])
 
     def before_ours() -> None:
         nonlocal is_peer_first
@@ -166,28 +172,42 @@ def read_floor(device: str, work: str, peer: str) -> float:
 
 
 def table(outcomes: list[Outcome]) -> list[str]:
-    """The outcomes as lines of text for people."""
-    width = max(len(_title(outcome)) for outcome in outcomes)
-    lines = [
-        f"{'work, against':<{width}}  device  threads  rounds     ours ms     peer ms  ratio (best)"
-        f"  ratio (median)  not below  at least  hardware ms  reached"
-    ]
-    lines += [
-        f"{_title(outcome):<{width}}  {outcome.device:<6}  {outcome.threads:>7}  "
-        f"{outcome.rounds:>6}  {_milliseconds(outcome.best):>10}  "
-        f"{_milliseconds(outcome.peer_best):>10}  {outcome.ratio:>12.2f}  "
-        f"{outcome.median_ratio:>14.2f}  {outcome.lower_ratio:>9.2f}  "
-        f"{f'{outcome.floor:g}' if outcome.floor else '-':>8}  "
-        f"{_milliseconds(outcome.limit) if outcome.limit else '-':>11}  "
-        f"{f'{outcome.limit / outcome.best:.0%}' if outcome.limit else '-':>7}  "
-        f"{outcome.note}".rstrip()
-        for outcome in outcomes
-    ]
+    """The outcomes as lines of text for people, those of the same work under its name."""
+    if not outcomes:
+        return []
+    width = max(len(outcome.peer) for outcome in outcomes)
+    by_work: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        title = f"{outcome.work} ({outcome.note})" if outcome.note else outcome.work
+        by_work.setdefault(title, []).append(outcome)
+    lines = [_line(width, "against", HEADINGS)]
+    for title, group in by_work.items():
+        lines += [title, *(_line(width, outcome.peer, _cells(outcome)) for outcome in group)]
     return lines
 
 
-def _title(outcome: Outcome) -> str:
-    return f"{outcome.work} | {outcome.peer}"
+def _line(width: int, peer: str, cells: Sequence[str]) -> str:
+    place, *figures = cells
+    return f"  {peer:<{width}}  {place:<6}" + "".join(f"{figure:>11}" for figure in figures)
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    reached = f"{outcome.limit / outcome.best:.0%}" if outcome.limit else "-"
+    return (
+        _place(outcome),
+        _milliseconds(outcome.best),
+        _milliseconds(outcome.peer_best),
+        f"{outcome.ratio:.2f}",
+        f"{outcome.median_ratio:.2f}",
+        f"{outcome.lower_ratio:.2f}",
+        f"{outcome.floor:g}" if outcome.floor else "-",
+        _milliseconds(outcome.limit) if outcome.limit else "-",
+        reached,
+    )
+
+
+def _place(outcome: Outcome) -> str:
+    return f"{outcome.device} x{outcome.threads}" if outcome.device == "cpu" else outcome.device
 
 
 def _milliseconds(seconds: float) -> str:

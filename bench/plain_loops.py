@@ -3,21 +3,20 @@
 They train and use vaekit's own model, so that everything else is what differs.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from torch.backends import cudnn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from vaekit.model import VAE, Posterior
+from vaekit.model import VAE, Posterior, VAEOutput
 
 Epoch = Callable[[], float]  # trains for one, and gives its mean loss in nats per image
+Precision = Literal["float32", "bf16"]
 
 LEARNING_RATE = 1e-3
 
@@ -26,19 +25,23 @@ class PictureSet(Dataset[tuple[Tensor, int]]):
     """Grey uint8 images [N, 1, H, W], each as torchvision's MNIST gives it with ToTensor."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        from PIL import Image
         from torchvision.transforms import ToTensor
 
         self._pixels = pixels
+        self._as_picture = Image.fromarray
         self._transform = ToTensor()
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._transform(Image.fromarray(self._pixels[index, 0])), 0
+        return self._transform(self._as_picture(self._pixels[index, 0])), 0
 
 
-def train_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> Epoch:
+def train_with_loader(
+    vae: VAE, pixels: NDArray[np.uint8], batch_size: int, precision: Precision
+) -> Epoch:
     """The reference's loop: Adam as it comes, the loss of probabilities, read at every step."""
     device = device_of(vae)
     loader = DataLoader(PictureSet(pixels), batch_size, shuffle=True)
@@ -47,26 +50,25 @@ def train_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> E
     def epoch() -> float:
         total = 0.0
         vae.train()
-        with cudnn_as_it_comes():
-            for loaded, _ in loader:
-                images = loaded.to(device)
-                posterior = vae.enc(images)
-                probabilities = torch.sigmoid(vae.dec(_sample(posterior)))
-                reconstruction = functional.binary_cross_entropy(
-                    probabilities, images, reduction="sum"
-                )
-                loss = (reconstruction + _kl(posterior)) / len(images)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.item()
+        for loaded, _ in loader:
+            images = loaded.to(device)
+            output = _forward(vae, images, precision)
+            probabilities = torch.sigmoid(output.logits)
+            reconstruction = functional.binary_cross_entropy(probabilities, images, reduction="sum")
+            loss = (reconstruction + _kl(output.posterior)) / len(images)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
         synchronise(device)
         return total / len(loader)
 
     return epoch
 
 
-def train_on_device(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> Epoch:
+def train_on_device(
+    vae: VAE, pixels: NDArray[np.uint8], batch_size: int, precision: Precision
+) -> Epoch:
     """What one writes for speed: images gathered on the device, fused Adam, the loss of logits.
 
     The losses are read once an epoch.
@@ -78,18 +80,17 @@ def train_on_device(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> Epo
     def epoch() -> float:
         losses = []
         vae.train()
-        with cudnn_as_it_comes():
-            for indices in torch.randperm(len(resident), device=device).split(batch_size):
-                images = resident[indices].float().div_(255)
-                posterior = vae.enc(images)
-                reconstruction = functional.binary_cross_entropy_with_logits(
-                    vae.dec(_sample(posterior)), images, reduction="sum"
-                )
-                loss = (reconstruction + _kl(posterior)) / len(images)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
+        for indices in torch.randperm(len(resident), device=device).split(batch_size):
+            images = resident[indices].float().div_(255)
+            output = _forward(vae, images, precision)
+            reconstruction = functional.binary_cross_entropy_with_logits(
+                output.logits, images, reduction="sum"
+            )
+            loss = (reconstruction + _kl(output.posterior)) / len(images)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
         mean = torch.stack(losses).mean().item()
         synchronise(device)
         return mean
@@ -107,15 +108,6 @@ def encode_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> 
     return torch.cat(latents).numpy()
 
 
-@contextmanager
-def cudnn_as_it_comes() -> Iterator[None]:
-    """vaekit makes cuDNN deterministic for the whole process, which is not the peers' choice."""
-    before = cudnn.deterministic
-    cudnn.deterministic = False
-    yield
-    cudnn.deterministic = before
-
-
 def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
@@ -124,6 +116,18 @@ def synchronise(device: torch.device) -> None:
     """Wait for the device; whatever a round started has then been paid for in it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """What Accelerate's mixed precision amounts to; the loss is computed outside, in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _forward(vae: VAE, images: Tensor, precision: Precision) -> VAEOutput:
+    with autocast(images.device, precision):
+        posterior = vae.enc(images)
+        logits = vae.dec(_sample(posterior))
+    return VAEOutput(logits.float(), posterior)
 
 
 def _sample(posterior: Posterior) -> Tensor:

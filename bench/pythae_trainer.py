@@ -12,33 +12,50 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor, nn
 
-from bench.plain_loops import LEARNING_RATE, Epoch, cudnn_as_it_comes, device_of, synchronise
+from bench.plain_loops import (
+    LEARNING_RATE,
+    Epoch,
+    Precision,
+    autocast,
+    device_of,
+    synchronise,
+)
 from vaekit.model import VAE
 
 
 class PythaeEncoder(BaseEncoder):
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.encoder = encoder
+        self.precision = precision
 
     def forward(self, x: Tensor) -> ModelOutput:
-        mean, log_variance = self.encoder(x)
+        with autocast(x.device, self.precision):
+            mean, log_variance = self.encoder(x)
         return ModelOutput(embedding=mean, log_covariance=log_variance)
 
 
 class PythaeDecoder(BaseDecoder):
     """pythae's loss is of probabilities."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.decoder = decoder
+        self.precision = precision
 
     def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=torch.sigmoid(self.decoder(z)))
+        with autocast(z.device, self.precision):
+            logits = self.decoder(z)
+        return ModelOutput(reconstruction=torch.sigmoid(logits.float()))
 
 
-def train_with_pythae(vae: VAE, pixels: NDArray[np.uint8], batch_size: int, folder: Path) -> Epoch:
-    """An epoch of BaseTrainer as `train` runs it, without evaluation and files."""
+def train_with_pythae(
+    vae: VAE, pixels: NDArray[np.uint8], batch_size: int, precision: Precision, folder: Path
+) -> Epoch:
+    """An epoch of BaseTrainer as `train` runs it, without evaluation and files.
+
+    Its own `amp` does nothing with this loss: `precision` is that of the two networks.
+    """
     device = device_of(vae)
     config = pythae.models.VAEConfig(
         input_dim=vae.image_shape,
@@ -47,7 +64,9 @@ def train_with_pythae(vae: VAE, pixels: NDArray[np.uint8], batch_size: int, fold
     )
     images = torch.from_numpy(pixels).float().div_(255)
     trainer = BaseTrainer(
-        pythae.models.VAE(config, PythaeEncoder(vae.enc), PythaeDecoder(vae.dec)),
+        pythae.models.VAE(
+            config, PythaeEncoder(vae.enc, precision), PythaeDecoder(vae.dec, precision)
+        ),
         BaseDataset(images, torch.zeros(len(images))),
         training_config=BaseTrainerConfig(
             output_dir=str(folder),
@@ -59,8 +78,7 @@ def train_with_pythae(vae: VAE, pixels: NDArray[np.uint8], batch_size: int, fold
     trainer.prepare_training()
 
     def epoch() -> float:
-        with cudnn_as_it_comes():
-            loss = trainer.train_step(epoch=1)
+        loss = trainer.train_step(epoch=1)
         trainer.callback_handler.on_epoch_end(training_config=trainer.training_config)
         synchronise(device)
         return float(loss)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -15,9 +13,22 @@ from torch import nn
 from bench.deployed import Deployed, deploy_run, make_up
 from bench.interleaved import Contest
 from vaekit.batches import as_floats
-from vaekit.export.graphs import ClassifierGraph, DecoderGraph, EncoderGraph, SvmGraph, to_onnx
-from vaekit.export.half import store_as_float16
 from vaekit.model import VAE
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from vaekit.export.graphs import (  # noqa: E402
+    ClassifierGraph,
+    DecoderGraph,
+    EncoderGraph,
+    SvmGraph,
+    to_onnx,
+)
+from vaekit.export.half import store_as_float16  # noqa: E402
 
 Compete = Callable[[Contest], None]
 
@@ -122,7 +133,7 @@ def test_svm_against_skl2onnx(
     compete: Compete, threads: int, deployed: Deployed, svm: onnx.ModelProto
 ) -> None:
     """Its graph holds onnxruntime's own operators, Scaler and SVMClassifier."""
-    skl2onnx = pytest.importorskip("skl2onnx")
+    skl2onnx = pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
     latents = deployed.latents
     options = {id(deployed.pipeline): {"zipmap": False}}
     session = _session(skl2onnx.to_onnx(deployed.pipeline, latents[:1], options=options), threads)

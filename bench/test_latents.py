@@ -10,7 +10,7 @@ import torch
 from bench.interleaved import Contest
 from bench.plain_loops import encode_with_loader
 from vaekit.images import ImageSet
-from vaekit.latents import BATCH_SIZE, encode_into
+from vaekit.latents import batch_size_on, encode_into
 from vaekit.model import VAE
 from vaekit.processes import start_ranks
 
@@ -25,9 +25,10 @@ TOLERANCE = 1e-4
 def test_against_a_data_loader(
     compete: Compete, threads: int, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torchvision")
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
     ranks = start_ranks()
     device = ranks.device
+    batch_size = batch_size_on(device)
     num_images = NUM_IMAGES[device.type]
     if pytestconfig.getoption("benchmark_disable"):
         num_images = FEW_IMAGES
@@ -46,10 +47,10 @@ def test_against_a_data_loader(
             work="latents",
             ours=lambda: encode_into(our_file, vae, ImageSet(pixels, None), ranks),
             peer="DataLoader loop",
-            theirs=lambda: np.save(their_file, encode_with_loader(vae, pixels, BATCH_SIZE)),
+            theirs=lambda: np.save(their_file, encode_with_loader(vae, pixels, batch_size)),
             agree=agree,
             rounds=ROUNDS,
-            note=f"{num_images:,} images, batch {BATCH_SIZE}",
+            note=f"{num_images:,} images, batch {batch_size}",
             device=device.type,
             is_floor_for_bound=True,
         )

@@ -1,8 +1,8 @@
 """Training against other ways to train the same model: same weights at the start, same batch."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,28 +11,26 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bench.defaults import library_defaults
 from bench.hardware import step_limit
 from bench.interleaved import Contest
-from bench.plain_loops import LEARNING_RATE, Epoch, synchronise, train_on_device, train_with_loader
-from vaekit.config import ModelConfig, TrainConfig
-from vaekit.images import Images, ImageSet
+from bench.plain_loops import Epoch, Precision, train_on_device, train_with_loader
+from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
+from vaekit.config import ModelConfig
 from vaekit.model import VAE
-from vaekit.processes import start_accelerator
-from vaekit.progress import Progress
-from vaekit.run_folder import RunFolder
-from vaekit.train import run_epoch, set_up
+from vaekit.state import Training
 
 Compete = Callable[[Contest], None]
 
 NUM_STEPS = {"cpu": 4, "cuda": 50}  # in an epoch, so that a loader's start does not count
 ROUNDS = 8
-SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 
 # Order and noise differ. From the same weights and with the same update the mean losses of an
 # epoch don't differ by more.
 TOLERANCE = 0.01
 
 batch_sizes = pytest.mark.parametrize("batch_size", [64, 128])
+precisions = pytest.mark.parametrize("precision", PRECISIONS)
 all_threads = pytest.mark.parametrize(
     "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
 )
@@ -41,65 +39,50 @@ all_threads = pytest.mark.parametrize(
 class Corner(NamedTuple):
     """vaekit's side of a contest, and what the other side needs."""
 
-    ours: Epoch
+    training: Training
     vae: VAE  # a copy, as it was before the first step
     pixels: NDArray[np.uint8]
-    num_steps: int
-    limit: float
+    batch_size: int
+    precision: Precision
 
 
 @pytest.fixture
-def corner(pytestconfig: pytest.Config, threads: int, tmp_path: Path, batch_size: int) -> Corner:
-    config = TrainConfig(
-        run=str(tmp_path),
-        model=SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig(),
-        epochs=1000,  # far more than are run: the learning rate stays where it is
-        batch_size=batch_size,
-        learning_rate=LEARNING_RATE,
-        warmup_steps=0,
-    )
-    accelerator = start_accelerator(config)
-    num_steps = NUM_STEPS[accelerator.device.type]
-    pixels = _make_up(num_steps * batch_size)
-    images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
-    training = set_up(config, accelerator, RunFolder(tmp_path), images)
-    vae = deepcopy(training.vae)
-    progress = Progress("training", 0, "images", visible=False)
-    numbers = count(1)
+def corner(
+    model: ModelConfig, threads: int, tmp_path: Path, batch_size: int, precision: Precision
+) -> Corner:
+    num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
+    training = start_training(tmp_path, model, batch_size, num_steps, precision=precision)
+    pixels = training.images.train.pixels
+    return Corner(training, deepcopy(training.vae), pixels, batch_size, precision)
 
-    def epoch() -> float:
-        result = run_epoch(training, next(numbers), progress)
-        synchronise(accelerator.device)
-        return result.losses.loss
 
-    return Corner(epoch, vae, pixels, num_steps, step_limit(vae, batch_size))
+@pytest.fixture
+def model(pytestconfig: pytest.Config) -> ModelConfig:
+    return SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
 
 
 @all_threads
 @batch_sizes
-def test_against_the_reference(compete: Compete, corner: Corner, batch_size: int) -> None:
-    pytest.importorskip("torchvision")
-    theirs = train_with_loader(corner.vae, corner.pixels, batch_size)
-    compete(_contest(corner, batch_size, "reference's loop", theirs))
+@precisions
+def test_against_the_references_loop(compete: Compete, corner: Corner) -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    theirs = train_with_loader(corner.vae, corner.pixels, corner.batch_size, corner.precision)
+    compete(_contest(corner, "reference's loop", theirs))
 
 
 @all_threads
 @batch_sizes
-def test_against_an_eager_loop_on_the_device(
-    compete: Compete, corner: Corner, batch_size: int
-) -> None:
-    theirs = train_on_device(corner.vae, corner.pixels, batch_size)
-    compete(_contest(corner, batch_size, "resident eager loop", theirs))
+@precisions
+def test_against_an_eager_loop_on_the_device(compete: Compete, corner: Corner) -> None:
+    theirs = train_on_device(corner.vae, corner.pixels, corner.batch_size, corner.precision)
+    compete(_contest(corner, "resident eager loop", theirs))
 
 
 @all_threads
 @batch_sizes
+@precisions
 def test_against_pythae(
-    compete: Compete,
-    corner: Corner,
-    batch_size: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    compete: Compete, corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pythae", reason="pythae is not installed (vaekit[peers])")
     # It sets these two, which would make a launcher's child of this process.
@@ -107,32 +90,47 @@ def test_against_pythae(
     monkeypatch.setenv("MASTER_PORT", "12345")
     from bench.pythae_trainer import train_with_pythae
 
-    theirs = train_with_pythae(corner.vae, corner.pixels, batch_size, tmp_path / "pythae")
-    compete(_contest(corner, batch_size, "pythae BaseTrainer", theirs))
+    theirs = train_with_pythae(
+        corner.vae, corner.pixels, corner.batch_size, corner.precision, tmp_path / "pythae"
+    )
+    compete(_contest(corner, "pythae BaseTrainer", theirs))
 
 
-def _contest(corner: Corner, batch_size: int, peer: str, theirs: Epoch) -> Contest:
+@all_threads
+@pytest.mark.parametrize("batch_size", [128])
+@pytest.mark.parametrize("precision", PRECISIONS[-1:])
+def test_images_fetched_in_time(
+    compete: Compete, corner: Corner, model: ModelConfig, tmp_path: Path
+) -> None:
+    """A set that is too large for the device against one that lies there."""
+    fetching = start_training(
+        tmp_path / "fetching",
+        model,
+        corner.batch_size,
+        corner.training.steps_per_epoch,
+        precision=corner.precision,
+        resident_limit=0,
+    )
+    contest = _contest(corner._replace(training=fetching), "resident", epochs_of(corner.training))
+    compete(contest._replace(work=f"{contest.work}, images fetched", theirs_within=nullcontext))
+
+
+def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
+    training, batch_size, precision = corner.training, corner.batch_size, corner.precision
+    work = f"training step, batch {batch_size}"
     return Contest(
-        work=f"training step, batch {batch_size}",
-        ours=corner.ours,
+        work=work if precision == "float32" else f"{work}, {precision}",
+        ours=epochs_of(training),
         peer=peer,
         theirs=theirs,
         agree=_similar,
         rounds=ROUNDS,
-        device=next(corner.vae.parameters()).device.type,
-        repeats=corner.num_steps,
-        limit=corner.limit,
+        device=training.accelerator.device.type,
+        repeats=training.steps_per_epoch,
+        limit=step_limit(training.vae, batch_size, precision),
+        theirs_within=library_defaults,
     )
 
 
 def _similar(ours: float, theirs: float) -> None:
     assert ours == pytest.approx(theirs, rel=TOLERANCE)
-
-
-def _make_up(num_images: int) -> NDArray[np.uint8]:
-    """Noisy versions of one image: the loss falls fast, and alike in whatever order they come."""
-    generator = np.random.default_rng(0)
-    template = generator.integers(0, 256, (1, 28, 28))
-    noise = generator.integers(-64, 65, (num_images, 1, 28, 28))
-    pixels: NDArray[np.uint8] = np.clip(template + noise, 0, 255).astype(np.uint8)
-    return pixels

@@ -3,7 +3,9 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,8 +16,32 @@ from conftest import ROOT, run_command
 
 from vaekit.model import VAE
 
-NUM_NEEDED = 19  # benchmarks, with one thread
-NUM_OPTIONAL = 4  # of pythae, scikit-learn-intelex and cuML
+NUM_BENCHMARKS = 39  # with one thread
+NUM_GATES = 5
+NUM_WITHOUT_OPTIONAL = 14
+NOT_EVERYWHERE = "pythae|scikit-learn-intelex|cuML|CUDA"
+
+# What a machine for training may lack: all but PyTorch, Accelerate, scikit-learn, pytest-benchmark
+# and what those bring.
+OPTIONAL = {
+    *("PIL", "torchvision", "matplotlib", "tensorboard", "rich", "jinja2"),
+    *("jsonargparse", "docstring_parser", "onnx", "onnxscript", "onnxruntime", "skl2onnx"),
+}
+HIDE_OPTIONAL = f"""
+import sys
+from importlib.machinery import PathFinder
+
+
+class OtherPackages(PathFinder):
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname.partition(".")[0] in {OPTIONAL}:
+            return None
+        return super().find_spec(fullname, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = OtherPackages
+"""
 
 
 @pytest.fixture
@@ -26,15 +52,30 @@ def interleaved(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.slow
 def test_every_benchmark_runs_once() -> None:
+    passed, skipped, reasons = _run_quickly()
+    assert passed + skipped >= NUM_BENCHMARKS + NUM_GATES
+    for reason in reasons:
+        assert re.search(NOT_EVERYWHERE, reason)
+
+
+@pytest.mark.slow
+def test_benchmarks_do_without_optional_packages_and_name_them(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDE_OPTIONAL)
+    passed, _, reasons = _run_quickly(PYTHONPATH=str(tmp_path))
+    assert passed >= NUM_WITHOUT_OPTIONAL
+    for reason in reasons:
+        assert re.search(f"({'|'.join(OPTIONAL)}) is not installed|{NOT_EVERYWHERE}", reason)
+
+
+def _run_quickly(*arguments: str, **variables: str) -> tuple[int, int, list[str]]:
+    """Numbers passed and skipped of one round of `pytest bench/`, and why they were skipped."""
     command = [sys.executable, "-m", "pytest", "bench/", "-q", "--benchmark-disable"]
-    result = run_command([*command, "-p", "no:cacheprovider"], timeout=600)
+    command += ["-p", "no:cacheprovider", *arguments]
+    result = run_command(command, timeout=600, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     counts = dict(reversed(each) for each in re.findall(r"(\d+) (passed|skipped)", result.stdout))
-    passed, skipped = int(counts["passed"]), int(counts.get("skipped", 0))
-    assert passed >= NUM_NEEDED
-    assert passed + skipped == NUM_NEEDED + NUM_OPTIONAL
-    for reason in re.findall("^SKIPPED .*", result.stdout, re.MULTILINE):
-        assert re.search("pythae|scikit-learn-intelex|cuML", reason)
+    reasons = re.findall("^SKIPPED .*", result.stdout, re.MULTILINE)
+    return int(counts["passed"]), int(counts.get("skipped", 0)), reasons
 
 
 def test_two_ways_are_timed_in_turns(interleaved: ModuleType) -> None:
@@ -96,12 +137,108 @@ def test_a_call_that_does_the_work_repeatedly_is_timed_by_the_piece(
     assert outcome.best == 0.5
 
 
+def test_a_peer_takes_its_turns_within_its_own_settings(interleaved: ModuleType) -> None:
+    turns: list[str] = []
+
+    @contextmanager
+    def its_own() -> Iterator[None]:
+        turns.append("(")
+        yield
+        turns.append(")")
+
+    contest = _contest(
+        interleaved,
+        ours=lambda: turns.append("A"),
+        theirs=lambda: turns.append("B"),
+        theirs_within=its_own,
+    )
+    interleaved.take_turns(_Benchmark(), contest, warm=False)
+    assert "".join(turns) == "A(B)(B)AA(B)(B)A"
+
+
 def test_the_table_tells_how_near_the_hardware_is(interleaved: ModuleType) -> None:
-    known, unknown = interleaved.table(
-        [_outcome(interleaved, best=0.2, limit=0.1), _outcome(interleaved)]
-    )[1:]
-    assert known.split()[-2:] == ["100.00", "50%"]
-    assert unknown.split()[-2:] == ["-", "-"]
+    lines = interleaved.table(
+        [
+            _outcome(interleaved, best=0.2, limit=0.1),
+            _outcome(interleaved, work="decode"),
+            _outcome(interleaved, peer="skl2onnx"),
+        ]
+    )
+    assert [lines[1], lines[4]] == ["encode, batch 1", "decode"]
+    assert lines[2].split()[-2:] == ["100.00", "50%"]
+    assert lines[3].split()[-2:] == ["-", "-"]
+    assert max(map(len, lines)) <= 120
+
+
+def test_what_takes_too_much_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    memory = importlib.import_module("bench.memory")
+    ours, theirs = memory.Peak(500, 700, 0), memory.Peak(100, 250, 0)  # 200 and 150 of their own
+    appetite = memory.Appetite("train", ours, "the loop", theirs, 0.75)
+    assert appetite.fault() is None
+    fault = appetite._replace(floor=0.8).fault()
+    for part in ("train", "the loop", "0.75", "at least 0.8"):
+        assert part in fault
+    assert memory.Appetite("export", ours).fault() is None
+    *_, with_peer, alone = memory.memory_table([appetite, memory.Appetite("export", ours)])
+    assert with_peer.split()[-2:] == ["0.75", "0.75"]
+    assert alone.split()[-2:] == ["-", "-"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_the_peak_is_that_of_the_work_alone() -> None:
+    code = """
+import numpy as np
+from bench.stages import peak_of
+np.ones(100_000_000, np.uint8).sum()
+peak = peak_of(lambda: np.ones(50_000_000, np.uint8).sum())
+print(peak.most - peak.before)
+"""
+    result = run_command([sys.executable, "-c", code])
+    assert result.returncode == 0, result.stderr
+    assert 45e6 <= int(result.stdout) <= 60e6
+
+
+@pytest.mark.slow
+def test_a_stage_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    memory = importlib.import_module("bench.memory")
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "latents.npy", generator.normal(size=(50, 4)).astype(np.float32))
+    np.save(tmp_path / "labels.npy", np.arange(50) % 2)
+    peak = memory.measure("fit", tmp_path)
+    assert 50e6 < peak.before < peak.most < peak.before + 50e6
+    with pytest.raises(RuntimeError, match=r"No such file.*pixels\.npy"):
+        memory.measure("train", tmp_path)
+
+
+def test_sizes_are_measured_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    growth = importlib.import_module("bench.growth")
+    turns: list[int] = []
+
+    def call(size: int) -> float:
+        turns.append(size)
+        return size / len(turns)
+
+    calls = {size: lambda size=size: call(size) for size in (1, 10, 100)}
+    costs = growth.measure(_Benchmark(), growth.Growth("work", "images", calls, rounds=2))
+    assert turns == [1, 10, 100, 100, 10, 1]
+    assert costs.seconds == {1: 1 / 6, 10: 10 / 5, 100: 100 / 4}
+    assert growth.markdown(costs)[-1] == "| 100 | 25,000.00 | 100x | 150.00x |"
+
+
+def test_a_peer_finds_the_libraries_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    defaults = importlib.import_module("bench.defaults")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    restored: list[bool] = []
+    monkeypatch.setattr(defaults, "keep_freed_memory", lambda: restored.append(True))
+    with defaults.library_defaults():
+        assert not torch.backends.cudnn.deterministic
+        assert not restored
+    assert torch.backends.cudnn.deterministic
+    assert restored
 
 
 @pytest.mark.slow
@@ -138,9 +275,9 @@ class _Benchmark:
     def pedantic(
         self,
         target: Callable[[], Any],
-        setup: Callable[[], None],
-        teardown: Callable[[], None],
         rounds: int,
+        setup: Callable[[], None] = lambda: None,
+        teardown: Callable[[], None] = lambda: None,
     ) -> None:
         for _ in range(rounds):
             setup()
