@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -11,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import BoundedSemaphore, Event, Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, read_manifest, require_intact
@@ -26,6 +28,7 @@ RUNTIME_FILES = (
 )
 HOST = "127.0.0.1"
 MAX_CONNECTIONS = 64  # at once; the others wait in the system's queue
+PATIENCE = 20.0  # seconds after which a connection is ended where another waits for its place
 
 # By suffix, not from the system's own table, where .mjs and .wasm may be missing or wrong.
 CONTENT_TYPES = {
@@ -127,13 +130,13 @@ def serving(routes: Routes, port: int = 0) -> Iterator[str]:
 
     Port 0 takes any free one. Raises `UserError` for a port that can't be had.
     """
-    with _bind(routes, port) as server:
+    with _bind({url: path.resolve() for url, path in routes.items()}, port) as server:
         thread = Thread(target=server.serve_forever, name="explorer", daemon=True)
         thread.start()
         try:
             yield f"http://{HOST}:{server.port}/"
         finally:
-            server.shutdown()
+            server.end()
             thread.join()
 
 
@@ -165,6 +168,24 @@ def _open_browser(url: str) -> None:
     )
 
 
+def _open_unlinked(path: Path) -> BinaryIO | None:
+    """A file at a path that had no links in it; None where it has gone, or leads elsewhere now.
+
+    In a folder that others may write to, a link put there since could lead to any of the user's
+    files.
+    """
+    if not path.is_file():
+        return None
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    except OSError:
+        return None
+    if path.resolve() != path:
+        file.close()
+        return None
+    return file
+
+
 def _as_typed(folder: Path) -> str:
     """A folder as one would type it here: short where it lies below the present folder."""
     here = Path.cwd()
@@ -182,20 +203,37 @@ class _Server(ThreadingTCPServer):
     def __init__(self, routes: Routes, port: int) -> None:
         self.routes = routes
         self._slots = BoundedSemaphore(MAX_CONNECTIONS)
+        self._begun: dict[socket.socket, float] = {}  # when each connection began
         super().__init__((HOST, port), _Handler)
 
     @property
     def port(self) -> int:
         return int(self.server_address[1])
 
+    def end_connections(self, older_than: float = 0.0) -> None:
+        """End the connections that began so many seconds ago or earlier."""
+        for connection, begun in self._begun.copy().items():
+            if time.monotonic() - begun >= older_than:
+                with suppress(OSError):  # it has just ended by itself
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Have `serve_forever` return, though it may be waiting for a place."""
+        self.end_connections()
+        self.shutdown()
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._slots.acquire()
+        # A client that sends, or takes, a byte now and then never runs into a socket's timeout.
+        while not self._slots.acquire(timeout=PATIENCE / 10):
+            self.end_connections(older_than=PATIENCE)
+        self._begun[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self._begun[request]
             self._slots.release()
 
 
@@ -228,10 +266,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.server.routes.get(self.path.partition("?")[0])
-        if path is None or not path.is_file():
+        file = None if path is None else _open_unlinked(path)
+        if path is None or file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        with path.open("rb") as file:
+        with file:
             self.send_response(HTTPStatus.OK)
             content_type = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
             self.send_header("Content-Type", content_type)

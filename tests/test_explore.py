@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from urllib.request import urlopen
 import pytest
 from conftest import assert_one_line_error, run_command
 
+from vaekit.cli import main
 from vaekit.errors import UserError
 from vaekit.export import explore
 from vaekit.export.explore import (
@@ -105,6 +107,13 @@ def ask(site: Site, path: str, method: str = "GET", **headers: str) -> Answer:
     return answer
 
 
+def send(port: int, request: bytes) -> bytes:
+    """The whole answer to bytes sent as they are."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request)
+        return client.makefile("rb").read()
+
+
 def test_every_file_of_the_page_and_the_bundle_is_served_as_it_lies_on_disk(site: Site) -> None:
     expected = {"/", "/bundle.mjs", "/bundle/manifest.json", "/bundle/golden.json"}
     expected |= {"/bundle/encoder.onnx", "/bundle/decoder.onnx", "/bundle/README.md"}
@@ -179,6 +188,27 @@ def test_a_path_leads_to_a_listed_file_or_nowhere(path: str, site: Site) -> None
     assert ask(site, path).status == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/bundle/..%252fmodel.safetensors",
+        b"/bundle/%252e%252e/model.safetensors",
+        b"/bundle/..\\..\\model.safetensors",
+        b"/bundle/\xc0\xae\xc0\xae/model.safetensors",
+        b"/bundle/\xff\xfe",
+        b"/bundle/encoder.onnx\0.png",
+        b"\0",
+        b"/bundle/./encoder.onnx",
+        b"/BUNDLE/ENCODER.ONNX",
+        b"C:\\Windows\\win.ini",
+        b"/" + b"../" * 5000 + b"etc/passwd",
+    ],
+)
+def test_no_spelling_of_a_path_leads_out(path: bytes, site: Site) -> None:
+    answer = send(site.port, b"GET %b HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % (path, site.port))
+    assert answer.startswith(b"HTTP/1.0 404 ")
+
+
 def test_a_file_that_has_gone_since_the_start_is_not_found(tmp_path: Path) -> None:
     routes = bundle_routes(make_bundle(tmp_path / "onnx"))
     with serving(routes) as url:
@@ -187,11 +217,36 @@ def test_a_file_that_has_gone_since_the_start_is_not_found(tmp_path: Path) -> No
         assert ask(Site(port, routes, tmp_path), "/bundle/README.md").status == 404
 
 
+def test_a_link_put_in_a_file_s_or_the_folder_s_place_since_the_start_is_not_followed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle, secrets = make_bundle(tmp_path / "run" / "onnx"), tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "golden.json").write_text("a key")
+    routes = bundle_routes(bundle)
+    with serving(routes) as url:
+        site = Site(int(url.rstrip("/").rpartition(":")[2]), routes, tmp_path)
+        (bundle / "golden.json").unlink()
+        (bundle / "golden.json").symlink_to(secrets / "golden.json")
+        assert ask(site, "/bundle/golden.json").status == 404
+        bundle.rename(tmp_path / "run" / "moved")
+        bundle.symlink_to(secrets, target_is_directory=True)
+        assert ask(site, "/bundle/golden.json").status == 404
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bundle_that_was_a_link_from_the_start_is_served(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "run" / "onnx").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / "onnx").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    routes = bundle_routes(tmp_path / "run" / "onnx")
+    with serving(routes) as url:
+        site = Site(int(url.rstrip("/").rpartition(":")[2]), routes, tmp_path)
+        assert ask(site, "/bundle/encoder.onnx").body == b"encoder.onnx of onnx"
+
+
 def test_head_gives_the_size_without_the_file(site: Site) -> None:
-    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
-        host = f"Host: localhost:{site.port}"
-        client.sendall(f"HEAD /bundle/encoder.onnx HTTP/1.1\r\n{host}\r\n\r\n".encode())
-        answer = client.makefile("rb").read()
+    host = f"Host: localhost:{site.port}"
+    answer = send(site.port, f"HEAD /bundle/encoder.onnx HTTP/1.1\r\n{host}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.0 200 ")
     assert b"Content-Length: %d\r\n" % len(b"encoder.onnx of onnx") in answer
     assert answer.endswith(b"\r\n\r\n")
@@ -212,9 +267,7 @@ def test_it_answers_to_the_names_of_the_loopback_alone(site: Site) -> None:
 
 
 def test_a_request_without_a_host_is_refused(site: Site) -> None:
-    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        assert client.recv(100).startswith(b"HTTP/1.0 403 ")
+    assert send(site.port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 403 ")
 
 
 def test_pages_of_other_origins_get_nothing(site: Site) -> None:
@@ -240,10 +293,19 @@ def test_only_the_loopback_address_is_bound(site: Site) -> None:
         socket.create_connection(("127.0.0.2", site.port), timeout=5)
 
 
-def test_a_thousand_requests_at_once_are_all_answered(site: Site) -> None:
+def test_no_flag_binds_another_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--host", "--bind", "--address"):
+        with pytest.raises(SystemExit) as stop:
+            main(["explore", str(tmp_path), flag, "0.0.0.0"])
+        assert stop.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_thousand_requests_at_once_are_all_answered_by_a_few_threads(site: Site) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     request = f"GET /draw.mjs HTTP/1.1\r\nHost: localhost:{site.port}\r\n\r\n".encode()
+    threads = [threading.active_count()]
     try:
         with ExitStack() as stack:
             address = ("127.0.0.1", site.port)
@@ -251,11 +313,17 @@ def test_a_thousand_requests_at_once_are_all_answered(site: Site) -> None:
                 stack.enter_context(socket.create_connection(address, timeout=60))
                 for _ in range(1000)
             ]
+            answers = []
             for client in clients:
                 client.sendall(request)
-            answers = [stack.enter_context(client.makefile("rb")).read() for client in clients]
+                threads.append(threading.active_count())
+            for client in clients:
+                answers.append(stack.enter_context(client.makefile("rb")).read())
+                threads.append(threading.active_count())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    # Twice, because a thread that gave its place to another may not have ended yet.
+    assert max(threads) - threads[0] <= 2 * explore.MAX_CONNECTIONS
     assert all(answer.startswith(b"HTTP/1.0 200 ") for answer in answers)
     assert all(answer.endswith(PAGE["draw.mjs"]) for answer in answers)
 
@@ -269,6 +337,48 @@ def test_clients_that_say_nothing_hold_it_up_for_a_while_only(
         for _ in range(explore.MAX_CONNECTIONS):
             stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=20))
         assert ask(site, "/").status == 200
+
+
+@pytest.mark.parametrize("slow", ["to ask", "to take the answer"])
+def test_slow_clients_give_way_to_one_that_waits(
+    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A byte within every timeout keeps a connection alive for ever."""
+    monkeypatch.setattr(explore._Handler, "timeout", 3600)
+    monkeypatch.setattr(explore, "PATIENCE", 0.2)
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.truncate(100_000_000)
+    with serving({"/large": large, "/": large}) as url, ExitStack() as stack:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for _ in range(explore.MAX_CONNECTIONS):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET /large HTTP/1.1\r\n")
+            if slow == "to take the answer":
+                client.sendall(b"Host: localhost:%d\r\n\r\n" % port)
+        assert ask(Site(port, {}, tmp_path), "/", "HEAD").status == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_it_ends_at_once_though_clients_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explore._Handler, "timeout", 3600)
+    monkeypatch.setattr(explore, "PATIENCE", 3600)
+    with ExitStack() as stack:
+        server = stack.enter_context(explore._bind({}, 0))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        for _ in range(explore.MAX_CONNECTIONS + 1):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        while len(server._begun) < explore.MAX_CONNECTIONS:
+            time.sleep(0.01)
+        ending = threading.Thread(target=server.end, daemon=True)
+        ending.start()
+        ending.join(timeout=60)
+        assert not ending.is_alive()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
 
 
 def test_a_client_that_goes_away_leaves_no_traceback(
@@ -298,6 +408,7 @@ def test_a_client_that_goes_away_leaves_no_traceback(
         (b"GET / HTTP/9.9\r\n\r\n", b"505"),
         (b"G" * 70_000, b"414"),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", b"431"),
     ],
 )
 def test_a_malformed_request_is_answered_and_no_more(

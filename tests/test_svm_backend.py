@@ -1,13 +1,17 @@
 """cuML is taken where it fits an SVM, and nowhere else; what keeps it from that is said."""
 
+import json
+import shutil
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from cuml_helpers import DeviceSVC, UnusableSVC, play_cuml
 
 from vaekit import svm_backend
+from vaekit.cli import main
 from vaekit.errors import UserError
 from vaekit.svm_backend import choose_backend
 
@@ -73,3 +77,53 @@ def test_a_fault_in_how_cuml_is_called_is_not_hidden(monkeypatch: pytest.MonkeyP
 def test_a_demanded_scikit_learn_asks_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     play_cuml(monkeypatch)
     assert choose_backend("sklearn") == ("sklearn", "as told by --backend")
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A run with an SVM of scikit-learn's, which a test may fit again."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_with_a_cuml_that_cannot_fit_here_auto_fits_the_same_svm_and_says_why(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play_cuml(monkeypatch, UnusableSVC)
+    before = (run / "svm" / "svm.safetensors").read_bytes()
+    main(["svm", str(run)])
+    assert "with scikit-learn (not cuML: cuML does not work here, CUDARuntimeError: cuda" in (
+        capsys.readouterr().out
+    )
+    assert json.loads((run / "svm" / "metrics.json").read_text())["backend"] == "scikit-learn"
+    assert (run / "svm" / "svm.safetensors").read_bytes() == before
+
+
+def test_a_demanded_cuml_that_cannot_fit_here_is_one_line_and_leaves_the_old_svm(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play_cuml(monkeypatch, UnusableSVC)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as stop:
+        main(["svm", str(run), "--backend", "cuml"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vaekit: error: --backend cuml: cuML does not work here, CUDARuntimeErr")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_cuml_in_the_environment_of_a_machine_without_a_gpu_is_left_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its import would take seconds, succeed, and print warnings."""
+    for name in ("cuml", "cupy"):
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    main(["svm", str(run)])
+    assert "with scikit-learn (not cuML: there is no CUDA device)" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["svm", str(run), "--backend", "cuml"])
+    assert stop.value.code == 2
+    assert "--backend cuml: there is no CUDA device" in capsys.readouterr().err
