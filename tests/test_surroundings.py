@@ -160,7 +160,6 @@ def test_checking_a_bundle_tells_nobody_and_leaves_nothing_at_home(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a home folder that isn't known is not handled yet")
 @pytest.mark.parametrize("name", ["folder", "mnist"])
 def test_a_tilde_without_a_home_is_one_line(
     name: str,

@@ -16,7 +16,15 @@ from vaekit import __version__
 from vaekit.config import flatten
 
 # What may round a sum in another way; a run resumed on another of these is no longer exact.
-ROUNDING = ("versions", "device", "cpu_capability", "num_processes", "threads", "git_revision")
+ROUNDING = (
+    "versions",
+    "device",
+    "cpu_capability",
+    "num_processes",
+    "threads",
+    "execution_path",
+    "git_revision",
+)
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "scikit-learn")
 
 

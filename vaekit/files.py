@@ -12,6 +12,16 @@ from typing import Any
 from vaekit.errors import UserError
 
 
+def user_path(flag: str, text: str) -> Path:
+    """The path that a user gave, its ~ put in full; raises `UserError`, naming `flag`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{flag} {text}: no home folder is known for its ~; give the whole path"
+        ) from error
+
+
 def temporary_path(path: Path) -> Path:
     """Where `path` is written before it is renamed: beside it, hidden, with the same suffix."""
     return path.with_name(f".tmp-{path.name}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.files import atomic_path, write_bytes
+from vaekit.files import atomic_path, user_path, write_bytes
 from vaekit.messages import say
 
 IMAGE_SIZE = 28
@@ -99,7 +99,7 @@ def read_idx_set(config: DataConfig) -> IdxArrays:
             f"{IMAGE_SIZE}x{IMAGE_SIZE} and are not resized; leave the flag out"
         )
     idx_set = IDX_SETS[config.name]
-    folder = Path(config.root).expanduser() / idx_set.dataset / "raw"
+    folder = user_path("--data.root", config.root) / idx_set.dataset / "raw"
     missing = [name for name in idx_set.file_names if not (folder / name).is_file()]
     if missing:
         _download(idx_set, folder, missing)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.files import file_sha256, reserve, write_json
+from vaekit.files import file_sha256, reserve, user_path, write_json
 from vaekit.image_files import RESIZE_FILTER, common_channels, decode_files
 from vaekit.image_folder import Listing, list_folder
 from vaekit.messages import say, some_of
@@ -49,7 +49,7 @@ def read_folder(config: DataConfig, seed: int) -> FolderImages:
     a folder that has no train/ and test/. Raises `UserError` for a folder in none of the layouts,
     and for unreadable files that are not to be skipped.
     """
-    listing = list_folder(Path(config.root).expanduser(), seed)
+    listing = list_folder(user_path("--data.root", config.root), seed)
     cache = listing.root / CACHE_FOLDER / _cache_key(listing, config)
     decoded = _read_cache(cache)
     if decoded is None:
