@@ -55,13 +55,16 @@ NO_HARM = {
 }
 
 
-def cases(first: bool) -> list[object]:
+def cases(quick: bool) -> list[object]:
+    """A report takes a second or two, so few of the quick ones are on it."""
     return [
         pytest.param(name, stage, damage, id=f"{name}-{stage}-{damage.__name__}")
         for name, stages in READERS.items()
-        for stage in (stages[:1] if first else stages[1:])
+        for stage in stages
         for damage in DAMAGES
         if (name, damage) not in NO_HARM
+        and quick
+        == (stage == stages[0] and (stage != "report" or damage in (truncated, data_flipped)))
     ]
 
 
@@ -79,7 +82,7 @@ def require_refused(
     assert not (run.parent / "grid.png").exists()
 
 
-@pytest.mark.parametrize(("name", "stage", "damage"), cases(first=True))
+@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=True))
 def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
     name: str,
     stage: str,
@@ -92,7 +95,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("name", "stage", "damage"), cases(first=False))
+@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=False))
 def test_every_other_stage_that_reads_a_damaged_file_refuses_it_too(
     name: str,
     stage: str,

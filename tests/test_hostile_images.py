@@ -18,7 +18,6 @@ from PIL import Image
 from torchvision import datasets
 
 from vaekit import idx
-from vaekit.cli import main
 from vaekit.errors import UserError
 from vaekit.image_cache import CACHE_FOLDER
 from vaekit.image_files import common_channels, decode_files
@@ -135,14 +134,6 @@ def test_odd_names_of_classes_are_kept_and_those_that_no_text_can_hold_are_refus
     assert line.isprintable()
 
 
-def test_predictions_are_told_of_files_with_any_name(
-    finished_run: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    path = write(tmp_path / os.fsdecode(b"latin-1 \xfc.png"), flat(7))
-    main(["predict", str(finished_run), str(path)])
-    assert os.fsencode(path) in capsysbinary.readouterr().out
-
-
 @pytest.mark.parametrize("where", ["train/cat/pipe.png", "train/cat/deep/pipe.png"])
 def test_a_pipe_among_the_images_keeps_nobody_waiting(where: str, tmp_path: Path) -> None:
     root = write_pets(tmp_path)
@@ -231,7 +222,7 @@ def mutated_tiff(generator: random.Random) -> bytes:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(60_000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("count", [600, pytest.param(12_000, marks=pytest.mark.faults)])
 def test_images_damaged_at_random_are_read_or_named(
     count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from vaekit.arguments import parse
 from vaekit.cadence import parse_cadence
 from vaekit.errors import UserError
 from vaekit.files import write_text
+from vaekit.plain_yaml import load_plain
 
 ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
 Config = TypeVar("Config")
@@ -220,7 +221,7 @@ def read_config(config_type: type[Config], path: Path) -> Config:
     Raises `UserError` where a setting is missing, unknown or out of its range.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_plain(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: damaged, not YAML ({error}); put a good copy there") from error
     if not isinstance(values, dict):

@@ -1,7 +1,6 @@
 """A trained run at work: images out of nothing, labels for a user's own files."""
 
 import csv
-import io
 import sys
 from pathlib import Path
 
@@ -53,8 +52,6 @@ def predict_files(run_path: Path, paths: list[Path], with_latents: bool) -> None
 
     names = [weights.class_names[label] for label in table.classes]
     dimensions = range(weights.vae.config.latent_dim) if with_latents else ()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(
         ["file", "label", "class_name"]
