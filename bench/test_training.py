@@ -25,9 +25,9 @@ Compete = Callable[[Contest], None]
 NUM_STEPS = {"cpu": 4, "cuda": 50}  # in an epoch, so that a loader's start does not count
 ROUNDS = 8
 
-# Order and noise differ. From the same weights and with the same update the mean losses of an
-# epoch don't differ by more.
-TOLERANCE = 0.01
+# Order and noise differ, the peers' from run to run. From the same weights and with the same update
+# the mean losses of an epoch were seen to differ by 0.016.
+TOLERANCE = 0.03
 
 batch_sizes = pytest.mark.parametrize("batch_size", [64, 128])
 precisions = pytest.mark.parametrize("precision", PRECISIONS)
