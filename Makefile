@@ -1,6 +1,7 @@
-.PHONY: demo test test-faults test-install lint bench gpu wheel
+.PHONY: demo test test-faults test-install soak lint bench gpu wheel
 PYTHON ?= python3
 OUT ?= build/gpu
+MINUTES ?= 60
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
@@ -28,6 +29,10 @@ test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up 
 
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install
+
+soak: $(INSTALLED)  ## an hour of training, stopped and resumed; memory and open files stay flat
+	rm -rf build/soak
+	$(BIN)/python tests/soak.py $(MINUTES) build/soak
 
 lint: $(INSTALLED)  ## format, lint and types
 	$(BIN)/ruff format --check .

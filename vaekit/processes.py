@@ -6,19 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DDPCommunicationHookType,
     DistributedDataParallelKwargs,
-    InitProcessGroupKwargs,
     LoggerType,
     ProjectConfiguration,
 )
 from joblib import cpu_count
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from vaekit.config import MixedPrecision, TrainConfig
 from vaekit.errors import UserError
@@ -31,7 +32,9 @@ PATIENCE = timedelta(minutes=5)
 PATIENCE_WITH_IMAGES = timedelta(hours=2)
 ROLL_CALL = timedelta(seconds=10)  # for a rank to answer that it is there
 
-_PURPOSES = ("agreement", "images", "roll call")  # of the exchanges by way of the hosts
+Purpose = Literal["agreement", "images", "roll call"]
+
+_MEETING_POINT = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _GRADIENT_HOOKS = {
     "float32": DDPCommunicationHookType.NO,
     "bf16": DDPCommunicationHookType.BF16,
@@ -45,25 +48,22 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             f"--tracker {config.tracker}: expected one that Accelerate knows, of "
             f"{', '.join(LoggerType.list())}"
         )
-    with _meeting():
-        accelerator = Accelerator(
-            cpu=_needs_cpu_ranks(),
-            mixed_precision=_choose_precision(config.mixed_precision),
-            log_with=config.tracker,
-            project_config=ProjectConfiguration(
-                project_dir=config.run, logging_dir=f"{config.run}/trackers"
-            ),
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=_device_patience()),
-                DistributedDataParallelKwargs(
-                    gradient_as_bucket_view=True,
-                    static_graph=True,
-                    comm_hook=_GRADIENT_HOOKS[config.gradient_exchange],
-                ),
-            ],
-        )
-        _join_all_ranks(accelerator.num_processes)
-    _use_all_cores(accelerator.device)
+    start_ranks()
+    accelerator = Accelerator(
+        cpu=_needs_cpu_ranks(),
+        mixed_precision=_choose_precision(config.mixed_precision),
+        log_with=config.tracker,
+        project_config=ProjectConfiguration(
+            project_dir=config.run, logging_dir=f"{config.run}/trackers"
+        ),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                gradient_as_bucket_view=True,
+                static_graph=True,
+                comm_hook=_GRADIENT_HOOKS[config.gradient_exchange],
+            )
+        ],
+    )
     if config.tracker is not None and not accelerator.log_with:
         raise UserError(
             f"--tracker {config.tracker}: its package is not installed; "
@@ -73,10 +73,30 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def start_ranks() -> PartialState:
-    """The ranks of a stage that only reads a model. Raises `UserError` like `start_accelerator`."""
-    with _meeting():
-        ranks = PartialState(cpu=_needs_cpu_ranks(), timeout=_device_patience())
-        _join_all_ranks(ranks.num_processes)
+    """The ranks of this launch, which have all met. Raises `UserError` where they can't."""
+    world_size, rank = _launched_processes(), _require_rank()
+    try:
+        # Accelerate keeps the ranks for all that comes later.
+        ranks = PartialState(
+            cpu=_needs_cpu_ranks(),
+            store=_store(),
+            rank=rank,
+            world_size=world_size,
+            timeout=_device_patience(),
+        )
+        _require_all_ranks(ranks.num_processes)
+        if ranks.num_processes > 1:  # now, for later one may be missing
+            for purpose in get_args(Purpose):
+                _hosts(purpose)
+    except RuntimeError as error:
+        if not _is_of_an_exchange(error):
+            raise
+        raise UserError(
+            f"WORLD_SIZE={world_size}: the processes of this launch did not all meet at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within "
+            f"{_device_patience().total_seconds():.0f} seconds ({_first_words(error)}); "
+            f"start all of them, on machines that reach one another, or unset WORLD_SIZE"
+        ) from error
     _use_all_cores(ranks.device)
     return ranks
 
@@ -125,26 +145,32 @@ def lost_ranks_in_one_line() -> Iterator[None]:
 
 def _wait_for_images(ranks: Accelerator | PartialState) -> None:
     if ranks.num_processes > 1:
-        distributed.monitored_barrier(_hosts("images"), timeout=PATIENCE_WITH_IMAGES)
+        distributed.barrier(_hosts("images"))
 
 
 @cache
-def _hosts(_purpose: str) -> Any:
+def _hosts(purpose: Purpose) -> Any:
     """The ranks by way of their CPUs, whatever their devices talk over.
 
     A group for each purpose, since an exchange that fails breaks the group it is in.
     """
-    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+    timeout = {
+        "agreement": PATIENCE,
+        "images": PATIENCE_WITH_IMAGES,
+        "roll call": 2 * ROLL_CALL,  # the main process answers after its own
+    }
+    return distributed.new_group(backend="gloo", timeout=timeout[purpose])
 
 
 def _device_patience() -> timedelta:
-    # NCCL aborts a process that has waited in vain; the hosts, who can say why, are to notice first.
+    # NCCL aborts a process that has waited in vain; the hosts can say why, and are to notice first.
     return 2 * PATIENCE if torch.cuda.is_available() else PATIENCE
 
 
 def _is_of_an_exchange(error: RuntimeError) -> bool:
-    """Whether ranks failed to talk to one another; Gloo has no exception of its own."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+    """Whether ranks could not reach one another; Gloo has no exception of its own."""
+    engines = (distributed.DistNetworkError, distributed.DistStoreError)
+    return isinstance(error, engines) or "gloo" in str(error).lower()
 
 
 def _first_words(error: RuntimeError) -> str:
@@ -154,12 +180,11 @@ def _first_words(error: RuntimeError) -> str:
 
 def _missing_ranks() -> str | None:
     """Those that don't answer any more; None where the engine can't tell."""
-    # The main process asks; the others hear from it in the end, be it that it has gone.
+    # The main process asks; the others hear from it in time, be it that it has gone.
     is_main = distributed.get_rank() == 0
+    timeout = ROLL_CALL if is_main else 2 * ROLL_CALL
     try:
-        distributed.monitored_barrier(
-            _hosts("roll call"), ROLL_CALL if is_main else 2 * ROLL_CALL, wait_all_ranks=True
-        )
+        distributed.monitored_barrier(_hosts("roll call"), timeout, wait_all_ranks=True)
     except RuntimeError as error:
         if named := re.search(r"Ranks ([\d, ]+) failed to pass", str(error)):
             return named[1]
@@ -167,51 +192,44 @@ def _missing_ranks() -> str | None:
     return None
 
 
-@contextmanager
-def _meeting() -> Iterator[None]:
-    """The time in which the ranks of a launch find one another."""
-    _require_whole_launch()
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_of_an_exchange(error):
-            raise
-        raise UserError(
-            f"WORLD_SIZE={_launched_processes()}: the processes of this launch did not all meet at "
-            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within "
-            f"{_device_patience().total_seconds():.0f} seconds ({_first_words(error)}); "
-            f"start all of them, on machines that reach one another, or unset WORLD_SIZE"
-        ) from error
+def _store() -> Store | None:
+    """Where the ranks tell one another their addresses; None for that of `init_process_group`."""
+    if _launched_processes() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    # The launcher's own store outlives a restart of the ranks, with the addresses of the dead.
+    store, _, _ = next(rendezvous("env://", timeout=_device_patience()))
+    return PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
-def _require_whole_launch() -> None:
+def _require_rank() -> int:
+    """RANK of a launch that says all that its processes need to meet."""
     world_size = _launched_processes()
-    given = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
-    if world_size < 2 or not given:
-        return
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-        if name not in given:
-            raise UserError(
-                f"the environment says WORLD_SIZE={world_size} without {name}, by which the "
-                f"processes would meet; launch with `accelerate launch`, or unset WORLD_SIZE"
-            )
-    rank = _environment_number("RANK", "0")
+    lacking = [name for name in _MEETING_POINT if name not in os.environ]
+    if world_size < 2 or len(lacking) == len(_MEETING_POINT):
+        return 0
+    if lacking:
+        raise UserError(
+            f"the environment says WORLD_SIZE={world_size} without {lacking[0]}, by which its "
+            f"processes would meet; launch with `accelerate launch`, or unset WORLD_SIZE"
+        )
+    rank = _environment_number("RANK", 0)
     if not 0 <= rank < world_size:
         raise UserError(
-            f"RANK={rank}: expected from 0 to {world_size - 1}, as WORLD_SIZE={world_size} says"
+            f"RANK={rank}: expected from 0 to {world_size - 1}, since WORLD_SIZE={world_size}"
         )
+    return rank
 
 
 def _launched_processes() -> int:
-    return _environment_number("WORLD_SIZE", "1")
+    return _environment_number("WORLD_SIZE", 1)
 
 
-def _environment_number(name: str, default: str) -> int:
-    text = os.environ.get(name, default)
+def _environment_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
     try:
         return int(text)
-    except ValueError:
-        raise UserError(f"{name}={text!r}: expected a whole number; unset it") from None
+    except ValueError as error:
+        raise UserError(f"{name}={text!r}: expected a whole number; unset it") from error
 
 
 def _needs_cpu_ranks() -> bool:
@@ -225,16 +243,13 @@ def _needs_cpu_ranks() -> bool:
     )
 
 
-def _join_all_ranks(num_processes: int) -> None:
+def _require_all_ranks(num_processes: int) -> None:
     if num_processes != _launched_processes():
         raise UserError(
             f"the environment says WORLD_SIZE={_launched_processes()} but Accelerate sees "
             f"{num_processes} process(es), which would each do the whole work; "
             f"launch with `accelerate launch --num_processes N`, or unset WORLD_SIZE"
         )
-    if num_processes > 1:  # now, when all are there, and not when one may be missing
-        for purpose in _PURPOSES:
-            _hosts(purpose)
 
 
 def _use_all_cores(device: torch.device) -> None:

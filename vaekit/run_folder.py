@@ -106,7 +106,8 @@ class RunFolder:
             raise UserError(f"--run {self.path}: a file, expected a folder; give another --run")
         if self.config.exists() or not self.path.exists():
             return
-        if any(path.name != ".lock" for path in self.path.iterdir()):
+        # A start that was killed leaves its lock, and perhaps half a config.
+        if any(not path.name.startswith((".lock", ".tmp-")) for path in self.path.iterdir()):
             raise UserError(
                 f"--run {self.path}: the folder is not empty and holds no run (no config.yaml); "
                 f"give a new or an empty folder"

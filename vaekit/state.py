@@ -98,6 +98,7 @@ def make_checkpoint(training: Training) -> Checkpoint:
     training.read_losses()
     facts = {
         **run_facts(training),
+        "execution_path": training.stepper.path,
         "config": to_dict(training.config),
         "scaler": training.stepper.scaler_state(),
         "metrics": training.metrics,
@@ -110,7 +111,6 @@ def run_facts(training: Training) -> dict[str, str]:
     """What the trajectory depends on beside the config; a resumed run must find it unchanged."""
     return {
         "mixed_precision": training.accelerator.mixed_precision,
-        "execution_path": training.stepper.path,
         "images_sha256": training.images_sha256,
     }
 

@@ -64,7 +64,8 @@ def read_tensors(path: Path, *, format_name: str, version: int, remedy: str) -> 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # As copies: of a memory map, pages can be gone once another process prunes the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); {remedy}") from error
     try:
