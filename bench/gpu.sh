@@ -67,7 +67,8 @@ for part in "$@"; do
     *) echo "bench/gpu.sh: $part: no such part" >&2 && exit 2 ;;
   esac
   echo "== $part"
-  "$part" 2>&1 | tee "$out/$part.log" || failed+=("$part")
+  "$part" 2>&1 | tee "$out/$part.log" # not before ||, where `set -e` would not count
+  [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=("$part")
 done
 if [ ${#failed[@]} -gt 0 ]; then
   echo "bench/gpu.sh: failed: ${failed[*]}; see the logs in $out" >&2

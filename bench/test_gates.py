@@ -1,5 +1,6 @@
 """What must hold of a training step whatever the machine's speed. Nothing is timed here."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,10 +31,12 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 
-@pytest.fixture
-def stepper(tmp_path: Path, precision: Precision) -> Stepper:
+@pytest.fixture(params=[None, 0], ids=["resident", "fetched"])
+def stepper(request: pytest.FixtureRequest, tmp_path: Path, precision: Precision) -> Stepper:
     """Somewhere in an epoch, with its first steps behind it."""
-    training = start_training(tmp_path, SMALL, 4, NUM_STEPS, precision=precision)
+    training = start_training(
+        tmp_path, SMALL, 4, NUM_STEPS, precision=precision, resident_limit=request.param
+    )
     training.vae.train()
     order = epoch_order(0, 1, 4 * NUM_STEPS)
     training.stepper.start_epoch(order, 0, np.zeros((0, 2)))
@@ -76,8 +79,10 @@ def test_no_step_reads_a_number(stepper: Stepper) -> None:
 @needs_cuda
 @precisions
 def test_no_step_waits_for_the_device(stepper: Stepper) -> None:
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a feature that is a prototype
+            torch.cuda.set_sync_debug_mode("error")
         for step in range(SETTLED, NUM_STEPS):
             stepper.advance(step)
             stepper.losses.glimpse(step)

@@ -48,6 +48,21 @@ def test_a_rank_gets_its_share_of_every_batch_of_the_epoch(
             np.testing.assert_array_equal(batch, PIXELS[indices])
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@all_feeds
+def test_a_gpu_gets_the_same_batches(feed_type: type[ResidentFeed | FetchingFeed]) -> None:
+    feed = feed_type(PIXELS, BATCH_SIZE, slice(0, BATCH_SIZE), torch.device("cuda"))
+    for order in (ORDER, ORDER[::-1].copy()):
+        feed.start_epoch(order, 0)
+        for number in range(NUM_BATCHES):
+            feed.make_ready()
+            batch = feed.batch(torch.tensor([number], device="cuda")).cpu().numpy()
+            np.testing.assert_array_equal(
+                batch, PIXELS[order[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]]
+            )
+
+
 def test_images_that_are_fetched_are_never_more_than_a_few_batches(tmp_path: Path) -> None:
     pixels = open_memmap(tmp_path / "pixels.npy", "w+", np.uint8, (4000, 1, 100, 100))
     taken = []

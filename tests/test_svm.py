@@ -365,6 +365,7 @@ def test_where_cuml_is_usable_it_fits_the_svm_and_this_is_said(
     np.testing.assert_array_equal(svm.predict(svm.read_svm(run).table, split.test).labels, expected)
 
 
+@pytest.mark.cuda
 @pytest.mark.filterwarnings("default")  # cuML's own
 def test_labels_of_cuml_are_those_of_scikit_learn_but_for_one_in_a_thousand() -> None:
     choice = choose_backend("auto")

@@ -14,7 +14,8 @@ def keep_freed_memory() -> None:
 
     By default glibc maps every tensor above some megabytes anew and unmaps it when it is freed.
     The gradients of one step are such tensors, and filling their pages with zeros took a fifth
-    of a step. Other C libraries have no such setting and are left as they are.
+    of a step. glibc before 2.35 refuses so large a threshold, and other C libraries have none:
+    they are left as they are.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -37,6 +37,7 @@ def record(work: Work, rehearse: Work) -> Work:
             rehearse()
     torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # A thread that fetches images is none of its business.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return graph.replay

@@ -136,9 +136,10 @@ class _PinnedSlot(_Slot):
     def __init__(self, batch: Tensor) -> None:
         super().__init__(batch)
         self._fetched = self._fetched.pin_memory()
-        self._sent = torch.zeros_like(batch)
+        self._sent = torch.empty_like(batch)
         self._stream = torch.cuda.Stream(batch.device)
         self._arrived, self._given = torch.cuda.Event(), torch.cuda.Event()
+        self._given.record()  # until when the memory may have been another tensor's
 
     def fetch(self, pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> "_Slot":
         self._arrived.synchronize()  # the images of last time, which may still be on their way
