@@ -149,7 +149,7 @@ from vaekit.cli import main
 from vaekit.step import Stepper
 
 processes.cpu_count = lambda: 1  # one thread a rank, as the forked ones have
-processes.PATIENCE = timedelta(seconds=15)
+processes.PATIENCE = timedelta(seconds=10)
 processes.ROLL_CALL = timedelta(seconds=1)
 advance = Stepper.advance
 
@@ -161,12 +161,12 @@ def advance_or_not(stepper, step):
 Stepper.advance = advance_or_not
 """
 
-DIES_ONCE = """
+IS_LOST_ONCE = """
 def meet_fate():
-    died = Path(sys.argv[0] + ".died")
-    if not died.exists():
-        died.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    lost = Path(sys.argv[0] + ".lost")
+    if not lost.exists():
+        lost.touch()
+        os.kill(os.getpid(), signal.{signal})
 
 main()
 """
@@ -194,16 +194,34 @@ def launched(folder: Path, fate: str) -> list[object]:
 def test_a_launcher_that_may_restart_names_the_dead_rank_and_the_run_ends_by_itself(
     launcher: str, tmp_path: Path, whole_run: Path
 ) -> None:
-    arguments = ["--max_restarts", "1", *launched(tmp_path, DIES_ONCE)]
+    script = launched(tmp_path, IS_LOST_ONCE.format(signal="SIGKILL"))
     if launcher == "accelerate":
-        result = launch(2, *arguments)
+        result = launch(2, "--max_restarts", "1", *script)
     else:
-        result = run_command(["torchrun", "--standalone", "--nproc_per_node", "2", *arguments])
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "train.py.died").exists()
+        result = run_command(
+            ["torchrun", "--standalone", "--nproc_per_node", "2", "--max_restarts", "1", *script]
+        )
     assert "(exitcode: -9) local_rank: 1" in result.stderr
+    assert_ended_by_itself(tmp_path, result, whole_run)
+
+
+@pytest.mark.faults
+def test_a_launcher_that_may_restart_kills_a_stalled_rank_and_the_run_ends_by_itself(
+    tmp_path: Path, whole_run: Path
+) -> None:
+    script = launched(tmp_path, IS_LOST_ONCE.format(signal="SIGSTOP"))
+    result = launch(2, "--max_restarts", "1", *script)
+    assert "rank 0 can't go on alone: rank 1 does not answer" in result.stderr
+    assert_ended_by_itself(tmp_path, result, whole_run)
+
+
+def assert_ended_by_itself(
+    folder: Path, result: "subprocess.CompletedProcess[str]", whole_run: Path
+) -> None:
+    assert result.returncode == 0, result.stderr
+    assert (folder / "train.py.lost").exists()
     assert f"{NUM_STEPS} in all, 20 of them done" in result.stdout
-    assert_same_result(tmp_path / "run", whole_run)
+    assert_same_result(folder / "run", whole_run)
 
 
 ADDRESSES = ("198.18.0.1", "198.18.0.2")
