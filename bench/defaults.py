@@ -12,29 +12,82 @@ from torch.backends import cudnn
 
 from vaekit.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 
-# glibc raises its thresholds by itself as larger blocks are freed, until it is told one. These
-# are the largest that it comes to (malloc.c: DEFAULT_MMAP_THRESHOLD_MAX, and twice that).
-DEFAULT_MMAP_THRESHOLD = 32 * 2**20
-DEFAULT_TRIM_THRESHOLD = 2 * DEFAULT_MMAP_THRESHOLD
+# glibc maps blocks from a threshold on anew, and gives memory back above twice that. Until it is
+# told a threshold, it takes the largest mapped block that was freed, up to this (malloc.c:
+# DEFAULT_MMAP_THRESHOLD_MAX).
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's struct mallinfo2 (malloc.h)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
 
 
 @contextmanager
-def library_defaults() -> Iterator[None]:
-    """cuDNN and the C library's allocator as they come; afterwards as for training on a CPU."""
+def library_defaults(largest_freed: int) -> Iterator[None]:
+    """cuDNN and the C library's allocator as they come; afterwards as for training on a CPU.
+
+    `largest_freed` are the bytes of the largest tensor that the work frees again and again.
+    """
     deterministic = cudnn.deterministic
     cudnn.deterministic = False
-    forget_kept_memory()
-    yield
-    cudnn.deterministic = deterministic
-    keep_freed_memory()
+    threshold = min(largest_freed, LARGEST_MMAP_THRESHOLD)
+    _set_thresholds(threshold)
+    with _kept_memory_withheld(threshold):
+        yield
+        cudnn.deterministic = deterministic
+        keep_freed_memory()
 
 
 def forget_kept_memory() -> None:
     """Undo `keep_freed_memory`, and give the system back what was kept."""
-    if sys.platform != "linux":
-        return
-    c_library = ctypes.CDLL(None)
-    if getattr(c_library, "mallopt", None) is not None:
-        c_library.mallopt(M_MMAP_THRESHOLD, DEFAULT_MMAP_THRESHOLD)
-        c_library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
+    _set_thresholds(LARGEST_MMAP_THRESHOLD)
+    if (c_library := _glibc()) is not None:
         c_library.malloc_trim(0)
+
+
+@contextmanager
+def _kept_memory_withheld(threshold: int) -> Iterator[None]:
+    """Blocks from `threshold` on find no place in memory that the process has kept.
+
+    glibc asks for its threshold only where no freed memory is large enough. Without this a peer's
+    gradients would lie where vaekit's did, for which its own process has no room.
+    """
+    c_library = _glibc()
+    if c_library is None:
+        yield
+        return
+    withheld = []
+    num_mapped = c_library.mallinfo2().hblks
+    while c_library.mallinfo2().hblks == num_mapped:
+        withheld.append(c_library.malloc(threshold))
+    c_library.free(withheld.pop())  # the one that was mapped
+    yield
+    for block in withheld:
+        c_library.free(block)
+
+
+def _set_thresholds(threshold: int) -> None:
+    if (c_library := _glibc()) is not None:
+        c_library.mallopt(M_MMAP_THRESHOLD, threshold)
+        c_library.mallopt(M_TRIM_THRESHOLD, 2 * threshold)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc 2.33 or newer."""
+    if sys.platform != "linux":
+        return None
+    c_library = ctypes.CDLL(None)
+    if not hasattr(c_library, "mallinfo2"):
+        return None
+    c_library.mallinfo2.restype = _Mallinfo2
+    c_library.malloc.argtypes, c_library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    c_library.free.argtypes = [ctypes.c_void_p]
+    return c_library

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain_loops import Precision, device_of, synchronise
@@ -30,11 +30,20 @@ def step_limit(vae: VAE, batch_size: int, precision: Precision) -> float:
     return arithmetic + update_bytes / copy_rate(device_of(vae))
 
 
+def largest_activation(vae: VAE, batch_size: int) -> int:
+    """Bytes of the largest output of a layer in float32."""
+    sizes: list[int] = []
+    shadow, images, noise = _shadow(vae, batch_size)
+    for module in shadow.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _layer, _input, output: sizes.append(output.nbytes))
+    shadow(images, noise)
+    return max(sizes)
+
+
 def step_flops(vae: VAE, batch_size: int) -> int:
     """Floating-point operations of a forward and a backward pass, counted without doing them."""
-    shadow = deepcopy(vae).to("meta")
-    images = torch.empty(batch_size, *vae.image_shape, device="meta")
-    noise = torch.empty(batch_size, vae.config.latent_dim, device="meta")
+    shadow, images, noise = _shadow(vae, batch_size)
     with FlopCounterMode(display=False) as counter:
         output = shadow(images, noise)
         negative_elbo(output.logits, images, output.posterior).loss.mean().backward()
@@ -67,6 +76,13 @@ def copy_rate(device: torch.device) -> float:
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device)
+
+
+def _shadow(vae: VAE, batch_size: int) -> tuple[VAE, Tensor, Tensor]:
+    """A model without values, a batch of images and its noise: shapes alone."""
+    images = torch.empty(batch_size, *vae.image_shape, device="meta")
+    noise = torch.empty(batch_size, vae.config.latent_dim, device="meta")
+    return deepcopy(vae).to("meta"), images, noise
 
 
 def _best_seconds(run: Callable[[], object], device: torch.device) -> float:

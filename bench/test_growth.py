@@ -165,6 +165,6 @@ def _seconds_of_epoch(run: Path, num_processes: int, flags: Sequence[str]) -> fl
     launcher += ["--config_file", str(ROOT / "accelerate_config.yaml"), "--main_process_port", "0"]
     launcher += ["--num_processes", str(num_processes), str(ROOT / "vaekit" / "train.py")]
     command = [*launcher, "--run", str(run), "--epochs", "2", *flags]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return float(min(row["seconds"] for row in rows[1:]))

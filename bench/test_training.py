@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.defaults import library_defaults
-from bench.hardware import step_limit
+from bench.hardware import largest_activation, step_limit
 from bench.interleaved import Contest
 from bench.plain_loops import Epoch, Precision, train_on_device, train_with_loader
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
@@ -128,7 +129,7 @@ def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
         device=training.accelerator.device.type,
         repeats=training.steps_per_epoch,
         limit=step_limit(training.vae, batch_size, precision),
-        theirs_within=library_defaults,
+        theirs_within=partial(library_defaults, largest_activation(training.vae, batch_size)),
     )
 
 

@@ -234,11 +234,36 @@ def test_a_peer_finds_the_libraries_as_they_come(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     restored: list[bool] = []
     monkeypatch.setattr(defaults, "keep_freed_memory", lambda: restored.append(True))
-    with defaults.library_defaults():
+    with defaults.library_defaults(2**20):
         assert not torch.backends.cudnn.deterministic
         assert not restored
     assert torch.backends.cudnn.deterministic
     assert restored
+
+
+def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    defaults = importlib.import_module("bench.defaults")
+    if (c_library := defaults._glibc()) is None:
+        pytest.skip("the C library is not glibc 2.33 or newer")
+
+    def num_mapped_for_a_gradient() -> int:
+        before = c_library.mallinfo2().hblks
+        gradient = torch.empty(10_000_000)
+        mapped: int = c_library.mallinfo2().hblks - before
+        del gradient
+        return mapped
+
+    defaults.keep_freed_memory()
+    try:
+        assert num_mapped_for_a_gradient() == 0
+        with defaults.library_defaults(2**20):
+            assert num_mapped_for_a_gradient() == 1
+        assert num_mapped_for_a_gradient() == 0
+    finally:
+        defaults.forget_kept_memory()
 
 
 @pytest.mark.slow
