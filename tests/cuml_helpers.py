@@ -44,12 +44,18 @@ class UnusableSVC(DeviceSVC):
         raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
 
 
-def play_cuml(monkeypatch: pytest.MonkeyPatch, svc: type = DeviceSVC) -> None:
-    """Let there be a GPU, CuPy, and a cuML with this SVC."""
+def play_cuml(monkeypatch: pytest.MonkeyPatch, svc: type = DeviceSVC) -> list[object]:
+    """Let there be a GPU, CuPy, and a cuML with this SVC; returns what CuPy is given."""
+    given: list[object] = []
+
+    def asarray(rows: Any, dtype: type[np.float32]) -> NDArray[np.float32]:
+        given.append(rows)
+        return np.asarray(rows, dtype)
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a fast GPU")
     modules: dict[str, dict[str, Any]] = {
-        "cupy": {"asarray": np.asarray, "concatenate": np.concatenate},
+        "cupy": {"asarray": asarray, "concatenate": np.concatenate},
         "cuml": {},
         "cuml.svm": {"SVC": svc},
     }
@@ -58,3 +64,4 @@ def play_cuml(monkeypatch: pytest.MonkeyPatch, svc: type = DeviceSVC) -> None:
         module.__spec__ = ModuleSpec(name, loader=None)
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, name, module)
+    return given

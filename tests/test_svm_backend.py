@@ -127,3 +127,30 @@ def test_cuml_in_the_environment_of_a_machine_without_a_gpu_is_left_alone(
         main(["svm", str(run), "--backend", "cuml"])
     assert stop.value.code == 2
     assert "--backend cuml: there is no CUDA device" in capsys.readouterr().err
+
+
+def test_latents_that_are_missing_are_made_first(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    shutil.rmtree(run / "latents")
+    main(["svm", str(run)])
+    assert "no latents yet" in capsys.readouterr().out
+    for path in (*(run / "latents").iterdir(), run / "svm" / "svm.safetensors"):
+        assert path.read_bytes() == before[path]
+
+
+def test_latents_that_are_made_first_get_to_cuml_without_a_copy_and_give_the_same_svm(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = play_cuml(monkeypatch)
+    main(["svm", str(run), "--backend", "cuml"])
+    of_file = (run / "svm" / "svm.safetensors").read_bytes()
+    assert not any(isinstance(rows, torch.Tensor) for rows in given)
+    given.clear()
+    shutil.rmtree(run / "latents")
+    main(["svm", str(run), "--backend", "cuml"])
+    on_device = [rows for rows in given if isinstance(rows, torch.Tensor)]
+    assert len(on_device) == 10
+    assert {rows.dtype for rows in on_device} == {torch.float32}
+    assert (run / "svm" / "svm.safetensors").read_bytes() == of_file

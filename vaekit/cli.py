@@ -34,7 +34,7 @@ def svm(
     """Fit an SVM on the training latents and measure it on the test latents.
 
     Args:
-        run: A run folder with latents.
+        run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
         gamma: Inverse width of the kernel, in units of 1 / number of features.
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,16 +11,17 @@ import torch
 from accelerate import PartialState
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vaekit.batches import as_floats, rank_slice
 from vaekit.errors import UserError
 from vaekit.facts import expected_of, read_sealed, strings, typed, write_sealed
 from vaekit.files import atomic_path, errors_naming, file_sha256, temporary_path
-from vaekit.images import ImageSet, load_images
+from vaekit.images import Images, ImageSet, load_images
 from vaekit.model import VAE
 from vaekit.processes import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 from vaekit.progress import Progress
-from vaekit.run_folder import RunFolder
+from vaekit.run_folder import RunFolder, Weights
 from vaekit.tensor_files import read_npy, write_array
 
 FORMAT_VERSION = 2
@@ -54,31 +55,62 @@ def extract_latents(run_path: Path) -> None:
     with first_on_each_machine(ranks):
         images = load_images(config.data, config.seed)
     run.require_images(weights, images)
-    with ExitStack() as stack:
-        if ranks.is_main_process:
-            stack.enter_context(run.lock())
-            run.latents.mkdir(exist_ok=True)
-        vae = weights.vae.to(ranks.device)
-        written = []
-        for name, image_set in (("train", images.train), ("test", images.test)):
-            written.append(run.latents / f"{name}_latents.npy")
-            encode_into(written[-1], vae, image_set, ranks)
-            if ranks.is_main_process and image_set.labels is not None:
-                written.append(run.latents / f"{name}_labels.npy")
-                write_array(written[-1], image_set.labels)
-        if ranks.is_main_process:
-            write_sealed(
-                _facts_path(run),
-                {
-                    "format_version": FORMAT_VERSION,
-                    "model_sha256": weights.sha256,
-                    "images_sha256": weights.images_sha256,
-                    "class_names": weights.class_names,
-                    "files": {path.name: file_sha256(path) for path in written},
-                },
-            )
-            print(f"latents: {run.latents}   next: vaekit svm {run.quoted}", flush=True)
+    with run.lock() if ranks.is_main_process else nullcontext():
+        _write_latents(run, weights, images, ranks)
+    if ranks.is_main_process:
+        print(f"latents: {run.latents}   next: vaekit svm {run.quoted}", flush=True)
     ranks.destroy_process_group()
+
+
+def extract_missing(run: RunFolder) -> Tensor | None:
+    """Encode the images of a run without a latents/ folder, which this process has locked.
+
+    Returns the training latents, float32 [N, 2 * latent_dim], on the device where they were made;
+    None where the run has that folder, whatever is in it.
+    """
+    if run.latents.exists():
+        return None
+    print(f"{run.latents}: no latents yet, so that they are made first", flush=True)
+    config = run.require_config()
+    weights = run.read_weights()
+    images = load_images(config.data, config.seed)
+    run.require_images(weights, images)
+    kept: list[Tensor] = []
+    _write_latents(run, weights, images, start_ranks(), keep_train=kept)
+    return torch.cat(kept)
+
+
+def _write_latents(
+    run: RunFolder,
+    weights: Weights,
+    images: Images,
+    ranks: PartialState,
+    keep_train: list[Tensor] | None = None,
+) -> None:
+    written = []
+    if ranks.is_main_process:
+        run.latents.mkdir(exist_ok=True)
+    vae = weights.vae.to(ranks.device)
+    for name, image_set, keep in (
+        ("train", images.train, keep_train),
+        ("test", images.test, None),
+    ):
+        written.append(run.latents / f"{name}_latents.npy")
+        encode_into(written[-1], vae, image_set, ranks, keep)
+        if ranks.is_main_process and image_set.labels is not None:
+            written.append(run.latents / f"{name}_labels.npy")
+            write_array(written[-1], image_set.labels)
+    if ranks.is_main_process:
+        write_sealed(
+            _facts_path(run),
+            {
+                "format_version": FORMAT_VERSION,
+                "model_sha256": weights.sha256,
+                "images_sha256": weights.images_sha256,
+                "class_names": weights.class_names,
+                "files": {path.name: file_sha256(path) for path in written},
+            },
+        )
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -87,11 +119,18 @@ def batch_size_on(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def encode_into(path: Path, vae: VAE, image_set: ImageSet, ranks: PartialState) -> None:
+def encode_into(
+    path: Path,
+    vae: VAE,
+    image_set: ImageSet,
+    ranks: PartialState,
+    keep: list[Tensor] | None = None,
+) -> None:
     """Write the latents of `image_set`, float32 [N, 2 * latent_dim], to a .npy file.
 
     Every rank writes its rows straight into one file under a temporary name, which the main
-    process renames when all are done.
+    process renames when all are done. `keep` gets the rows of this rank, too, batch by batch and
+    still on the device.
     """
     count, width = len(image_set.pixels), 2 * vae.config.latent_dim
     batch_size = batch_size_on(ranks.device)
@@ -117,6 +156,8 @@ def encode_into(path: Path, vae: VAE, image_set: ImageSet, ranks: PartialState) 
                 pixels = torch.from_numpy(image_set.pixels[batch]).to(ranks.device)
                 rows = torch.cat(vae.enc(as_floats(pixels)), dim=1)
                 file.write(rows.cpu().numpy().tobytes())
+                if keep is not None:
+                    keep.append(rows)
                 progress.advance(batch.stop - batch.start)
         ranks.wait_for_everyone()
 

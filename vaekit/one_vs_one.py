@@ -7,7 +7,7 @@ order (0, 1), (0, 2) ... (1, 2) ...
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -16,6 +16,9 @@ from sklearn.svm import SVC
 
 from vaekit.config import SvmBackend
 from vaekit.progress import Progress
+
+if TYPE_CHECKING:  # a cluster's workers need no PyTorch
+    from torch import Tensor
 
 Pair = tuple[int, int]
 
@@ -46,17 +49,20 @@ def fit_one_vs_one(
     gamma: float,
     backend: SvmBackend = "sklearn",
     jobs: int | None = None,
+    on_device: "Sequence[Tensor] | None" = None,
 ) -> OneVsOne:
     """Fit the SVM that tells apart the rows [N, D] of two or more classes.
 
-    The result is that of one `SVC` fitted on all rows. With scikit-learn `jobs` problems are
+    The result is that of one `SVC` fitted on all rows. `on_device` are the same rows as float32 on
+    a GPU, for cuML, which else copies them there. With scikit-learn `jobs` problems are
     solved at a time (None: one a core), in threads or in what a surrounding
     `joblib.parallel_config` names; the number of jobs changes no bit.
     """
     pairs = list(combinations(range(len(of_class)), 2))
     with Progress("fitting", len(pairs), "pairs of classes", visible=len(pairs) > 1) as progress:
         if backend == "cuml":
-            machines = _fit_on_device(of_class, pairs, C, gamma, progress)
+            rows = of_class if on_device is None else on_device
+            machines = _fit_on_device(rows, pairs, C, gamma, progress)
         else:
             machines = _fit_on_cores(of_class, pairs, C, gamma, jobs, progress)
     return _merge(of_class, machines)
@@ -106,13 +112,13 @@ def _fit_pair(
 
 
 def _fit_on_device(
-    of_class: Sequence[NDArray[np.float64]],
+    of_class: "Sequence[NDArray[np.float64]] | Sequence[Tensor]",
     pairs: Sequence[Pair],
     C: float,
     gamma: float,
     progress: Progress,
 ) -> dict[Pair, BinaryMachine]:
-    """Each class is copied to the device once, as float32, which all GPUs are fast in."""
+    """In float32, which all GPUs are fast in; rows of the host are copied to the device once."""
     cupy, cuml_svm = import_module("cupy"), import_module("cuml.svm")
     on_device = [cupy.asarray(rows, dtype=np.float32) for rows in of_class]
     machines = {}

@@ -15,7 +15,7 @@ from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig, write_config
 from vaekit.errors import UserError
 from vaekit.facts import expected_of, number, read_sealed, strings, typed, write_sealed
 from vaekit.files import file_sha256
-from vaekit.latents import Latents, read_latents
+from vaekit.latents import Latents, extract_missing, read_latents
 from vaekit.one_vs_one import fit_one_vs_one
 from vaekit.reference import reference_for
 from vaekit.run_folder import RunFolder, Weights
@@ -81,26 +81,28 @@ def fit_svm(
 ) -> None:
     """Fit an SVM on a run's training latents and measure it on the test latents.
 
-    Writes the table, its config and its metrics into the run's svm/ folder. `backend` and
-    `jobs` (None: one a core) say how it is fitted; the SVM is the same. Raises `UserError`
-    where latents are missing, unlabelled, not finite, or of one class only, and where cuML is
-    demanded but not usable.
+    Where the run has no latents, they are made first; cuML takes them from the GPU that made them,
+    without a copy by way of the host. Writes the table, its config and its metrics into the run's
+    svm/ folder. `backend` and `jobs` (None: one a core) say how it is fitted; the SVM is the same.
+    Raises `UserError` where latents are damaged, unlabelled, not finite, or of one class only, and
+    where cuML is demanded but not usable.
     """
     run = RunFolder(run_path)
     data = run.require_config().data
     with run.lock():
+        choice = choose_backend(backend)
+        on_device = extract_missing(run)
         latents = read_latents(run)
         train_labels, test_labels = _require_labels(latents, run)
         _require_finite(latents.test, "test latents")  # before the fit, which takes a while
         num_train, num_features = latents.train.shape
-        choice = choose_backend(backend)
         print(
             f"fitting an RBF SVM on {num_train:,} x {num_features} latents of "
             f"{len(latents.class_names)} classes with {TITLES[choice.backend]} ({choice.reason})",
             flush=True,
         )
         start = time.perf_counter()
-        table = fit_table(latents.train, train_labels, config, choice.backend, jobs)
+        table = fit_table(latents.train, train_labels, config, choice.backend, jobs, on_device)
         seconds = time.perf_counter() - start
         print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
 
@@ -143,10 +145,12 @@ def fit_table(
     config: SvmConfig,
     backend: SvmBackend = "sklearn",
     jobs: int | None = None,
+    on_device: Tensor | None = None,
 ) -> SvmTable:
     """Standardise `latents` [N, D] and fit the SVM that tells `labels` [N] apart.
 
-    `backend` and `jobs` are those of `fit_one_vs_one`. Raises `UserError` for latents that are
+    `backend` and `jobs` are those of `fit_one_vs_one`; `on_device` are the same latents where they
+    lie on a GPU already, and spare cuML a copy. Raises `UserError` for latents that are
     not finite or labels of one class only.
     """
     _require_finite(latents, "training latents")
@@ -160,7 +164,8 @@ def fit_table(
     gamma = config.gamma / latents.shape[1]
     features = _standardise(latents, scaler.mean_, scaler.scale_)
     of_class = [features[labels == each] for each in classes]
-    machine = fit_one_vs_one(of_class, config.C, gamma, backend, jobs)
+    rows = None if on_device is None else _standardised_on_device(on_device, labels, scaler)
+    machine = fit_one_vs_one(of_class, config.C, gamma, backend, jobs, rows)
     return SvmTable(
         feature_mean=scaler.mean_,
         feature_scale=scaler.scale_,
@@ -306,6 +311,17 @@ def _standardise(
     latents: NDArray[np.float32], mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     return (latents - mean) / scale
+
+
+def _standardised_on_device(
+    latents: Tensor, labels: NDArray[np.int64], scaler: StandardScaler
+) -> list[Tensor]:
+    """The latents [N, D] of each class, in float32, the same as those standardised on the host."""
+    mean, scale, of_label = (
+        torch.from_numpy(each).to(latents.device) for each in (scaler.mean_, scaler.scale_, labels)
+    )
+    features = ((latents - mean) / scale).float()
+    return [features[of_label == each] for each in of_label.unique()]
 
 
 def _rbf_kernel(
