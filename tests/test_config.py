@@ -12,6 +12,7 @@ from vaekit.config import (
     ModelConfig,
     SvmConfig,
     TrainConfig,
+    flatten,
     from_dict,
     read_config,
     to_dict,
@@ -85,6 +86,20 @@ def test_a_config_file_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("epochz: 3\n")
     with pytest.raises(UserError, match="epochz"):
         parse(TrainConfig, ["--config", str(tmp_path / "config.yaml")])
+
+
+def test_a_setting_without_its_value_is_refused_by_name_where_it_needs_one(tmp_path: Path) -> None:
+    """As in a file that was cut off behind a colon."""
+    file = tmp_path / "config.yaml"
+    for name, default in flatten(to_dict(TrainConfig())).items():
+        group, _, last = name.rpartition(".")
+        file.write_text(f"{group}:\n  {last}:\n" if group else f"{last}:\n")
+        arguments = ["--config", str(file)]
+        if default is None or name == "run":
+            assert parse(TrainConfig, arguments) == TrainConfig()
+            continue
+        with pytest.raises(UserError, match=rf"{file}: {name} has no value"):
+            parse(TrainConfig, arguments)
 
 
 def test_only_settings_that_change_a_weight_are_differences_of_the_trajectory() -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from jsonargparse import (  # type: ignore[attr-defined]
@@ -40,11 +40,13 @@ class _PlainConfigFile(ActionConfigFile):
             raise argparse.ArgumentError(None, f"--config {values}: {said}") from error
         if not isinstance(settings, dict):
             raise argparse.ArgumentError(None, f"--config {values}: expected a file of settings")
-        known = {action.dest for action in parser._actions} - {self.dest}
+        known = {action.dest: action for action in parser._actions if action is not self}
         groups = {name.rpartition(".")[0] for name in known}
-        unknown = sorted(set(_names(settings)) - (known - groups))
-        if unknown:
-            raise argparse.ArgumentError(None, f"{given}: {unknown[0]} is no setting")
+        for name, value in _flat(settings).items():
+            if name not in known or name in groups:
+                raise argparse.ArgumentError(None, f"{given}: {name} is no setting")
+            if value is None and not _may_be_none(known[name]):  # jsonargparse lets it pass
+                raise argparse.ArgumentError(None, f"{given}: {name} has no value")
         super().__call__(  # type: ignore[no-untyped-call]
             parser, cfg, _as_yaml(settings), option_string
         )
@@ -56,15 +58,19 @@ def _as_yaml(settings: dict[str, Any]) -> str:
     return _ESCAPED_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _names(settings: dict[str, Any]) -> list[str]:
-    """The names of settings, as data.name."""
-    names = []
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their whole names, as data.name."""
+    flat = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            names += [f"{name}.{each}" for each in _names(value)]
+            flat |= {f"{name}.{inner}": each for inner, each in _flat(value).items()}
         else:
-            names.append(name)
-    return names
+            flat[name] = value
+    return flat
+
+
+def _may_be_none(action: argparse.Action) -> bool:
+    return type(None) in get_args(getattr(action, "_typehint", None))
 
 
 class ExactParser(ArgumentParser):
