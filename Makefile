@@ -1,8 +1,9 @@
-.PHONY: demo test test-faults test-install soak lint bench gpu wheel
+.PHONY: demo test test-commands test-faults test-install soak lint bench gpu wheel
 PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
 BIN := .venv/bin
+ON_ALL_CORES := -n logical --dist worksteal
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
 
@@ -21,11 +22,14 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 	$(BIN)/vaekit export --check runs/digits/onnx
 	$(BIN)/vaekit export runs/digits --weights fp16
 
-test: $(INSTALLED)  ## the whole suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
+	$(BIN)/python -m pytest $(ON_ALL_CORES)
+
+test-commands: $(INSTALLED)  ## every command of the documents, every benchmark once
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m commands
 
 test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up to half an hour
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m faults
 
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install

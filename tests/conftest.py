@@ -12,10 +12,28 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
 
+from faults import injections, table
+
 from vaekit.config import DataConfig, ModelConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (mark := item.get_closest_marker("injects")) is not None:
+            item.user_properties.append(("injects", (mark.args[0], mark.kwargs.get("times", 1))))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    stats = terminalreporter.stats
+    passed = injections(stats.get("passed", []))
+    failed = injections(stats.get("failed", []) + stats.get("error", []))
+    if passed or failed:
+        terminalreporter.section("faults injected")
+        for row in table(passed, failed):
+            terminalreporter.write_line(row)
 
 
 def tiny_config(run: Path, **changes: object) -> TrainConfig:

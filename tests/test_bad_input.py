@@ -62,6 +62,7 @@ def train_on(root: Path, run: Path) -> None:
     main(["train", "--data.name", "folder", "--data.root", str(root), *flags, "--run", str(run)])
 
 
+@pytest.mark.injects(20)
 def test_a_missing_set_without_a_network_names_its_files_and_the_set_that_needs_none(
     tmp_path: Path,
 ) -> None:
@@ -106,12 +107,14 @@ def test_what_can_be_known_beforehand_leaves_no_run_folder(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.injects(8)
 def test_a_run_folder_of_another_config_is_left_as_it_is(run: Path, refused: Refused) -> None:
     before = contents(run)
     assert "seed: 0 -> 1" in refused("train", *TINY_FLAGS, "--seed", "1", "--run", run)
     assert contents(run) == before
 
 
+@pytest.mark.injects(8)
 def test_a_config_edited_behind_the_checkpoints_back_is_refused(
     run: Path, refused: Refused
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_config_edited_behind_the_checkpoints_back_is_refused(
     assert "epochs: 2 -> 4" in refused("train", *TINY_FLAGS, "--epochs", "4", "--run", run)
 
 
+@pytest.mark.injects(6)
 def test_a_file_in_place_of_the_run_folder_is_named(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -127,6 +131,7 @@ def test_a_file_in_place_of_the_run_folder_is_named(refused: Refused, tmp_path: 
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.injects(6)
 def test_a_folder_of_something_else_is_left_without_even_a_lock(
     refused: Refused, tmp_path: Path
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_diverging_run_names_the_step(refused: Refused, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("stage", ["latents", "report", "generate"])
+@pytest.mark.injects(5)
 def test_a_stage_on_damaged_weights_names_the_command_that_mends_them(
     stage: str, run: Path, refused: Refused
 ) -> None:
@@ -177,6 +183,7 @@ def test_a_stage_on_damaged_weights_names_the_command_that_mends_them(
     ],
 )
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff\xfe\x00binary"])
+@pytest.mark.injects(5)
 def test_a_damaged_file_is_named(
     name: str, stage: str, damage: bytes, run: Path, refused: Refused
 ) -> None:
@@ -187,6 +194,7 @@ def test_a_damaged_file_is_named(
     assert Path(name).name in refused(stage, run, *images)
 
 
+@pytest.mark.injects(8)
 def test_latents_of_other_weights_and_an_svm_of_other_latents_are_refused(
     run: Path, tmp_path: Path, refused: Refused
 ) -> None:
@@ -201,6 +209,7 @@ def test_latents_of_other_weights_and_an_svm_of_other_latents_are_refused(
 
 
 @pytest.mark.parametrize("change", ["grey", "class before", "class gone", "unlabelled"])
+@pytest.mark.injects(8)
 def test_images_that_changed_since_training_are_refused(
     change: str, tmp_path: Path, refused: Refused
 ) -> None:
@@ -266,12 +275,14 @@ def test_prediction_runs_from_the_command_line_for_one_file_and_for_many(
         assert ("mean_0" in header) == ("--latents" in arguments)
 
 
+@pytest.mark.injects(18)
 def test_a_world_size_without_ranks_stops_the_work(tmp_path: Path) -> None:
     result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", WORLD_SIZE="2")
     assert_one_line_error(result, "WORLD_SIZE=2 but Accelerate sees 1 process(es)")
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.injects(20)
 def test_a_run_with_spaces_in_its_path_prints_commands_that_can_be_pasted(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

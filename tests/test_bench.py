@@ -50,7 +50,7 @@ def interleaved(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("bench.interleaved")
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_every_benchmark_runs_once() -> None:
     passed, skipped, reasons = _run_quickly()
     assert passed + skipped >= NUM_BENCHMARKS + NUM_GATES
@@ -58,7 +58,7 @@ def test_every_benchmark_runs_once() -> None:
         assert re.search(NOT_EVERYWHERE, reason)
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_benchmarks_do_without_optional_packages_and_name_them(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDE_OPTIONAL)
     passed, _, reasons = _run_quickly(PYTHONPATH=str(tmp_path))

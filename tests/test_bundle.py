@@ -227,6 +227,7 @@ def test_python_m_vaekit_export_is_the_same_command(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_graphs")
+@pytest.mark.injects(8)
 def test_weights_and_an_svm_that_do_not_belong_together_are_refused(run: Path) -> None:
     before = contents(run / "onnx")
     folder = RunFolder(run)
@@ -268,6 +269,7 @@ def test_a_folder_that_is_no_bundle_is_left_alone(run: Path) -> None:
 
 @pytest.mark.usefixtures("no_graphs")
 @pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.injects(6)
 def test_a_link_in_the_place_of_the_bundle_is_left_alone(run: Path, exists: bool) -> None:
     (run / "onnx").rename(run / "elsewhere")
     before = contents(run / "elsewhere")
@@ -291,6 +293,7 @@ def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(15)
 def test_a_damaged_bundle_is_replaced(exported_run: Path, run: Path) -> None:
     for damage in ("", "{}", (run / "onnx" / "manifest.json").read_text().replace("20", "21")):
         (run / "onnx" / "manifest.json").write_text(damage)
@@ -338,6 +341,7 @@ def test_a_failed_check_leaves_the_old_bundle_and_says_how_far_off_what_is(
 
 
 @pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(2)
 def test_an_export_that_breaks_off_leaves_the_old_bundle(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +357,7 @@ def test_an_export_that_breaks_off_leaves_the_old_bundle(
     assert left_over(run) == []
 
 
+@pytest.mark.injects(2)
 def test_a_kill_between_the_two_renames_loses_no_bundle(run: Path) -> None:
     before = contents(run / "onnx")
     (run / "onnx").rename(run / ".old-onnx")
@@ -365,6 +370,7 @@ def test_a_kill_between_the_two_renames_loses_no_bundle(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(4)
 def test_a_full_disk_is_one_line_and_harms_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,6 +388,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(
 
 
 @pytest.mark.parametrize("folder", ["onnx", "."])
+@pytest.mark.injects(4)
 def test_a_folder_without_write_permission_is_one_line(run: Path, folder: str) -> None:
     before = contents(run / "onnx")
     (run / folder).chmod(0o555)

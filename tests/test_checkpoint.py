@@ -46,6 +46,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000010.safetensors", "step-00000100.safetensors"]
 
 
+@pytest.mark.injects(4)
 def test_the_old_ones_stay_where_writing_the_new_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_the_old_ones_stay_where_writing_the_new_one_fails(
     assert newest.step == 2
 
 
+@pytest.mark.injects(5)
 def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(
     assert "step-00000002.safetensors: not a whole safetensors file" in capsys.readouterr().err
 
 
+@pytest.mark.injects(5)
 def test_none_written_is_no_checkpoint_and_none_readable_is_an_error(tmp_path: Path) -> None:
     assert load_newest_checkpoint(tmp_path / "missing") is None
     (tmp_path / "step-00000002.safetensors").write_bytes(b"torn")
@@ -84,6 +87,7 @@ def test_none_written_is_no_checkpoint_and_none_readable_is_an_error(tmp_path: P
         load_newest_checkpoint(tmp_path)
 
 
+@pytest.mark.injects(6)
 def test_a_temporary_file_left_by_a_crash_is_no_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, a_checkpoint(1))
     (tmp_path / ".tmp-step-00000002.safetensors").write_bytes(b"half")
@@ -96,6 +100,7 @@ def test_a_temporary_file_left_by_a_crash_is_no_checkpoint(tmp_path: Path) -> No
     ("name", "value"),
     [("metrics", "many"), ("seconds", None), ("config", []), ("execution_path", 3), ("scaler", 1)],
 )
+@pytest.mark.injects(14)
 def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
     tmp_path: Path, name: str, value: object
 ) -> None:
@@ -105,6 +110,7 @@ def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
         load_checkpoint(tmp_path / "step-00000001.safetensors")
 
 
+@pytest.mark.injects(14)
 def test_one_without_losses_is_refused(tmp_path: Path) -> None:
     whole = a_checkpoint(1)
     save_checkpoint(tmp_path, whole._replace(tensors={"weight": torch.zeros(1)}))

@@ -83,6 +83,7 @@ def require_refused(
 
 
 @pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=True))
+@pytest.mark.injects(5)
 def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
     name: str,
     stage: str,
@@ -96,6 +97,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=False))
+@pytest.mark.injects(5)
 def test_every_other_stage_that_reads_a_damaged_file_refuses_it_too(
     name: str,
     stage: str,
@@ -108,6 +110,7 @@ def test_every_other_stage_that_reads_a_damaged_file_refuses_it_too(
 
 
 @pytest.mark.parametrize("damage", [deleted, made_a_dangling_link], ids=lambda each: each.__name__)
+@pytest.mark.injects(5)
 def test_what_a_report_can_do_without_stops_no_report(
     damage: Damage, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_what_a_report_can_do_without_stops_no_report(
 @pytest.mark.parametrize(
     "name", ["manifest.json", "golden.json", "encoder.onnx", "classifier.onnx", "README.md"]
 )
+@pytest.mark.injects(5)
 def test_a_damaged_bundle_is_refused_and_left_as_it_is(
     name: str, damage: Damage, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +140,7 @@ def test_a_damaged_bundle_is_refused_and_left_as_it_is(
     [truncated, emptied, header_flipped, data_flipped, deleted, made_a_dangling_link],
     ids=lambda damage: damage.__name__,
 )
+@pytest.mark.injects(5)
 def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
     damage: Damage, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +159,7 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
     ).read_bytes()
 
 
+@pytest.mark.injects(5)
 def test_where_every_checkpoint_is_damaged_training_stops_and_touches_none(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +173,7 @@ def test_where_every_checkpoint_is_damaged_training_stops_and_touches_none(
 
 
 @pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.injects(5)
 def test_any_flipped_bit_of_a_config_is_refused_or_seen_by_training(
     stride: int, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +198,7 @@ def test_any_flipped_bit_of_a_config_is_refused_or_seen_by_training(
         offset += len(line)
 
 
+@pytest.mark.injects(6)
 def test_stray_files_links_and_folders_in_a_run_are_left_alone(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +217,7 @@ def test_stray_files_links_and_folders_in_a_run_are_left_alone(
         assert (folder / "empty").is_dir()
 
 
+@pytest.mark.injects(6)
 def test_no_stage_writes_through_a_link_that_lies_where_it_writes(
     finished_run: Path, tmp_path: Path
 ) -> None:

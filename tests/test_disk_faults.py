@@ -187,6 +187,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("faulty", "write"), list(cases()), indirect=["faulty"])
+@pytest.mark.injects(4)
 def test_a_write_that_the_disk_refuses_leaves_what_was_there_and_is_made_good_afterwards(
     faulty: tuple[Fault, Path],
     write: Write,
@@ -231,6 +232,7 @@ def test_a_write_that_the_disk_refuses_leaves_what_was_there_and_is_made_good_af
 
 
 @pytest.mark.parametrize("command", ["train", "latents", "svm", "report", "export"])
+@pytest.mark.injects(4)
 def test_a_run_folder_on_a_read_only_disk_is_named_before_any_work(
     command: str, finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_run_folder_on_a_read_only_disk_is_named_before_any_work(
     assert snapshot(disk) == before
 
 
+@pytest.mark.injects(4)
 def test_a_disk_that_is_full_from_the_start_leaves_a_folder_to_start_in(
     finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +270,7 @@ def make_folder(root: Path) -> DataConfig:
     return DataConfig(name="folder", root=str(root), image_size=256)
 
 
+@pytest.mark.injects(4)
 def test_images_for_which_the_disk_has_no_room_are_decoded_into_memory(disk: Path) -> None:
     config, cache = make_folder(disk / "images"), disk / "images" / ".vaekit-cache"
     fault = FullDisk(disk)
@@ -281,6 +285,7 @@ def test_images_for_which_the_disk_has_no_room_are_decoded_into_memory(disk: Pat
     assert len(list(cache.iterdir())) == 1
 
 
+@pytest.mark.injects(4)
 def test_a_quota_on_files_keeps_images_in_memory_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,6 +314,7 @@ def test_a_file_is_reserved_to_its_last_byte_or_refused(disk: Path) -> None:
         reserve(sparse)
 
 
+@pytest.mark.injects(4)
 def test_output_that_the_disk_refuses_is_one_line(
     finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,6 +326,7 @@ def test_output_that_the_disk_refuses_is_one_line(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(4)
 def test_a_full_standard_output_is_one_line(finished_run: Path) -> None:
     image = finished_run / "samples" / "epoch-000.png"
     command = f"{sys.executable} -m vaekit predict {finished_run} {image} >/dev/full"

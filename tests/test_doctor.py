@@ -134,6 +134,7 @@ def test_a_whole_run_is_told_file_by_file_and_in_one_line(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.injects(5)
 def test_every_damaged_file_is_listed_and_nothing_is_touched(
     damage: Callable[[Path], None], run: Path, doctor: Callable[..., Told]
 ) -> None:
@@ -155,6 +156,7 @@ def test_every_damaged_file_is_listed_and_nothing_is_touched(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.injects(5)
 def test_damage_to_what_the_others_are_judged_by_is_listed_too(
     damage: Callable[[Path], None], run: Path
 ) -> None:
@@ -380,6 +382,7 @@ def test_a_run_that_is_being_written_says_so(run: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem is Linux's")
+@pytest.mark.injects(4)
 def test_a_file_that_the_system_refuses_to_read_is_a_finding(run: Path) -> None:
     for name in ("metrics.jsonl", "config.yaml", "svm/metrics.json"):
         (run / name).unlink()
@@ -407,6 +410,7 @@ def test_folders_that_are_none_or_closed_are_findings(
     assert no_permission == ["no permission to look into it; chmod u+rx the folder"]
 
 
+@pytest.mark.injects(20)
 def test_odd_names_take_one_line_each(run: Path, doctor: Callable[..., Told]) -> None:
     names = [b"two\nlines", b"\xff\xfe", b"\x1b[31mred", "Bär 🐻".encode()]
     for name in names:
@@ -419,6 +423,7 @@ def test_odd_names_take_one_line_each(run: Path, doctor: Callable[..., Told]) ->
     assert any("Bär" in line for line in strangers)
 
 
+@pytest.mark.injects(15)
 def test_a_forged_bundle_sends_the_doctor_to_no_file_outside(run: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     path = run / "onnx" / MANIFEST
@@ -542,6 +547,7 @@ def test_a_package_that_is_missing_is_a_problem_and_names_its_installation(
     assert told.err == "vaekit: error: this machine: 1 problem; see above what to do\n"
 
 
+@pytest.mark.injects(18)
 def test_processes_that_are_no_ranks_are_a_problem_that_one_of_them_tells() -> None:
     result = vaekit("doctor", WORLD_SIZE="2")
     assert_one_line_error(result, "this machine: 1 problem")

@@ -183,6 +183,7 @@ def test_every_answer_isolates_the_page_and_forbids_foreign_code(path: str, site
         "*",
     ],
 )
+@pytest.mark.injects(21)
 def test_a_path_leads_to_a_listed_file_or_nowhere(path: str, site: Site) -> None:
     (site.folder / "run" / "onnx" / "secret.txt").write_text("not in the manifest")
     assert ask(site, path).status == 404
@@ -204,11 +205,13 @@ def test_a_path_leads_to_a_listed_file_or_nowhere(path: str, site: Site) -> None
         b"/" + b"../" * 5000 + b"etc/passwd",
     ],
 )
+@pytest.mark.injects(21)
 def test_no_spelling_of_a_path_leads_out(path: bytes, site: Site) -> None:
     answer = send(site.port, b"GET %b HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % (path, site.port))
     assert answer.startswith(b"HTTP/1.0 404 ")
 
 
+@pytest.mark.injects(21)
 def test_a_file_that_has_gone_since_the_start_is_not_found(tmp_path: Path) -> None:
     routes = bundle_routes(make_bundle(tmp_path / "onnx"))
     with serving(routes) as url:
@@ -217,6 +220,7 @@ def test_a_file_that_has_gone_since_the_start_is_not_found(tmp_path: Path) -> No
         assert ask(Site(port, routes, tmp_path), "/bundle/README.md").status == 404
 
 
+@pytest.mark.injects(21)
 def test_a_link_put_in_a_file_s_or_the_folder_s_place_since_the_start_is_not_followed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,12 +257,14 @@ def test_head_gives_the_size_without_the_file(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])
+@pytest.mark.injects(21)
 def test_nothing_can_be_sent_to_it(method: str, site: Site) -> None:
     answer = ask(site, "/", method)
     assert answer.status == 405
     assert answer.headers["Allow"] == "GET, HEAD"
 
 
+@pytest.mark.injects(21)
 def test_it_answers_to_the_names_of_the_loopback_alone(site: Site) -> None:
     own = [f"127.0.0.1:{site.port}", f"localhost:{site.port}", f"LOCALHOST:{site.port}"]
     assert [ask(site, "/", Host=host).status for host in own] == [200] * 3
@@ -266,10 +272,12 @@ def test_it_answers_to_the_names_of_the_loopback_alone(site: Site) -> None:
     assert [ask(site, "/", Host=host).status for host in foreign] == [403] * 5
 
 
+@pytest.mark.injects(21)
 def test_a_request_without_a_host_is_refused(site: Site) -> None:
     assert send(site.port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 403 ")
 
 
+@pytest.mark.injects(21)
 def test_pages_of_other_origins_get_nothing(site: Site) -> None:
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"http://x:{site.port}"):
         assert ask(site, "/bundle/encoder.onnx", Origin=origin).status == 403
@@ -288,11 +296,13 @@ def test_its_own_page_and_a_link_from_the_report_get_what_they_ask_for(site: Sit
     assert ask(site, "/", Sec_Fetch_Site="none", **link).status == 200
 
 
+@pytest.mark.injects(21)
 def test_only_the_loopback_address_is_bound(site: Site) -> None:
     with pytest.raises(OSError, match=r"refused|timed out|[Uu]nreachable"):
         socket.create_connection(("127.0.0.2", site.port), timeout=5)
 
 
+@pytest.mark.injects(21)
 def test_no_flag_binds_another_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--host", "--bind", "--address"):
         with pytest.raises(SystemExit) as stop:
@@ -301,6 +311,7 @@ def test_no_flag_binds_another_address(tmp_path: Path, capsys: pytest.CaptureFix
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.injects(21, times=1000)
 def test_a_thousand_requests_at_once_are_all_answered_by_a_few_threads(site: Site) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
@@ -328,6 +339,7 @@ def test_a_thousand_requests_at_once_are_all_answered_by_a_few_threads(site: Sit
     assert all(answer.endswith(PAGE["draw.mjs"]) for answer in answers)
 
 
+@pytest.mark.injects(21)
 def test_clients_that_say_nothing_hold_it_up_for_a_while_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +352,7 @@ def test_clients_that_say_nothing_hold_it_up_for_a_while_only(
 
 
 @pytest.mark.parametrize("slow", ["to ask", "to take the answer"])
+@pytest.mark.injects(21)
 def test_slow_clients_give_way_to_one_that_waits(
     slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,6 +373,7 @@ def test_slow_clients_give_way_to_one_that_waits(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.injects(21)
 def test_it_ends_at_once_though_clients_say_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +395,7 @@ def test_it_ends_at_once_though_clients_say_nothing(
         assert not thread.is_alive()
 
 
+@pytest.mark.injects(21)
 def test_a_client_that_goes_away_leaves_no_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -411,6 +426,7 @@ def test_a_client_that_goes_away_leaves_no_traceback(
         (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", b"431"),
     ],
 )
+@pytest.mark.injects(21)
 def test_a_malformed_request_is_answered_and_no_more(
     request_bytes: bytes, status: bytes, site: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -456,6 +472,7 @@ def test_a_bundle_of_an_older_svm_is_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder.onnx", "golden.json", "README.md", "manifest.json"])
+@pytest.mark.injects(15)
 def test_a_damaged_bundle_is_not_served(name: str, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "onnx")
     content = bytearray((bundle / name).read_bytes())

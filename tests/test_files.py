@@ -9,6 +9,7 @@ import pytest
 from vaekit.files import atomic_path, file_sha256, write_json, write_text
 
 
+@pytest.mark.injects(4)
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")

@@ -96,6 +96,7 @@ def test_the_bomb_does_go_off(sentinel: Path) -> None:
         pytest.param(as_torch_file, True, marks=pytest.mark.faults),
     ],
 )
+@pytest.mark.injects(13)
 def test_a_pickle_in_the_place_of_any_file_of_a_run_runs_no_code(
     kind: Callable[[Bomb], bytes],
     keeps_config: bool,
@@ -140,6 +141,7 @@ class Model(ModelConfig):
         "evil.yaml",
     ],
 )
+@pytest.mark.injects(13)
 def test_settings_that_name_a_class_import_nothing(
     model: object,
     run: Path,
@@ -187,6 +189,7 @@ def test_settings_that_name_a_class_import_nothing(
         "\0",
     ],
 )
+@pytest.mark.injects(13)
 def test_yaml_that_is_more_than_settings_is_one_line(
     text: str,
     run: Path,
@@ -247,6 +250,7 @@ TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
         ),
     ],
 )
+@pytest.mark.injects(14)
 def test_a_safetensors_file_that_was_made_by_hand_is_one_error(
     content: bytes, tmp_path: Path
 ) -> None:
@@ -316,6 +320,7 @@ def forge_tensors(
     ],
     ids=str,
 )
+@pytest.mark.injects(14)
 def test_weights_with_forged_facts_are_refused_before_they_take_memory(
     facts: dict[str, object], run: Path
 ) -> None:
@@ -335,6 +340,7 @@ def test_weights_with_forged_facts_are_refused_before_they_take_memory(
         ({"enc.mu.bias": torch.ones(3).bfloat16()}, "enc.mu.bias is torch.bfloat16"),
     ],
 )
+@pytest.mark.injects(14)
 def test_weights_of_another_name_shape_or_type_are_refused(
     tensors: dict[str, torch.Tensor | None],
     words: str,
@@ -361,6 +367,7 @@ def test_weights_of_another_name_shape_or_type_are_refused(
         ({}, {"gamma": torch.tensor(float("inf"), dtype=torch.float64)}),
     ],
 )
+@pytest.mark.injects(16)
 def test_an_svm_with_forged_facts_is_refused(
     facts: dict[str, object],
     tensors: dict[str, torch.Tensor | None],
@@ -384,6 +391,7 @@ def test_an_svm_with_forged_facts_is_refused(
         {"indices": None},
     ],
 )
+@pytest.mark.injects(14)
 def test_a_map_with_forged_points_is_refused(
     tensors: dict[str, torch.Tensor | None],
     run: Path,
@@ -433,6 +441,7 @@ def npy(header: str) -> bytes:
         b"PK\x03\x04" + bytes(100),
     ],
 )
+@pytest.mark.injects(14)
 def test_an_array_of_another_kind_is_refused_though_its_hash_fits(
     array: Any, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,6 +467,7 @@ def test_an_array_of_another_kind_is_refused_though_its_hash_fits(
     ],
     ids=str,
 )
+@pytest.mark.injects(14)
 def test_facts_of_latents_that_are_none_are_refused_though_their_hash_fits(
     facts: dict[str, object], run: Path
 ) -> None:
@@ -480,6 +490,7 @@ def test_facts_of_latents_that_are_none_are_refused_though_their_hash_fits(
     ],
     ids=str,
 )
+@pytest.mark.injects(16)
 def test_forged_measurements_of_an_svm_are_refused(change: dict[str, object], run: Path) -> None:
     path = run / "svm" / "metrics.json"
     metrics = json.loads(path.read_text())
@@ -507,6 +518,7 @@ def test_forged_measurements_of_an_svm_are_refused(change: dict[str, object], ru
         ),
     ],
 )
+@pytest.mark.injects(14)
 def test_json_that_is_not_what_it_should_be_stops_the_report(
     name: str, text: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -514,6 +526,7 @@ def test_json_that_is_not_what_it_should_be_stops_the_report(
     assert name in refusal(capsys, "report", run)
 
 
+@pytest.mark.injects(15)
 def test_a_bundle_with_a_graph_of_a_stranger_is_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -543,6 +556,7 @@ def relist(bundle: Path, **files: object) -> None:
 @pytest.mark.parametrize(
     "name", ["../secret", "/etc/hostname", "a/../../secret", "..", ".", "", "x\0y"]
 )
+@pytest.mark.injects(15)
 def test_a_manifest_that_leads_out_of_the_bundle_is_refused(name: str, bundle: Path) -> None:
     (bundle.parent / "secret").write_text("mine")
     relist(bundle, **{name: {"bytes": 4, "sha256": file_sha256(bundle.parent / "secret")}})
@@ -550,6 +564,7 @@ def test_a_manifest_that_leads_out_of_the_bundle_is_refused(name: str, bundle: P
         require_intact(bundle, read_manifest(bundle))
 
 
+@pytest.mark.injects(15)
 def test_a_graph_that_runs_out_of_bounds_is_refused_though_its_hash_fits(bundle: Path) -> None:
     """Valid as a graph: only onnxruntime finds out, and while it runs."""
     path = bundle / "decoder.onnx"
@@ -595,6 +610,7 @@ NOISE = np.random.default_rng(0).normal(size=(12, 6))
     ],
     ids=["one class", "one image", "nan", "inf", "-inf", "too large", "negative"],
 )
+@pytest.mark.injects(16)
 def test_latents_that_no_svm_can_learn_from_are_refused_and_the_old_one_stays(
     labels: list[int],
     latents: object,
@@ -622,6 +638,7 @@ def test_latents_that_no_svm_can_learn_from_are_refused_and_the_old_one_stays(
     ],
     ids=["constant", "huge", "tiny", "a class an image", "two", "a single one", "two equal"],
 )
+@pytest.mark.injects(16)
 def test_latents_at_the_edge_of_what_can_be_learned_give_an_svm(
     labels: list[int], latents: object, run: Path
 ) -> None:
@@ -639,6 +656,7 @@ def test_npy_reads_what_numpy_writes(tmp_path: Path) -> None:
     assert type(read) is np.ndarray
 
 
+@pytest.mark.injects(6)
 def test_a_checkpoint_folder_that_is_a_link_or_holds_other_files_is_read_all_the_same(
     run: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.injects(12)
 def test_a_file_that_cannot_be_read_is_named_or_left_out_where_asked(
     name: str, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_tiff_as_made_here_is_one_that_can_be_read(tmp_path: Path) -> None:
     ],
     ids=ascii,
 )
+@pytest.mark.injects(12)
 def test_odd_file_names_are_names_like_any_other(name: str, tmp_path: Path) -> None:
     root = write_pets(tmp_path)
     write(root / "train" / "cat" / name, flat(77))
@@ -122,6 +124,7 @@ def test_odd_file_names_are_names_like_any_other(name: str, tmp_path: Path) -> N
     assert (name if name.isprintable() else repr(f"train/cat/{name}")) in line
 
 
+@pytest.mark.injects(12)
 def test_odd_names_of_classes_are_kept_and_those_that_no_text_can_hold_are_refused(
     tmp_path: Path,
 ) -> None:
@@ -135,6 +138,7 @@ def test_odd_names_of_classes_are_kept_and_those_that_no_text_can_hold_are_refus
 
 
 @pytest.mark.parametrize("where", ["train/cat/pipe.png", "train/cat/deep/pipe.png"])
+@pytest.mark.injects(6)
 def test_a_pipe_among_the_images_keeps_nobody_waiting(where: str, tmp_path: Path) -> None:
     root = write_pets(tmp_path)
     (root / where).parent.mkdir(exist_ok=True)
@@ -142,6 +146,7 @@ def test_a_pipe_among_the_images_keeps_nobody_waiting(where: str, tmp_path: Path
     assert "pipe.png" in fault(root)
 
 
+@pytest.mark.injects(6)
 def test_links_among_the_images_are_followed_and_their_loops_and_dead_ends_named(
     tmp_path: Path,
 ) -> None:
@@ -157,6 +162,7 @@ def test_links_among_the_images_are_followed_and_their_loops_and_dead_ends_named
 
 
 @pytest.mark.parametrize("what", ["file", "link", "pipe"])
+@pytest.mark.injects(6)
 def test_what_lies_in_the_place_of_the_cache_is_left_alone(what: str, tmp_path: Path) -> None:
     root, cache = write_pets(tmp_path), tmp_path / CACHE_FOLDER
     if what == "file":
@@ -223,6 +229,7 @@ def mutated_tiff(generator: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(12_000, marks=pytest.mark.faults)])
+@pytest.mark.injects(12, times=600)
 def test_images_damaged_at_random_are_read_or_named(
     count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +267,7 @@ def peak_of(function: Callable[[], object]) -> int:
 
 
 @pytest.mark.usefixtures("no_network")
+@pytest.mark.injects(11)
 def test_a_gzip_bomb_is_not_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compressor = zlib.compressobj(wbits=31)
     zeros = bytes(2**20)
@@ -284,6 +292,7 @@ def test_a_gzip_bomb_is_not_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert peak < 4 * idx.MAX_BYTES
 
 
+@pytest.mark.injects(11)
 def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     folder = tmp_path / RAW
     folder.mkdir(parents=True)
@@ -297,6 +306,7 @@ def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [lambda whole: whole[:-20], lambda whole: whole[:10] + b"?" * 99]
 )
+@pytest.mark.injects(11)
 def test_a_damaged_archive_is_refused_even_where_its_md5_fits(
     damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +321,7 @@ def test_a_damaged_archive_is_refused_even_where_its_md5_fits(
     assert "a damaged archive" in fault(tmp_path, "mnist")
 
 
+@pytest.mark.injects(11)
 def test_a_download_that_is_not_what_was_asked_for_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +339,7 @@ def test_a_download_that_is_not_what_was_asked_for_leaves_no_file(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(12)
 def test_a_hundred_thousand_images_are_listed_in_little_memory_and_used(tmp_path: Path) -> None:
     image = encoded("PNG", "L")
     for name in "abcd":

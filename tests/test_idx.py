@@ -121,6 +121,7 @@ def test_real_mnist_has_its_published_statistics() -> None:
     ],
     ids=["truncated", "empty", "html", "other-size", "bit-flipped"],
 )
+@pytest.mark.injects(11)
 def test_a_damaged_idx_file_is_named_with_what_it_has_and_what_to_do(
     name: ImageSetName,
     damage: Callable[[bytes], bytes],
@@ -139,6 +140,7 @@ def test_a_damaged_idx_file_is_named_with_what_it_has_and_what_to_do(
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
+@pytest.mark.injects(20)
 def test_a_missing_set_without_network_names_the_files_and_a_set_that_needs_none(
     name: ImageSetName, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_set_that_lacks_one_file_names_that_one(
 
 
 @pytest.mark.parametrize("name", ["mnist", "kmnist"])
+@pytest.mark.injects(20)
 def test_only_missing_files_are_downloaded_and_a_dead_mirror_is_passed_over(
     name: ImageSetName,
     tmp_path: Path,

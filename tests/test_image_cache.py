@@ -61,6 +61,7 @@ def test_a_changed_file_or_setting_is_decoded_anew(pets: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pixels.npy", "kept.npy", "meta.json"])
 @pytest.mark.parametrize("damage", [lambda content: content[:100], flip_a_bit, None])
+@pytest.mark.injects(5)
 def test_a_damaged_cache_is_made_again(
     name: str, damage: Callable[[bytes], bytes] | None, pets: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_damaged_cache_is_made_again(
     assert path.exists()
 
 
+@pytest.mark.injects(2)
 def test_a_run_killed_while_decoding_leaves_no_cache(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_run_killed_while_decoding_leaves_no_cache(
     assert len(load(pets, image_size=8).train.pixels) == 12
 
 
+@pytest.mark.injects(7)
 def test_of_two_runs_that_decode_at_once_both_get_the_images(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_of_two_runs_that_decode_at_once_both_get_the_images(
     assert len({path.parent for path in cache_files(pets)}) == 1
 
 
+@pytest.mark.injects(4)
 def test_a_folder_that_cannot_be_written_is_decoded_into_memory(
     pets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +160,7 @@ def test_unreadable_images_are_left_out_when_asked(
     fault(pets_with_damage, image_size=8)
 
 
+@pytest.mark.injects(12)
 def test_a_set_with_nothing_readable_is_refused_even_when_skipping(tmp_path: Path) -> None:
     for name in ("train/a.png", "train/b.png", "test/a.png"):
         path = tmp_path / name
@@ -166,6 +171,7 @@ def test_a_set_with_nothing_readable_is_refused_even_when_skipping(tmp_path: Pat
 
 @pytest.mark.filterwarnings("default")  # as outside of tests
 @pytest.mark.parametrize("size", [10, 13], ids=["Pillow warns", "Pillow refuses"])
+@pytest.mark.injects(12)
 def test_an_absurdly_large_image_counts_as_unreadable(
     size: int, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

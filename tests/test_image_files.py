@@ -98,6 +98,7 @@ def test_resizing_is_bilinear_with_antialiasing_over_the_whole_image(tmp_path: P
     assert np.abs(prepare_files([path], (3, 28, 28))[0] - expected).max() <= 1
 
 
+@pytest.mark.injects(12)
 def test_odd_exif_entries_do_no_harm(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x011A] = 6, 72.5
@@ -119,6 +120,7 @@ def test_files_for_a_model_are_prepared_as_those_of_a_folder(tmp_path: Path) -> 
     assert prepare_files([], (1, 8, 8)).shape == (0, 1, 8, 8)
 
 
+@pytest.mark.injects(12)
 def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
     with pytest.raises(UserError, match=r"missing\.png, .*README.*not a whole image"):
@@ -143,6 +145,7 @@ def broken_exif(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncated, too_few_pixels, broken_exif])
+@pytest.mark.injects(12)
 def test_a_damaged_file_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
     damage(tmp_path / "damaged.png")

@@ -130,6 +130,7 @@ def one_image(root: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
+@pytest.mark.injects(12)
 def test_a_folder_that_cannot_be_used_says_why(
     make: Callable[[Path], None], expected: str, tmp_path: Path
 ) -> None:

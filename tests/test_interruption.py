@@ -50,10 +50,11 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
 )
+@pytest.mark.injects(3)
 def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(
     tmp_path: Path, whole_run: Path, number: signal.Signals, exit_code: int
 ) -> None:
@@ -87,6 +88,7 @@ with Interruption() as interruption:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.injects(3)
 def test_a_second_signal_stops_at_once_and_an_echo_of_the_first_does_not(
     number: signal.Signals,
 ) -> None:
@@ -113,6 +115,7 @@ def trainers() -> Iterator[list[int]]:
 
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.injects(3)
 def test_a_trainer_whose_launcher_has_died_stops_with_a_checkpoint(
     tmp_path: Path, trainers: list[int]
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_trainer_whose_launcher_has_died_stops_with_a_checkpoint(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(3)
 def test_a_signal_to_one_of_two_ranks_stops_both_after_the_same_step(tmp_path: Path) -> None:
     flags = [*LONG, *SHORT_OF_AN_EPOCH]
     whole, run = tmp_path / "whole", tmp_path / "run"

@@ -20,6 +20,7 @@ def a_run(path: Path, **changes: object) -> TrainConfig:
 
 
 @pytest.mark.faults
+@pytest.mark.injects(1, times=NUM_KILLS)
 def test_fifty_kills_at_random_times_change_no_bit_of_the_result(tmp_path: Path) -> None:
     whole = a_run(tmp_path / "whole", epochs=60)
     finish(whole)
@@ -43,7 +44,8 @@ def test_fifty_kills_at_random_times_change_no_bit_of_the_result(tmp_path: Path)
     assert any(step % 6 for step in steps), "no kill came within an epoch"
 
 
-@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.injects(2, times=4)
 def test_a_kill_at_each_step_of_the_checkpoint_protocol_is_survived(tmp_path: Path) -> None:
     finish(a_run(tmp_path / "whole"))
     steps, exit_codes = [], []

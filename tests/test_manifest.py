@@ -49,6 +49,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_hash(bundle: Path) -> N
     require_whole(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_flipped_bit_in_any_file_is_found(bundle: Path) -> None:
     generator = np.random.default_rng(0)
     for path in sorted(bundle.iterdir()):
@@ -64,6 +65,7 @@ def test_a_flipped_bit_in_any_file_is_found(bundle: Path) -> None:
     require_whole(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_missing_file_is_named(bundle: Path) -> None:
     for path in sorted(bundle.iterdir()):
         content = path.read_bytes()
@@ -77,6 +79,7 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["extra.onnx", "EXTRA.ONNX", "extra.ort", "sub/encoder.onnx"])
+@pytest.mark.injects(15)
 def test_a_graph_that_is_not_listed_is_refused(bundle: Path, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     shutil.copy(bundle / "encoder.onnx", bundle / name)
@@ -90,6 +93,7 @@ def test_other_files_beside_the_bundle_s_are_left_alone(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/file", ".."])
+@pytest.mark.injects(15)
 def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: str) -> None:
     forge(bundle, files={**facts_of(bundle)["files"], name: {"bytes": 1, "sha256": "0"}})
     with pytest.raises(UserError, match="expected names of files in the bundle's own folder"):
@@ -111,6 +115,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: st
     ],
     ids=str,
 )
+@pytest.mark.injects(15)
 def test_a_manifest_of_another_kind_is_refused(
     bundle: Path, changes: dict[str, object], words: str
 ) -> None:
@@ -119,6 +124,7 @@ def test_a_manifest_of_another_kind_is_refused(
         require_whole(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_changed_manifest_is_damaged(bundle: Path) -> None:
     path = bundle / "manifest.json"
     path.write_text(path.read_text().replace('"light on dark"', '"dark on light"'))
@@ -189,6 +195,7 @@ GOLDEN = {
     ],
     ids=str,
 )
+@pytest.mark.injects(15)
 def test_golden_vectors_of_another_form_are_refused(
     place: list[str | int], value: object, tmp_path: Path
 ) -> None:
@@ -209,12 +216,14 @@ def test_golden_vectors_of_another_form_are_refused(
     ["[" * 200_000, '{"format": "vaekit-bundle", "format_version": 1, "x": NaN}', "[]", "", '{"a'],
     ids=["deep", "nan", "list", "empty", "torn"],
 )
+@pytest.mark.injects(15)
 def test_a_manifest_that_is_no_manifest_is_one_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json"):
         read_manifest(tmp_path)
 
 
+@pytest.mark.injects(15)
 def test_characters_that_no_utf8_has_are_refused(bundle: Path) -> None:
     path = bundle / "manifest.json"
     facts = facts_of(bundle)

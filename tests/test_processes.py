@@ -103,6 +103,7 @@ def test_a_launcher_that_gives_one_thread_does_not_leave_cores_idle(
     assert threads == [8, 4]
 
 
+@pytest.mark.injects(18)
 def test_fewer_ranks_than_launched_processes_stop_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,6 +114,7 @@ def test_fewer_ranks_than_launched_processes_stop_the_work(
 
 
 @pytest.mark.parametrize("world_size", ["0", "3"])
+@pytest.mark.injects(18)
 def test_latents_of_fewer_ranks_than_launched_leave_the_run_as_it_is(
     world_size: str, finished_run: Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_latents_of_fewer_ranks_than_launched_leave_the_run_as_it_is(
 
 
 @pytest.mark.parametrize("world_size", ["", "two", "1.5"])
+@pytest.mark.injects(18)
 def test_a_world_size_that_is_no_number_is_named(
     world_size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +135,7 @@ def test_a_world_size_that_is_no_number_is_named(
 
 
 @pytest.mark.parametrize("lacking", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+@pytest.mark.injects(18)
 def test_a_launch_that_lacks_a_variable_is_refused_instead_of_waiting_for_ranks_that_never_come(
     lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_a_launch_that_lacks_a_variable_is_refused_instead_of_waiting_for_ranks_
         start_ranks()
 
 
+@pytest.mark.injects(18)
 def test_a_rank_beyond_the_world_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
     for name, value in launched.items():
@@ -151,6 +156,7 @@ def test_a_rank_beyond_the_world_size_is_refused(monkeypatch: pytest.MonkeyPatch
         start_ranks()
 
 
+@pytest.mark.injects(18)
 def test_a_rank_whose_peers_never_come_ends_with_one_line_and_writes_nothing(
     tmp_path: Path,
 ) -> None:
@@ -171,6 +177,7 @@ def test_a_rank_whose_peers_never_come_ends_with_one_line_and_writes_nothing(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(18)
 def test_a_launcher_that_starts_one_process_of_two_has_it_do_the_work_and_say_so(
     tmp_path: Path,
 ) -> None:

@@ -130,6 +130,7 @@ def test_any_settings_of_an_svm_come_back_from_their_file(
     assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma)
 
 
+@pytest.mark.injects(13)
 @quick(40)
 @given(
     text=st.text(st.sampled_from("&*!|>-?:{}[]'\"#,~ \t\nrunepochsmodeldata0123.e"), max_size=60)
@@ -334,6 +335,7 @@ def read_or_refuse(name: str, content: bytes, place: Path) -> None:
     assert len(said) < 2000
 
 
+@pytest.mark.injects(14, times=60)
 @pytest.mark.parametrize("name", READERS)
 @quick(60)
 @given(mutate=mutations())
@@ -343,6 +345,7 @@ def test_a_file_changed_anywhere_is_read_or_refused(
     read_or_refuse(name, mutate(READERS[name][1]), place)
 
 
+@pytest.mark.injects(14, times=2000)
 @pytest.mark.faults
 @pytest.mark.parametrize("name", READERS)
 @quick(2000)
@@ -353,6 +356,7 @@ def test_a_file_changed_anywhere_a_thousand_times_is_read_or_refused(
     read_or_refuse(name, mutate(READERS[name][1]), place)
 
 
+@pytest.mark.injects(14, times=30)
 @pytest.mark.parametrize("name", READERS)
 @quick(30)
 @given(content=st.binary(max_size=300) | JSON.map(json.dumps).map(str.encode))
@@ -360,6 +364,7 @@ def test_any_bytes_are_read_or_refused(name: str, content: bytes, place: Path) -
     read_or_refuse(name, content, place)
 
 
+@pytest.mark.injects(14, times=80)
 @pytest.mark.parametrize("name", ["safetensors", "svm"])
 @quick(80)
 @given(
@@ -386,6 +391,7 @@ def test_any_header_of_tensors_is_read_or_refused(
     read_or_refuse(name, struct.pack("<Q", size) + text + data, place)
 
 
+@pytest.mark.injects(15, times=100)
 @quick(100)
 @given(
     facts=st.fixed_dictionaries(

@@ -51,6 +51,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.injects(9)
 def test_the_number_of_processes_may_change_at_every_resume(tmp_path: Path) -> None:
     changed, whole = a_run(tmp_path / "changed"), a_run(tmp_path / "whole")
     begun = train_in_ranks(changed, 1, Fate(rank=0, step=17, signal=signal.SIGTERM))
@@ -74,6 +75,7 @@ def test_the_number_of_processes_may_change_at_every_resume(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.injects(9)
 def test_a_killed_rank_ends_the_other_and_the_relaunch_is_exact(
     rank: int, tmp_path: Path, whole_run: Path
 ) -> None:
@@ -90,6 +92,7 @@ def test_a_killed_rank_ends_the_other_and_the_relaunch_is_exact(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.injects(9)
 def test_a_stalled_rank_ends_the_others_who_name_it_and_the_relaunch_is_exact(
     rank: int, tmp_path: Path, whole_run: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_a_stalled_rank_ends_the_others_who_name_it_and_the_relaunch_is_exact(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(9)
 def test_of_three_ranks_the_stalled_one_is_named_by_the_main_one(tmp_path: Path) -> None:
     config = a_run(tmp_path / "run")
     ended = train_in_ranks(config, 3, Fate(rank=1, step=23, signal=signal.SIGSTOP))
@@ -134,6 +138,7 @@ def die_loading() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.injects(9)
 def test_a_rank_that_dies_while_it_decodes_is_not_waited_for(tmp_path: Path) -> None:
     ended = run_ranks(die_loading, 2, tmp_path)
     assert ended.exit_codes == [-signal.SIGKILL, 2]
@@ -191,6 +196,7 @@ def launched(folder: Path, fate: str) -> list[object]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+@pytest.mark.injects(9)
 def test_a_launcher_that_may_restart_names_the_dead_rank_and_the_run_ends_by_itself(
     launcher: str, tmp_path: Path, whole_run: Path
 ) -> None:
@@ -206,6 +212,7 @@ def test_a_launcher_that_may_restart_names_the_dead_rank_and_the_run_ends_by_its
 
 
 @pytest.mark.faults
+@pytest.mark.injects(9)
 def test_a_launcher_that_may_restart_kills_a_stalled_rank_and_the_run_ends_by_itself(
     tmp_path: Path, whole_run: Path
 ) -> None:
@@ -282,6 +289,7 @@ def launch_on(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(9)
 def test_two_machines_of_which_one_is_cut_off_end_and_their_relaunch_is_exact(
     tmp_path: Path, machines: tuple[str, str], whole_run: Path
 ) -> None:

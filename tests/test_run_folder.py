@@ -43,6 +43,7 @@ def test_the_same_config_may_start_again_and_what_is_off_the_trajectory_may_chan
     assert run.config.read_bytes() == before  # until that start has read the checkpoint
 
 
+@pytest.mark.injects(8)
 def test_another_config_is_refused_with_the_difference_and_nothing_is_changed(
     run: RunFolder,
 ) -> None:
@@ -52,6 +53,7 @@ def test_another_config_is_refused_with_the_difference_and_nothing_is_changed(
     assert run.config.read_bytes() == before
 
 
+@pytest.mark.injects(6)
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     run = RunFolder(tmp_path)
@@ -61,6 +63,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     assert not run.config.exists()
 
 
+@pytest.mark.injects(7)
 def test_a_second_writer_is_refused_while_the_first_one_writes(run: RunFolder) -> None:
     with (
         run.lock(),

@@ -68,6 +68,7 @@ def test_a_rehearsal_leaves_everything_as_it_is(training: Training) -> None:
 
 @pytest.mark.parametrize("parameter", ["enc.linear.weight", "dec.deconv2.bias"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.injects(10)
 def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
     training: Training, parameter: str, value: float
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
         training.read_losses()
 
 
+@pytest.mark.injects(10)
 def test_a_weight_that_is_not_finite_is_found_at_its_first_step(training: Training) -> None:
     with torch.no_grad():
         training.vae.get_parameter("dec.linear.weight").view(-1)[0] = torch.nan

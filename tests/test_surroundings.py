@@ -72,6 +72,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / ODD_FOLDER / ODD_RUN
 
 
+@pytest.mark.injects(20)
 def test_each_stage_in_an_odd_folder_names_the_next_one_as_a_shell_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_each_stage_in_an_odd_folder_names_the_next_one_as_a_shell_takes_it(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(20)
 def test_a_shell_takes_every_command_from_training_to_a_checked_bundle(tmp_path: Path) -> None:
     folder = tmp_path / ODD_FOLDER
     folder.mkdir()
@@ -113,6 +115,7 @@ def test_a_shell_takes_every_command_from_training_to_a_checked_bundle(tmp_path:
     ],
     ids=["no folder at HOME", "no HOME"],
 )
+@pytest.mark.injects(20)
 def test_without_a_home_a_user_or_a_network_every_stage_works(
     variables: dict[str, str], stages: list[str], finished_run: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_without_a_home_a_user_or_a_network_every_stage_works(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(20)
 def test_without_a_network_a_missing_download_is_one_line(tmp_path: Path) -> None:
     result = run_alone("train --run mnist", cwd=tmp_path)
     assert_one_line_error(result, "data/MNIST/raw", "the download failed", "--data.name digits")
@@ -132,6 +136,7 @@ def test_without_a_network_a_missing_download_is_one_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.faults
+@pytest.mark.injects(20)
 def test_two_processes_need_no_network_but_the_loopback(tmp_path: Path) -> None:
     loopback_alone = ["unshare", "--user", "--map-root-user", "--net", "bash", "-c"]
     allowed = run_command([*loopback_alone, "ip link set lo up"])
@@ -147,6 +152,7 @@ def test_two_processes_need_no_network_but_the_loopback(tmp_path: Path) -> None:
     assert "cpu, 2 process(es)" in result.stdout
 
 
+@pytest.mark.injects(20)
 def test_checking_a_bundle_tells_nobody_and_leaves_nothing_at_home(
     exported_run: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +167,7 @@ def test_checking_a_bundle_tells_nobody_and_leaves_nothing_at_home(
 
 
 @pytest.mark.parametrize("name", ["folder", "mnist"])
+@pytest.mark.injects(20)
 def test_a_tilde_without_a_home_is_one_line(
     name: str,
     tmp_path: Path,
@@ -176,6 +183,7 @@ def test_a_tilde_without_a_home_is_one_line(
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that root can't write")
+@pytest.mark.injects(20)
 def test_in_a_folder_that_cannot_be_written_a_run_elsewhere_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +198,7 @@ def test_in_a_folder_that_cannot_be_written_a_run_elsewhere_works(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.injects(20)
 def test_a_name_that_the_terminal_cannot_show_is_escaped(
     encoding: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +211,7 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(
 
 
 @pytest.mark.parametrize("flag", ["--run", "--data.root"])
+@pytest.mark.injects(20)
 def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +226,7 @@ def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.injects(20)
 def test_the_newest_checkpoint_is_that_of_the_last_step_whatever_the_clock_said(
     run: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +239,7 @@ def test_the_newest_checkpoint_is_that_of_the_last_step_whatever_the_clock_said(
 
 
 @pytest.mark.parametrize("recorded_at", [0, 4e9], ids=["1970", "2096"])
+@pytest.mark.injects(20)
 def test_a_run_resumed_under_another_clock_comes_to_the_same_weights(
     recorded_at: float, run: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_of_two_classes_the_predicted_one_has_the_vote_and_the_higher_score() ->
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.injects(16)
 def test_latents_that_are_all_the_same_get_the_label_that_scikit_learn_gives(
     num_classes: int,
 ) -> None:
@@ -171,6 +172,7 @@ def test_no_images_get_no_labels(fitted: svm.Svm) -> None:
     assert prediction.decisions.shape == (0, 45)
 
 
+@pytest.mark.injects(16)
 def test_latents_that_are_not_finite_are_refused_with_their_number(fitted: svm.Svm) -> None:
     split = digits(20)
     split.train[3, 0] = np.nan
@@ -181,6 +183,7 @@ def test_latents_that_are_not_finite_are_refused_with_their_number(fitted: svm.S
         svm.predict(fitted.table, split.train)
 
 
+@pytest.mark.injects(16)
 def test_one_class_alone_is_refused() -> None:
     split = digits(20, (4,))
     with pytest.raises(UserError, match="an SVM needs at least two classes"):
@@ -200,6 +203,7 @@ def test_a_table_read_back_is_the_one_that_was_written(fitted: svm.Svm, tmp_path
     np.testing.assert_array_equal(after.decisions, before.decisions)
 
 
+@pytest.mark.injects(5)
 def test_a_truncated_table_is_refused(fitted: svm.Svm, tmp_path: Path) -> None:
     path = tmp_path / "svm.safetensors"
     svm.write_table(path, fitted)
@@ -224,6 +228,7 @@ def test_a_truncated_table_is_refused(fitted: svm.Svm, tmp_path: Path) -> None:
         ("classes", np.array([0, 1, 2, 3, 4, 5, 6, 7, 9, 8]), "expected indices into 10 names"),
     ],
 )
+@pytest.mark.injects(14)
 def test_a_damaged_table_is_refused_with_what_is_wrong(
     fitted: svm.Svm, tmp_path: Path, name: str, value: NDArray[np.float64] | None, message: str
 ) -> None:
@@ -381,6 +386,7 @@ def test_labels_of_cuml_are_those_of_scikit_learn_but_for_one_in_a_thousand() ->
     assert agree.mean() >= 0.999
 
 
+@pytest.mark.injects(17)
 def test_a_demanded_cuml_that_is_not_usable_leaves_the_earlier_svm(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +418,7 @@ def test_a_folder_that_is_no_run_is_refused_and_not_made(tmp_path: Path) -> None
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.injects(7)
 def test_a_run_folder_in_use_is_refused(run: RunFolder) -> None:
     with run.lock(), pytest.raises(UserError, match="another process is writing"):
         svm.fit_svm(run.path, SvmConfig())
@@ -426,6 +433,7 @@ def test_unlabelled_latents_are_refused_and_leave_the_earlier_svm(run: RunFolder
     assert (run.svm / "svm.safetensors").read_bytes() == before
 
 
+@pytest.mark.injects(16)
 def test_test_latents_that_are_not_finite_are_refused_before_the_fit(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -437,6 +445,7 @@ def test_test_latents_that_are_not_finite_are_refused_before_the_fit(
     assert "fitting" not in capsys.readouterr().out
 
 
+@pytest.mark.injects(8)
 def test_an_svm_of_other_weights_is_refused(run: RunFolder) -> None:
     svm.fit_svm(run.path, SvmConfig())
     write_other_weights(run)
@@ -448,6 +457,7 @@ def test_an_svm_of_other_weights_is_refused(run: RunFolder) -> None:
         svm.fit_svm(run.path, SvmConfig())
 
 
+@pytest.mark.injects(8)
 def test_figures_of_other_latents_are_refused(run: RunFolder) -> None:
     svm.fit_svm(run.path, SvmConfig())
     split = digits(20)
@@ -457,6 +467,7 @@ def test_figures_of_other_latents_are_refused(run: RunFolder) -> None:
         svm.read_metrics(run)
 
 
+@pytest.mark.injects(8)
 def test_figures_of_another_svm_are_refused(run: RunFolder) -> None:
     svm.fit_svm(run.path, SvmConfig())
     earlier = (run.svm / "svm.safetensors").read_bytes()
@@ -467,6 +478,7 @@ def test_figures_of_another_svm_are_refused(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({"format_version": 99})])
+@pytest.mark.injects(5)
 def test_figures_that_cannot_be_read_are_refused(run: RunFolder, text: str) -> None:
     svm.fit_svm(run.path, SvmConfig())
     (run.svm / "metrics.json").write_text(text)

@@ -30,6 +30,7 @@ def test_a_cuml_that_fits_an_svm_is_taken(flag: str, monkeypatch: pytest.MonkeyP
     assert choose_backend(flag) == ("cuml", "on a fast GPU")  # type: ignore[arg-type]
 
 
+@pytest.mark.injects(17)
 def test_without_a_gpu_cuml_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     play_cuml(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -39,6 +40,7 @@ def test_without_a_gpu_cuml_is_not_even_imported(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("missing", ["cuml", "cupy"])
+@pytest.mark.injects(17)
 def test_a_package_that_is_not_installed_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +51,7 @@ def test_a_package_that_is_not_installed_is_named(
     assert_not_cuml(f"the Python package {missing} is not installed")
 
 
+@pytest.mark.injects(17)
 def test_a_cuml_that_cannot_fit_here_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     play_cuml(monkeypatch, UnusableSVC)
     assert_not_cuml(
@@ -57,6 +60,7 @@ def test_a_cuml_that_cannot_fit_here_is_not_taken(monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.injects(17)
 def test_an_installation_that_cannot_be_loaded_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,6 +90,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.injects(17)
 def test_with_a_cuml_that_cannot_fit_here_auto_fits_the_same_svm_and_says_why(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +104,7 @@ def test_with_a_cuml_that_cannot_fit_here_auto_fits_the_same_svm_and_says_why(
     assert (run / "svm" / "svm.safetensors").read_bytes() == before
 
 
+@pytest.mark.injects(17)
 def test_a_demanded_cuml_that_cannot_fit_here_is_one_line_and_leaves_the_old_svm(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +118,7 @@ def test_a_demanded_cuml_that_cannot_fit_here_is_one_line_and_leaves_the_old_svm
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.injects(17)
 def test_cuml_in_the_environment_of_a_machine_without_a_gpu_is_left_alone(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.injects(14)
 def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
     path = tmp_path / "t"
     write(path)
@@ -57,12 +58,14 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>not found</html>"])
+@pytest.mark.injects(14)
 def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(UserError, match=r"t: not a whole safetensors file .*; make it again"):
         read(tmp_path / "t")
 
 
+@pytest.mark.injects(14)
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t")
     (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:-4])
@@ -70,6 +73,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "t")
 
 
+@pytest.mark.injects(14)
 def test_another_version_or_a_strangers_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t")
     with pytest.raises(UserError, match="format test version 1, expected test version 2"):

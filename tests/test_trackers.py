@@ -101,6 +101,7 @@ def test_the_tracker_is_told_of_every_epoch_and_of_the_end(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fault", ["init", "start", "config", 0, 1, 2, "finish"])
+@pytest.mark.injects(19)
 def test_wherever_a_tracker_raises_the_run_comes_to_the_same_result(
     fault: object, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_wherever_a_tracker_raises_the_run_comes_to_the_same_result(
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.injects(19)
 def test_an_epoch_that_a_tracker_refuses_is_in_a_checkpoint_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
@@ -124,6 +126,7 @@ def test_an_epoch_that_a_tracker_refuses_is_in_a_checkpoint_all_the_same(
     assert RunFolder(tmp_path / "run").read_metrics()[-1]["epoch"] == epoch
 
 
+@pytest.mark.injects(19)
 def test_a_run_resumed_with_the_tracker_that_failed_comes_to_the_same_result(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +139,7 @@ def test_a_run_resumed_with_the_tracker_that_failed_comes_to_the_same_result(
     assert_same_result(tmp_path / "run", finished_run)
 
 
+@pytest.mark.injects(19)
 def test_a_tracker_that_fails_at_the_end_leaves_the_run_finished(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +151,7 @@ def test_a_tracker_that_fails_at_the_end_leaves_the_run_finished(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(19)
 def test_of_two_processes_neither_waits_for_ever(finished_run: Path, tmp_path: Path) -> None:
     run, worker = tmp_path / "run", tmp_path / "worker.py"
     worker.write_text(WORKER)

@@ -154,6 +154,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
 
 
+@pytest.mark.injects(1)
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     flags = [*TINY_FLAGS, "--epochs", "60", "--input_noise", "0.1", "--sample_every", "60"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -177,6 +178,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     assert starts[1]["step"] >= 12
 
 
+@pytest.mark.injects(1)
 def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
+@pytest.mark.injects(2)
 def test_a_run_that_dies_between_weights_and_checkpoint_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +235,7 @@ def test_a_finished_run_started_again_is_left_as_it_is(
             assert path.read_bytes() == content, path
 
 
+@pytest.mark.injects(8)
 def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_run: Path) -> None:
     before = final_checkpoint(finished_run)
     result = vaekit("train", *TINY_FLAGS, "--run", finished_run, "--batch_size", "32")
@@ -239,6 +243,7 @@ def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_r
     assert final_checkpoint(finished_run) == before
 
 
+@pytest.mark.injects(8)
 def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Path) -> None:
     for name in ("first", "second"):
         for index in range(12):
@@ -302,6 +307,7 @@ def test_bf16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
     assert_one_line_error(result, "mixed_precision")
 
 
+@pytest.mark.injects(10)
 def test_a_non_finite_loss_stops_training_and_names_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +348,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.injects(7)
 def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").lock():
         result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run")

@@ -115,6 +115,7 @@ def exit_code(config: TrainConfig, errors: Path, *signals: tuple[Moment, signal.
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+@pytest.mark.injects(3)
 def test_a_signal_at_an_awkward_moment_leaves_one_line_and_a_run_that_goes_on_exactly(
     moment: Moment, number: signal.Signals, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_signal_at_an_awkward_moment_leaves_one_line_and_a_run_that_goes_on_ex
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.injects(3)
 def test_a_second_signal_within_the_checkpoint_ends_the_run_at_once_and_tears_nothing(
     number: signal.Signals, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_second_signal_within_the_checkpoint_ends_the_run_at_once_and_tears_no
 
 
 @pytest.mark.faults
+@pytest.mark.injects(3)
 def test_a_signal_while_the_last_picture_is_drawn_comes_too_late_to_matter(
     whole_run: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +177,7 @@ def halt(process: BaseProcess) -> None:
 
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.injects(7)
 def test_while_a_run_trains_every_other_writer_is_refused_and_it_ends_as_if_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +208,7 @@ def test_while_a_run_trains_every_other_writer_is_refused_and_it_ends_as_if_alon
     assert_same_result(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.injects(7)
 def test_of_two_fits_at_once_the_second_is_refused_and_the_first_is_whole(
     finished_run: Path,
     tmp_path: Path,
@@ -232,6 +237,7 @@ def test_of_two_fits_at_once_the_second_is_refused_and_the_first_is_whole(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(7)
 def test_of_several_starts_in_one_new_folder_one_trains_and_the_others_are_refused(
     whole_run: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +254,7 @@ def test_of_several_starts_in_one_new_folder_one_trains_and_the_others_are_refus
     assert_same_result(run, whole_run)
 
 
+@pytest.mark.injects(6)
 def test_what_killed_processes_left_is_no_obstacle_and_is_cleared_away(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -316,6 +323,7 @@ def test_every_setting_is_known_to_change_the_trajectory_or_not_to() -> None:
 
 
 @pytest.mark.parametrize("setting", ON_TRAJECTORY)
+@pytest.mark.injects(8)
 def test_a_setting_that_changes_the_trajectory_is_refused_by_name_on_resume(
     setting: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +348,7 @@ def cut_back(finished_run: Path, run: Path) -> Path:
     return run
 
 
+@pytest.mark.injects(8)
 def test_settings_that_leave_the_trajectory_alone_may_change_in_the_middle_of_a_run(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +363,7 @@ def test_settings_that_leave_the_trajectory_alone_may_change_in_the_middle_of_a_
     assert {name: str(config[name]).lower() for name in OFF_TRAJECTORY} == OFF_TRAJECTORY
 
 
+@pytest.mark.injects(8)
 def test_a_checkpoint_of_another_precision_is_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,6 +378,7 @@ def test_a_checkpoint_of_another_precision_is_refused(
 
 
 @pytest.mark.parametrize("change", ["a pixel", "a label", "one more", "one less"])
+@pytest.mark.injects(8)
 def test_changed_data_are_refused_on_resume(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -393,6 +404,7 @@ def test_changed_data_are_refused_on_resume(
     assert snapshot(run) == before
 
 
+@pytest.mark.injects(8)
 def test_other_versions_or_hardware_are_named_in_one_line_on_resume_and_the_run_goes_on(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -423,6 +435,7 @@ def test_other_versions_or_hardware_are_named_in_one_line_on_resume_and_the_run_
 
 
 @pytest.mark.parametrize("starts", [None, "[]", "[{}]", '[{"versions": [1], "device": {}}]'])
+@pytest.mark.injects(8)
 def test_a_run_goes_on_whatever_was_recorded_of_its_last_start(
     starts: str | None, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -475,6 +488,7 @@ with user_errors_in_one_line():
 
 
 @pytest.mark.faults
+@pytest.mark.injects(10)
 def test_a_gradient_that_is_no_number_on_one_rank_stops_both_without_an_update(
     tmp_path: Path,
 ) -> None:

@@ -75,6 +75,7 @@ def test_the_module_by_itself_says_how_it_is_used() -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.injects(15)
 def test_a_graph_of_other_weights_is_refused_by_its_hash(bundle: Path) -> None:
     content = bytearray((bundle / "decoder.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -85,6 +86,7 @@ def test_a_graph_of_other_weights_is_refused_by_its_hash(bundle: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_is_loaded")
 @pytest.mark.parametrize("location", ["../../secret.bin", "weights.bin"])
+@pytest.mark.injects(15)
 def test_weights_in_another_file_are_refused(bundle: Path, location: str) -> None:
     def point_outside(model: onnx.ModelProto) -> None:
         weight = model.graph.initializer[0]
@@ -121,6 +123,7 @@ def constant_of_a_function(model: onnx.ModelProto) -> onnx.TensorProto:
 
 @pytest.mark.usefixtures("nothing_is_loaded")
 @pytest.mark.parametrize("hide", [inner_graph, sparse_constant, constant_of_a_function])
+@pytest.mark.injects(15)
 def test_weights_in_another_file_are_refused_wherever_they_hide(
     bundle: Path, hide: Callable[[onnx.ModelProto], onnx.TensorProto]
 ) -> None:
@@ -143,6 +146,7 @@ def rewrite_unloaded(path: Path, change: Callable[[onnx.ModelProto], None]) -> N
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.injects(15)
 def test_a_graph_of_another_opset_than_the_manifest_says_is_refused(bundle: Path) -> None:
     def age(model: onnx.ModelProto) -> None:
         model.opset_import[0].version = 17
@@ -154,6 +158,7 @@ def test_a_graph_of_another_opset_than_the_manifest_says_is_refused(bundle: Path
 
 @pytest.mark.usefixtures("nothing_is_loaded")
 @pytest.mark.parametrize(("opset", "ir_version"), [(999, 10), (20, 999)])
+@pytest.mark.injects(15)
 def test_an_opset_that_this_onnxruntime_cannot_run_is_refused(
     bundle: Path, opset: int, ir_version: int
 ) -> None:
@@ -167,6 +172,7 @@ def test_an_opset_that_this_onnxruntime_cannot_run_is_refused(
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.injects(15)
 def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(bundle: Path) -> None:
     def rename(model: onnx.ModelProto) -> None:
         model.graph.input[0].name = "picture"
@@ -177,6 +183,7 @@ def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(bundle: Pat
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.injects(15)
 def test_a_file_that_is_no_onnx_is_refused(bundle: Path) -> None:
     (bundle / "encoder.onnx").write_bytes(b"\xff" * 100)
     hash_anew(bundle)
@@ -184,6 +191,7 @@ def test_a_file_that_is_no_onnx_is_refused(bundle: Path) -> None:
         verify(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_graph_that_is_no_valid_model_is_refused(bundle: Path) -> None:
     def break_it(model: onnx.ModelProto) -> None:
         model.graph.node[0].op_type = "NoSuchOperator"
@@ -193,6 +201,7 @@ def test_a_graph_that_is_no_valid_model_is_refused(bundle: Path) -> None:
         verify(bundle)
 
 
+@pytest.mark.injects(15)
 def test_numbers_beyond_their_tolerance_are_named(bundle: Path) -> None:
     cases = read_golden(bundle)
     cases[1].outputs["image"][0] += 0.25
@@ -202,6 +211,7 @@ def test_numbers_beyond_their_tolerance_are_named(bundle: Path) -> None:
         verify(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_golden_vector_of_another_shape_is_refused(bundle: Path) -> None:
     cases = read_golden(bundle)
     cases[0].outputs["mean"] = cases[0].outputs["mean"][:, :1]
@@ -226,6 +236,7 @@ def test_a_golden_vector_of_another_shape_is_refused(bundle: Path) -> None:
     ids=["none", "a graph has none", "of another graph", "no outputs", "another output"],
 )
 @pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.injects(15)
 def test_golden_vectors_that_are_not_of_all_graphs_and_outputs_are_refused(
     bundle: Path, change: Callable[[list[GoldenCase]], list[GoldenCase]]
 ) -> None:
@@ -245,6 +256,7 @@ def test_the_largest_excess_is_the_one_that_is_named(bundle: Path) -> None:
         verify(bundle)
 
 
+@pytest.mark.injects(15)
 def test_a_golden_nan_is_no_match(bundle: Path) -> None:
     value = json.loads((bundle / "golden.json").read_text())
     value["cases"][0]["outputs"]["mean"]["data"][0] = float("nan")
