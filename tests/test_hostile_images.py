@@ -228,8 +228,13 @@ def mutated_tiff(generator: random.Random) -> bytes:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(12_000, marks=pytest.mark.faults)])
-@pytest.mark.injects(12, times=600)
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(600, marks=pytest.mark.injects(12, times=600)),
+        pytest.param(12_000, marks=[pytest.mark.faults, pytest.mark.injects(12, times=12_000)]),
+    ],
+)
 def test_images_damaged_at_random_are_read_or_named(
     count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
