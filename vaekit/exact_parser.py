@@ -60,7 +60,7 @@ def _as_yaml(settings: dict[str, Any]) -> str:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by their whole names, as data.name."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": each for inner, each in _flat(value).items()}
