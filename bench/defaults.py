@@ -34,16 +34,19 @@ class _Mallinfo2(ctypes.Structure):
 def library_defaults(largest_freed: int) -> Iterator[None]:
     """cuDNN and the C library's allocator as they come; afterwards as for training on a CPU.
 
-    `largest_freed` are the bytes of the largest tensor that the work frees again and again.
+    `largest_freed` are the bytes of the largest tensor of up to 32 MiB that the work frees again
+    and again.
     """
+    assert largest_freed <= LARGEST_MMAP_THRESHOLD
     deterministic = cudnn.deterministic
     cudnn.deterministic = False
-    threshold = min(largest_freed, LARGEST_MMAP_THRESHOLD)
-    _set_thresholds(threshold)
-    with _kept_memory_withheld(threshold):
-        yield
-        cudnn.deterministic = deterministic
-        keep_freed_memory()
+    _set_thresholds(largest_freed)
+    with _kept_memory_withheld(largest_freed):
+        try:
+            yield
+        finally:
+            cudnn.deterministic = deterministic
+            keep_freed_memory()
 
 
 def forget_kept_memory() -> None:
@@ -69,9 +72,11 @@ def _kept_memory_withheld(threshold: int) -> Iterator[None]:
     while c_library.mallinfo2().hblks == num_mapped:
         withheld.append(c_library.malloc(threshold))
     c_library.free(withheld.pop())  # the one that was mapped
-    yield
-    for block in withheld:
-        c_library.free(block)
+    try:
+        yield
+    finally:
+        for block in withheld:
+            c_library.free(block)
 
 
 def _set_thresholds(threshold: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
 
-from faults import injections, table
+from faults import FAULTS, injections, table
 
 from vaekit.config import DataConfig, ModelConfig, TrainConfig
 
@@ -23,6 +23,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (mark := item.get_closest_marker("injects")) is not None:
+            assert mark.args[0] in FAULTS, item.nodeid
             item.user_properties.append(("injects", (mark.args[0], mark.kwargs.get("times", 1))))
 
 

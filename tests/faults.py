@@ -18,8 +18,8 @@ FAULTS = {
         "resumed from the newest checkpoint to the uninterrupted run's weights, bit for bit",
     ),
     2: Fault(
-        "a kill at each step of writing a checkpoint or a bundle, and between two files",
-        "the old one or the new one is there, whole; resumed bit for bit",
+        "a kill at each step of writing a checkpoint; a run, a bundle or a cache broken off",
+        "the old one or the new one is there, whole; a run resumes bit for bit",
     ),
     3: Fault(
         "SIGTERM and SIGINT at awkward moments, twice, to any rank; the launcher gone",
@@ -63,8 +63,11 @@ FAULTS = {
         "pickles under every name, settings and YAML that name code",
         "no code runs, nothing is imported; one line",
     ),
-    14: Fault("tensors and tables forged or fuzzed", "read as they are, or one line"),
-    15: Fault("bundles damaged or forged", "refused before a graph is loaded, with what is wrong"),
+    14: Fault("safetensors, .npy and JSON files forged or fuzzed", "read as they are, or one line"),
+    15: Fault(
+        "bundles damaged or forged",
+        "refused with what is wrong, before a graph is loaded where its hash or form tells",
+    ),
     16: Fault(
         "latents and labels that no SVM can learn from, SVMs forged",
         "one line, and the earlier SVM stays",

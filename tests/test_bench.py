@@ -234,9 +234,12 @@ def test_a_peer_finds_the_libraries_as_they_come(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     restored: list[bool] = []
     monkeypatch.setattr(defaults, "keep_freed_memory", lambda: restored.append(True))
-    with defaults.library_defaults(2**20):
-        assert not torch.backends.cudnn.deterministic
-        assert not restored
+    try:
+        with defaults.library_defaults(2**20):
+            assert not torch.backends.cudnn.deterministic
+            assert not restored
+    finally:
+        defaults.forget_kept_memory()
     assert torch.backends.cudnn.deterministic
     assert restored
 

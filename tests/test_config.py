@@ -98,8 +98,14 @@ def test_a_setting_without_its_value_is_refused_by_name_where_it_needs_one(tmp_p
         if default is None or name == "run":
             assert parse(TrainConfig, arguments) == TrainConfig()
             continue
-        with pytest.raises(UserError, match=rf"{file}: {name} has no value"):
+        with pytest.raises(UserError, match=f"--{name} has no value"):
             parse(TrainConfig, arguments)
+        if group:
+            with pytest.raises(UserError, match=f"--{name} has no value"):
+                parse(TrainConfig, [f"--{group}", f'{{"{last}": null}}'])
+    file.write_text("data:\n")
+    with pytest.raises(UserError, match=f"{file}: data holds no settings"):
+        parse(TrainConfig, ["--config", str(file)])
 
 
 def test_only_settings_that_change_a_weight_are_differences_of_the_trajectory() -> None:

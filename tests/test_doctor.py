@@ -382,7 +382,7 @@ def test_a_run_that_is_being_written_says_so(run: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem is Linux's")
-@pytest.mark.injects(4)
+@pytest.mark.injects(6)
 def test_a_file_that_the_system_refuses_to_read_is_a_finding(run: Path) -> None:
     for name in ("metrics.jsonl", "config.yaml", "svm/metrics.json"):
         (run / name).unlink()

@@ -77,7 +77,7 @@ def test_every_command_of_a_document_runs(document: Path, checkout: Path) -> Non
         if command.startswith(INSTALLING):
             continue  # the suite runs in what these make
         if command.startswith(("pytest ", "bench/gpu.sh")):
-            continue  # test_bench runs the benchmarks, and the suite itself
+            continue  # the benchmarks run in test_bench, and the suite is this one
         if command.startswith("vaekit explore"):
             explore(command, cwd=checkout)
             continue

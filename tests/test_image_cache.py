@@ -90,7 +90,6 @@ def test_a_run_killed_while_decoding_leaves_no_cache(
     assert len(load(pets, image_size=8).train.pixels) == 12
 
 
-@pytest.mark.injects(7)
 def test_of_two_runs_that_decode_at_once_both_get_the_images(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +107,7 @@ def test_of_two_runs_that_decode_at_once_both_get_the_images(
     assert len({path.parent for path in cache_files(pets)}) == 1
 
 
-@pytest.mark.injects(4)
+@pytest.mark.injects(6)
 def test_a_folder_that_cannot_be_written_is_decoded_into_memory(
     pets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,7 +177,6 @@ def test_a_rank_whose_peers_never_come_ends_with_one_line_and_writes_nothing(
 
 
 @pytest.mark.faults
-@pytest.mark.injects(18)
 def test_a_launcher_that_starts_one_process_of_two_has_it_do_the_work_and_say_so(
     tmp_path: Path,
 ) -> None:

@@ -130,7 +130,7 @@ def test_any_settings_of_an_svm_come_back_from_their_file(
     assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma)
 
 
-@pytest.mark.injects(13)
+@pytest.mark.injects(13, times=40)
 @quick(40)
 @given(
     text=st.text(st.sampled_from("&*!|>-?:{}[]'\"#,~ \t\nrunepochsmodeldata0123.e"), max_size=60)

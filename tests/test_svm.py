@@ -115,7 +115,6 @@ def test_of_two_classes_the_predicted_one_has_the_vote_and_the_higher_score() ->
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-@pytest.mark.injects(16)
 def test_latents_that_are_all_the_same_get_the_label_that_scikit_learn_gives(
     num_classes: int,
 ) -> None:
@@ -228,7 +227,7 @@ def test_a_truncated_table_is_refused(fitted: svm.Svm, tmp_path: Path) -> None:
         ("classes", np.array([0, 1, 2, 3, 4, 5, 6, 7, 9, 8]), "expected indices into 10 names"),
     ],
 )
-@pytest.mark.injects(14)
+@pytest.mark.injects(16)
 def test_a_damaged_table_is_refused_with_what_is_wrong(
     fitted: svm.Svm, tmp_path: Path, name: str, value: NDArray[np.float64] | None, message: str
 ) -> None:
@@ -384,6 +383,15 @@ def test_labels_of_cuml_are_those_of_scikit_learn_but_for_one_in_a_thousand() ->
     )
     agree = svm.predict(on_device, images).labels == svm.predict(on_cpu, images).labels
     assert agree.mean() >= 0.999
+    resident = svm.fit_table(
+        split.train,
+        split.train_labels,
+        SvmConfig(),
+        "cuml",
+        on_device=torch.from_numpy(split.train).cuda(),
+    )
+    same = svm.predict(resident, images).labels == svm.predict(on_device, images).labels
+    assert same.mean() >= 0.999
 
 
 @pytest.mark.injects(17)
@@ -406,8 +414,8 @@ def test_before_there_is_an_svm_its_command_is_named(run: RunFolder) -> None:
         svm.read_metrics(run)
 
 
-def test_before_there_are_latents_their_command_is_named(run: RunFolder) -> None:
-    (run.latents / "latents.json").unlink()
+def test_of_latents_that_are_missing_their_command_is_named(run: RunFolder) -> None:
+    (run.latents / "test_latents.npy").unlink()
     with pytest.raises(UserError, match=rf"`vaekit latents {run.path}`"):
         svm.fit_svm(run.path, SvmConfig())
 
@@ -424,6 +432,7 @@ def test_a_run_folder_in_use_is_refused(run: RunFolder) -> None:
         svm.fit_svm(run.path, SvmConfig())
 
 
+@pytest.mark.injects(16)
 def test_unlabelled_latents_are_refused_and_leave_the_earlier_svm(run: RunFolder) -> None:
     svm.fit_svm(run.path, SvmConfig())
     before = (run.svm / "svm.safetensors").read_bytes()

@@ -136,11 +136,16 @@ def test_cuml_in_the_environment_of_a_machine_without_a_gpu_is_left_alone(
     assert "--backend cuml: there is no CUDA device" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("broken_off", [False, True])
 def test_latents_that_are_missing_are_made_first(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    broken_off: bool, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
-    shutil.rmtree(run / "latents")
+    if broken_off:
+        (run / "latents" / "latents.json").unlink()
+        (run / "latents" / "test_labels.npy").write_bytes(b"half of")
+    else:
+        shutil.rmtree(run / "latents")
     main(["svm", str(run)])
     assert "no latents yet" in capsys.readouterr().out
     for path in (*(run / "latents").iterdir(), run / "svm" / "svm.safetensors"):

@@ -178,7 +178,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     assert starts[1]["step"] >= 12
 
 
-@pytest.mark.injects(1)
+@pytest.mark.injects(2)
 def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

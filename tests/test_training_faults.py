@@ -150,7 +150,6 @@ def test_a_second_signal_within_the_checkpoint_ends_the_run_at_once_and_tears_no
 
 
 @pytest.mark.faults
-@pytest.mark.injects(3)
 def test_a_signal_while_the_last_picture_is_drawn_comes_too_late_to_matter(
     whole_run: Path, tmp_path: Path
 ) -> None:
@@ -435,7 +434,7 @@ def test_other_versions_or_hardware_are_named_in_one_line_on_resume_and_the_run_
 
 
 @pytest.mark.parametrize("starts", [None, "[]", "[{}]", '[{"versions": [1], "device": {}}]'])
-@pytest.mark.injects(8)
+@pytest.mark.injects(5)
 def test_a_run_goes_on_whatever_was_recorded_of_its_last_start(
     starts: str | None, finished_run: Path, tmp_path: Path
 ) -> None:

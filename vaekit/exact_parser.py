@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from jsonargparse import (  # type: ignore[attr-defined]
@@ -40,13 +40,13 @@ class _PlainConfigFile(ActionConfigFile):
             raise argparse.ArgumentError(None, f"--config {values}: {said}") from error
         if not isinstance(settings, dict):
             raise argparse.ArgumentError(None, f"--config {values}: expected a file of settings")
-        known = {action.dest: action for action in parser._actions if action is not self}
+        known = {action.dest for action in parser._actions} - {self.dest, "help"}
         groups = {name.rpartition(".")[0] for name in known}
-        for name, value in _flat(settings).items():
-            if name not in known or name in groups:
+        for name in _names(settings):
+            if name in groups:
+                raise argparse.ArgumentError(None, f"{given}: {name} holds no settings")
+            if name not in known:
                 raise argparse.ArgumentError(None, f"{given}: {name} is no setting")
-            if value is None and not _may_be_none(known[name]):  # jsonargparse lets it pass
-                raise argparse.ArgumentError(None, f"{given}: {name} has no value")
         super().__call__(  # type: ignore[no-untyped-call]
             parser, cfg, _as_yaml(settings), option_string
         )
@@ -58,23 +58,19 @@ def _as_yaml(settings: dict[str, Any]) -> str:
     return _ESCAPED_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings by their whole names, as data.name."""
-    flat: dict[str, Any] = {}
+def _names(settings: dict[str, Any]) -> list[str]:
+    """The names of settings, as data.name."""
+    names = []
     for name, value in settings.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": each for inner, each in _flat(value).items()}
+            names += [f"{name}.{each}" for each in _names(value)]
         else:
-            flat[name] = value
-    return flat
-
-
-def _may_be_none(action: argparse.Action) -> bool:
-    return type(None) in get_args(getattr(action, "_typehint", None))
+            names.append(name)
+    return names
 
 
 class ExactParser(ArgumentParser):
-    """Takes no abbreviated flags, so that a typo is an error."""
+    """Takes no abbreviated flags, so that a typo is an error, and no null where none is meant."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, exit_on_error=False, **kwargs)
@@ -93,3 +89,10 @@ class ExactParser(ArgumentParser):
         elif kwargs.get("action") is ActionConfigFile:
             kwargs["action"] = _PlainConfigFile
         return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        settings = super().parse_args(*args, **kwargs)
+        for action in self._actions:  # jsonargparse lets it pass in a file and in a group's JSON
+            if action.default is not None and settings.get(action.dest, action.default) is None:
+                raise argparse.ArgumentError(None, f"--{action.dest} has no value")
+        return settings

@@ -62,22 +62,28 @@ def extract_latents(run_path: Path) -> None:
     ranks.destroy_process_group()
 
 
-def extract_missing(run: RunFolder) -> Tensor | None:
-    """Encode the images of a run without a latents/ folder, which this process has locked.
+def extract_missing_latents(run: RunFolder, *, keep_on_device: bool) -> Tensor | None:
+    """Encode the images of a run without latents, which this process, the only one, has locked.
 
     Returns the training latents, float32 [N, 2 * latent_dim], on the device where they were made;
-    None where the run has that folder, whatever is in it.
+    None where the run has latents, be they good or not, or where the device shall not keep them.
+    Raises `UserError` in one of several processes.
     """
-    if run.latents.exists():
+    if _facts_path(run).exists():
         return None
-    print(f"{run.latents}: no latents yet, so that they are made first", flush=True)
+    print(f"{run.latents}: no latents yet; making them first", flush=True)
     config = run.require_config()
     weights = run.read_weights()
+    ranks = start_ranks()
+    if ranks.num_processes > 1:
+        raise UserError(
+            f"{run.latents}: no latents yet, and {ranks.num_processes} processes; launch "
+            f"`-m vaekit latents {run.quoted}` with them, and the SVM in one"
+        )
     images = load_images(config.data, config.seed)
     run.require_images(weights, images)
-    kept: list[Tensor] = []
-    _write_latents(run, weights, images, start_ranks(), keep_train=kept)
-    return torch.cat(kept)
+    kept = _write_latents(run, weights, images, ranks, keep_train=keep_on_device)
+    return torch.cat(kept) if keep_on_device else None
 
 
 def _write_latents(
@@ -85,18 +91,19 @@ def _write_latents(
     weights: Weights,
     images: Images,
     ranks: PartialState,
-    keep_train: list[Tensor] | None = None,
-) -> None:
-    written = []
+    keep_train: bool = False,
+) -> list[Tensor]:
+    """Returns the training latents as `encode_into` does."""
+    written, kept = [], []
     if ranks.is_main_process:
         run.latents.mkdir(exist_ok=True)
     vae = weights.vae.to(ranks.device)
     for name, image_set, keep in (
         ("train", images.train, keep_train),
-        ("test", images.test, None),
+        ("test", images.test, False),
     ):
         written.append(run.latents / f"{name}_latents.npy")
-        encode_into(written[-1], vae, image_set, ranks, keep)
+        kept += encode_into(written[-1], vae, image_set, ranks, keep=keep)
         if ranks.is_main_process and image_set.labels is not None:
             written.append(run.latents / f"{name}_labels.npy")
             write_array(written[-1], image_set.labels)
@@ -111,6 +118,7 @@ def _write_latents(
                 "files": {path.name: file_sha256(path) for path in written},
             },
         )
+    return kept
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -124,14 +132,16 @@ def encode_into(
     vae: VAE,
     image_set: ImageSet,
     ranks: PartialState,
-    keep: list[Tensor] | None = None,
-) -> None:
+    *,
+    keep: bool = False,
+) -> list[Tensor]:
     """Write the latents of `image_set`, float32 [N, 2 * latent_dim], to a .npy file.
 
     Every rank writes its rows straight into one file under a temporary name, which the main
-    process renames when all are done. `keep` gets the rows of this rank, too, batch by batch and
-    still on the device.
+    process renames when all are done. Returns them batch by batch, still on the device, where
+    they are to be kept; else none.
     """
+    kept = []
     count, width = len(image_set.pixels), 2 * vae.config.latent_dim
     batch_size = batch_size_on(ranks.device)
     share = rank_slice(count, ranks.process_index, ranks.num_processes)
@@ -156,10 +166,11 @@ def encode_into(
                 pixels = torch.from_numpy(image_set.pixels[batch]).to(ranks.device)
                 rows = torch.cat(vae.enc(as_floats(pixels)), dim=1)
                 file.write(rows.cpu().numpy().tobytes())
-                if keep is not None:
-                    keep.append(rows)
+                if keep:
+                    kept.append(rows)
                 progress.advance(batch.stop - batch.start)
         ranks.wait_for_everyone()
+    return kept
 
 
 def read_latents(run: RunFolder) -> Latents:

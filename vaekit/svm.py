@@ -15,7 +15,7 @@ from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig, write_config
 from vaekit.errors import UserError
 from vaekit.facts import expected_of, number, read_sealed, strings, typed, write_sealed
 from vaekit.files import file_sha256
-from vaekit.latents import Latents, extract_missing, read_latents
+from vaekit.latents import Latents, extract_missing_latents, read_latents
 from vaekit.one_vs_one import fit_one_vs_one
 from vaekit.reference import reference_for
 from vaekit.run_folder import RunFolder, Weights
@@ -91,7 +91,7 @@ def fit_svm(
     data = run.require_config().data
     with run.lock():
         choice = choose_backend(backend)
-        on_device = extract_missing(run)
+        on_device = extract_missing_latents(run, keep_on_device=choice.backend == "cuml")
         latents = read_latents(run)
         train_labels, test_labels = _require_labels(latents, run)
         _require_finite(latents.test, "test latents")  # before the fit, which takes a while
