@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import tiny_config
 
+from vaekit import step
+from vaekit.batches import as_floats
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
 from vaekit.images import Images, load_images
@@ -92,6 +94,28 @@ def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
 
 
 @pytest.mark.injects(10)
+def test_a_pixel_that_is_no_number_stops_all_updates_and_its_step_is_named(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_next_epoch(training)
+    before = state(training)
+
+    def spoil_one_pixel(pixels: torch.Tensor) -> torch.Tensor:
+        images = as_floats(pixels)
+        images[0, 0, 3, 3] = torch.nan
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "as_floats", spoil_one_pixel)
+        advance(training)
+    advance(training)
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+    with pytest.raises(UserError, match=r"not finite at step 7 \(epoch 2\)"):
+        training.read_losses()
+
+
+@pytest.mark.injects(10)
 def test_a_weight_that_is_not_finite_is_found_at_its_first_step(training: Training) -> None:
     with torch.no_grad():
         training.vae.get_parameter("dec.linear.weight").view(-1)[0] = torch.nan
@@ -106,9 +130,9 @@ def test_the_rate_warms_up_and_then_follows_torchs_cosine() -> None:
     config = TrainConfig(learning_rate=0.1, warmup_steps=4)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
-    for step in range(20):
-        warmup = min(1.0, (step + 1) / 4)
-        assert learning_rate(config, step, 20) == pytest.approx(warmup * schedule.get_last_lr()[0])
+    for number in range(20):
+        expected = min(1.0, (number + 1) / 4) * schedule.get_last_lr()[0]
+        assert learning_rate(config, number, 20) == pytest.approx(expected)
         optimizer.step()
         schedule.step()
     assert learning_rate(config, 20, 20) == pytest.approx(0)
