@@ -69,8 +69,8 @@ FAULTS = {
         "refused with what is wrong, before a graph is loaded where its hash or form tells",
     ),
     16: Fault(
-        "latents and labels that no SVM can learn from, SVMs forged",
-        "one line, and the earlier SVM stays",
+        "one class, constant or too few latents, none that is finite; SVMs forged",
+        "an SVM where one can be fitted; else one line, and the earlier one stays",
     ),
     17: Fault("cuML without a usable GPU", "scikit-learn fits the same SVM, and why is said"),
     18: Fault("fewer ranks than asked for", "one line, instead of each doing the whole work"),

@@ -638,6 +638,7 @@ def test_latents_that_no_svm_can_learn_from_are_refused_and_the_old_one_stays(
     ],
     ids=["constant", "huge", "tiny", "a class an image", "two", "a single one", "two equal"],
 )
+@pytest.mark.injects(16)
 def test_latents_at_the_edge_of_what_can_be_learned_give_an_svm(
     labels: list[int], latents: object, run: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_of_two_classes_the_predicted_one_has_the_vote_and_the_higher_score() ->
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.injects(16)
 def test_latents_that_are_all_the_same_get_the_label_that_scikit_learn_gives(
     num_classes: int,
 ) -> None:
