@@ -3,7 +3,7 @@ PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
 BIN := .venv/bin
-ON_ALL_CORES := -n logical --dist worksteal
+ON_ALL_CORES := -n logical --maxprocesses 8 --dist worksteal
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
 
