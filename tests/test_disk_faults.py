@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,7 +64,7 @@ WRITES = [
 TIMED = {"config.yaml", "environment.json", "metrics.jsonl", "svm/metrics.json", "report.html"}
 
 
-class Fault:
+class Fault(ABC):
     """What becomes of a disk, from `strike` until `heal`."""
 
     words: tuple[str, ...]  # that it must be told in
@@ -72,9 +73,9 @@ class Fault:
         self._disk = disk
         self._undo = ExitStack()
 
+    @abstractmethod
     def strike(self, file: Path, num_bytes: int) -> None:
         """Leave no more than `num_bytes` for `file`, which is about to be written."""
-        raise NotImplementedError
 
     def heal(self) -> None:
         self._undo.close()

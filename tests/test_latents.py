@@ -3,16 +3,20 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error, launch, vaekit
 
+from vaekit import latents as latents_module
+from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images import load_images
 from vaekit.latents import extract_latents, read_latents
 from vaekit.run_folder import RunFolder
+from vaekit.svm import fit_svm
 
 
 @pytest.fixture
@@ -45,6 +49,16 @@ def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:
     before = {path.name: path.read_bytes() for path in run.latents.iterdir()}
     extract_latents(run.path)
     assert {path.name: path.read_bytes() for path in run.latents.iterdir()} == before
+
+
+def test_one_of_several_processes_makes_no_latents_for_itself(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run.latents)
+    monkeypatch.setattr(latents_module, "start_ranks", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match=rf"2 processes; launch `-m vaekit latents {run.path}`"):
+        fit_svm(run.path, SvmConfig())
+    assert not run.latents.exists()
 
 
 def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:

@@ -51,6 +51,14 @@ def advance(training: Training) -> None:
     training.step += 1
 
 
+def assert_stopped(training: Training, before: dict[str, torch.Tensor], *, step: int) -> None:
+    """Nothing was updated since `before`, and the step that failed is named."""
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+    with pytest.raises(UserError, match=rf"not finite at step {step} \(epoch 2\)"):
+        training.read_losses()
+
+
 def test_a_step_moves_every_weight_moment_and_average(training: Training) -> None:
     before = state(training)
     start_next_epoch(training)
@@ -87,10 +95,7 @@ def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
     advance(training)
     hook.remove()
     advance(training)
-    for name, tensor in state(training).items():
-        assert torch.equal(tensor, before[name]), name
-    with pytest.raises(UserError, match=r"not finite at step 8 \(epoch 2\)"):
-        training.read_losses()
+    assert_stopped(training, before, step=8)
 
 
 @pytest.mark.injects(10)
@@ -109,10 +114,7 @@ def test_a_pixel_that_is_no_number_stops_all_updates_and_its_step_is_named(
         patch.setattr(step, "as_floats", spoil_one_pixel)
         advance(training)
     advance(training)
-    for name, tensor in state(training).items():
-        assert torch.equal(tensor, before[name]), name
-    with pytest.raises(UserError, match=r"not finite at step 7 \(epoch 2\)"):
-        training.read_losses()
+    assert_stopped(training, before, step=7)
 
 
 @pytest.mark.injects(10)
