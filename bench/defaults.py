@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch.backends import cudnn
 
-from vaekit.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+from vaekit.training.process import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 
 # glibc maps blocks from a threshold on anew, and gives memory back above twice that. Until it is
 # told a threshold, it takes the largest mapped block that was freed, up to this (malloc.c:

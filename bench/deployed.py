@@ -10,13 +10,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from vaekit.batches import as_floats
 from vaekit.config import SvmConfig
-from vaekit.images import load_images
-from vaekit.latents import read_latents
-from vaekit.model import VAE
-from vaekit.run_folder import RunFolder
-from vaekit.svm import SvmTable, fit_table, read_metrics, read_svm
+from vaekit.images.sets import load_images
+from vaekit.models.vae import VAE
+from vaekit.runs.folder import RunFolder
+from vaekit.stages.latents import read_latents
+from vaekit.stages.svm import SvmTable, fit_table, read_metrics, read_svm
+from vaekit.training.noise import as_floats
 
 NUM_CLASSES = 10
 BATCH_SIZE = 500

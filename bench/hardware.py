@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain_loops import Precision, device_of, synchronise
-from vaekit.model import VAE, num_parameters
-from vaekit.objective import negative_elbo
+from vaekit.models.objective import negative_elbo
+from vaekit.models.vae import VAE, num_parameters
 
 TRIES = 20  # of which the best counts
 CALLS = {"cpu": 1, "cuda": 20}  # in a try: a GPU waits for its launch, too

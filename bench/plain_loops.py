@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from vaekit.model import VAE, Posterior, VAEOutput
+from vaekit.models.vae import VAE, Posterior, VAEOutput
 
 Epoch = Callable[[], float]  # trains for one, and gives its mean loss in nats per image
 Precision = Literal["float32", "bf16"]

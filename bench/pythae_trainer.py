@@ -20,7 +20,7 @@ from bench.plain_loops import (
     device_of,
     synchronise,
 )
-from vaekit.model import VAE
+from vaekit.models.vae import VAE
 
 
 class PythaeEncoder(BaseEncoder):

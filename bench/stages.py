@@ -45,7 +45,7 @@ def train_with_loader(folder: Path) -> Work:
     from accelerate import PartialState
 
     from bench import plain_loops
-    from vaekit.model import VAE
+    from vaekit.models.vae import VAE
 
     pixels, device = np.load(folder / "pixels.npy"), PartialState().device
 
@@ -58,9 +58,9 @@ def train_with_loader(folder: Path) -> Work:
 def encode_latents(folder: Path) -> Work:
     from accelerate import PartialState
 
-    from vaekit.images import ImageSet
-    from vaekit.latents import encode_into
-    from vaekit.model import VAE
+    from vaekit.images.sets import ImageSet
+    from vaekit.models.vae import VAE
+    from vaekit.stages.latents import encode_into
 
     ranks = PartialState()
     vae, image_set = VAE().eval().to(ranks.device), ImageSet(np.load(folder / "pixels.npy"), None)
@@ -71,8 +71,8 @@ def encode_latents_with_loader(folder: Path) -> Work:
     from accelerate import PartialState
 
     from bench.plain_loops import encode_with_loader
-    from vaekit.latents import batch_size_on
-    from vaekit.model import VAE
+    from vaekit.models.vae import VAE
+    from vaekit.stages.latents import batch_size_on
 
     vae, pixels = VAE().eval().to(PartialState().device), np.load(folder / "pixels.npy")
     batch_size = batch_size_on(PartialState().device)
@@ -81,7 +81,7 @@ def encode_latents_with_loader(folder: Path) -> Work:
 
 def fit(folder: Path) -> Work:
     from vaekit.config import SvmConfig
-    from vaekit.svm import fit_table
+    from vaekit.stages.svm import fit_table
 
     latents, labels = np.load(folder / "latents.npy"), np.load(folder / "labels.npy")
     return lambda: fit_table(latents, labels, SvmConfig())
@@ -93,7 +93,7 @@ def fit_with_scikit_learn(folder: Path) -> Work:
     from sklearn.svm import SVC
 
     from vaekit.config import SvmConfig
-    from vaekit.one_vs_one import KERNEL_CACHE_MB
+    from vaekit.svm.one_vs_one import KERNEL_CACHE_MB
 
     config = SvmConfig()
     latents, labels = np.load(folder / "latents.npy"), np.load(folder / "labels.npy")
@@ -103,7 +103,7 @@ def fit_with_scikit_learn(folder: Path) -> Work:
 
 
 def predict(folder: Path) -> Work:
-    from vaekit import svm
+    from vaekit.stages import svm
 
     table, latents = (
         svm.read_table(folder / "svm.safetensors").table,
@@ -133,8 +133,8 @@ def encode(folder: Path) -> Work:
 def encode_with_pytorch(folder: Path) -> Work:
     import torch
 
-    from vaekit.batches import as_floats
-    from vaekit.model import VAE
+    from vaekit.models.vae import VAE
+    from vaekit.training.noise import as_floats
 
     pixels = torch.from_numpy(np.load(folder / "pixels.npy")[:TO_ENCODE])
     return torch.inference_mode()(lambda: VAE().enc(as_floats(pixels)))

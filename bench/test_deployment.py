@@ -12,8 +12,8 @@ from torch import nn
 
 from bench.deployed import Deployed, deploy_run, make_up
 from bench.interleaved import Contest
-from vaekit.batches import as_floats
-from vaekit.model import VAE
+from vaekit.models.vae import VAE
+from vaekit.training.noise import as_floats
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed")
@@ -21,6 +21,7 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
+from vaekit.export.float16 import store_as_float16  # noqa: E402
 from vaekit.export.graphs import (  # noqa: E402
     ClassifierGraph,
     DecoderGraph,
@@ -28,7 +29,6 @@ from vaekit.export.graphs import (  # noqa: E402
     SvmGraph,
     to_onnx,
 )
-from vaekit.export.half import store_as_float16  # noqa: E402
 
 Compete = Callable[[Contest], None]
 

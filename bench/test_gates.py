@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.plain_loops import Precision
 from bench.trainings import PRECISIONS, SMALL, start_training
-from vaekit.batches import epoch_order
-from vaekit.step import Stepper
+from vaekit.training.noise import epoch_order
+from vaekit.training.step import Stepper
 
 NUM_STEPS = 8
 SETTLED = 3  # the first steps record the graph, or make Adam's moments

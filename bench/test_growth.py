@@ -14,11 +14,11 @@ from bench.growth import Growth, seconds_of
 from bench.made_up import clouds, noisy_images
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig, SvmConfig
-from vaekit.images import ImageSet
-from vaekit.latents import encode_into
-from vaekit.model import VAE
-from vaekit.processes import start_ranks
-from vaekit.svm import fit_table, predict
+from vaekit.images.sets import ImageSet
+from vaekit.models.vae import VAE
+from vaekit.stages.latents import encode_into
+from vaekit.stages.svm import fit_table, predict
+from vaekit.training.ranks import start_ranks
 
 Grow = Callable[[Growth], None]
 

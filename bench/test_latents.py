@@ -9,10 +9,10 @@ import torch
 
 from bench.interleaved import Contest
 from bench.plain_loops import encode_with_loader
-from vaekit.images import ImageSet
-from vaekit.latents import batch_size_on, encode_into
-from vaekit.model import VAE
-from vaekit.processes import start_ranks
+from vaekit.images.sets import ImageSet
+from vaekit.models.vae import VAE
+from vaekit.stages.latents import batch_size_on, encode_into
+from vaekit.training.ranks import start_ranks
 
 Compete = Callable[[Contest], None]
 

@@ -9,7 +9,7 @@ import pytest
 from bench.made_up import clouds, noisy_images
 from bench.trainings import SMALL
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
-from vaekit.svm import Svm, fit_table, write_table
+from vaekit.stages.svm import Svm, fit_table, write_table
 
 MeasureMemory = Callable[..., None]
 
@@ -41,8 +41,8 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     for package in ("jsonargparse", "PIL", "jinja2", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     from vaekit.export.bundle import export_run
-    from vaekit.latents import extract_latents
-    from vaekit.svm import fit_svm
+    from vaekit.stages.latents import extract_latents
+    from vaekit.stages.svm import fit_svm
     from vaekit.train import train
 
     run = folder / "run"

@@ -15,10 +15,10 @@ from sklearn.svm import SVC
 from bench.interleaved import Contest
 from bench.made_up import clouds
 from vaekit.config import SvmBackend, SvmConfig
-from vaekit.latents import read_latents
-from vaekit.run_folder import RunFolder
-from vaekit.svm import SvmTable, fit_table, predict
-from vaekit.svm_backend import choose_backend
+from vaekit.runs.folder import RunFolder
+from vaekit.stages.latents import read_latents
+from vaekit.stages.svm import SvmTable, fit_table, predict
+from vaekit.svm.backend import choose_backend
 
 Compete = Callable[[Contest], None]
 

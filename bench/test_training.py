@@ -18,8 +18,8 @@ from bench.interleaved import Contest
 from bench.plain_loops import Epoch, Precision, train_on_device, train_with_loader
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig
-from vaekit.model import VAE
-from vaekit.state import Training
+from vaekit.models.vae import VAE
+from vaekit.runs.resume import Training
 
 Compete = Callable[[Contest], None]
 

@@ -9,13 +9,13 @@ from accelerate.state import AcceleratorState
 from bench.made_up import noisy_images
 from bench.plain_loops import LEARNING_RATE, Epoch, Precision, synchronise
 from vaekit.config import DataConfig, MixedPrecision, ModelConfig, TrainConfig
-from vaekit.images import Images, ImageSet
-from vaekit.interruption import Interruption
-from vaekit.processes import start_accelerator
+from vaekit.images.sets import Images, ImageSet
 from vaekit.progress import Progress
-from vaekit.run_folder import RunFolder
-from vaekit.state import Training
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.resume import Training
 from vaekit.train import run_epoch, set_up
+from vaekit.training.interruption import Interruption
+from vaekit.training.ranks import start_accelerator
 
 SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 

@@ -19,7 +19,7 @@ from torch import nn
 from vaekit import __version__
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
-from vaekit.export import half
+from vaekit.export import float16 as half
 from vaekit.export.compare import MAX_BATCH, TOLERANCES, Expected, Reference, compare, expect
 from vaekit.export.graphs import (
     OPSET,
@@ -44,13 +44,13 @@ from vaekit.export.manifest import (
 from vaekit.export.metadata import describe, signature
 from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
-from vaekit.files import fsync, write_bytes, write_json, write_text
-from vaekit.images import ImageSet, load_images
-from vaekit.latent_map import LatentMap, latent_map
-from vaekit.latents import Latents, read_latents
+from vaekit.images.sets import ImageSet, load_images
 from vaekit.messages import say
-from vaekit.run_folder import RunFolder, Weights
-from vaekit.svm import Svm, read_metrics, read_svm, require_svm_of
+from vaekit.report.map import LatentMap, latent_map
+from vaekit.runs.folder import RunFolder, Weights
+from vaekit.stages.latents import Latents, read_latents
+from vaekit.stages.svm import Svm, read_metrics, read_svm, require_svm_of
+from vaekit.storage.files import fsync, write_bytes, write_json, write_text
 
 StoredWeights = Literal["fp32", "fp16"]
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, read_manifest, require_intact
-from vaekit.files import file_sha256
+from vaekit.storage.files import file_sha256
 
 EXPORT = Path(__file__).resolve().parent
 RUNTIME = Path("node_modules", "onnxruntime-web", "dist")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
-from vaekit.facts import expected_of, is_as_sealed, typed, write_sealed
-from vaekit.files import file_sha256, read_json, write_text
+from vaekit.storage.files import file_sha256, read_json, write_text
+from vaekit.storage.sealed import expected_of, is_as_sealed, typed, write_sealed
 
 FORMAT = "vaekit-bundle"
 GOLDEN_FORMAT = "vaekit-golden"

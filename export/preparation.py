@@ -3,8 +3,8 @@
 from typing import Any
 
 from vaekit.config import DataConfig
-from vaekit.image_files import RESIZE_FILTER
-from vaekit.model import ImageShape
+from vaekit.images.decode import RESIZE_FILTER
+from vaekit.models.vae import ImageShape
 
 # The names of the channels, by their number.
 CHANNELS = {

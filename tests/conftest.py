@@ -121,9 +121,9 @@ def assert_one_line_error(
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every stage done; tests must not change it."""
-    from vaekit.latents import extract_latents
-    from vaekit.report import write_report
-    from vaekit.svm import SvmConfig, fit_svm
+    from vaekit.report.page import write_report
+    from vaekit.stages.latents import extract_latents
+    from vaekit.stages.svm import SvmConfig, fit_svm
     from vaekit.train import train
 
     run = tmp_path_factory.mktemp("runs") / "finished"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from vaekit.checkpoint import load_newest_checkpoint
 from vaekit.config import TrainConfig
-from vaekit.run_folder import RunFolder
+from vaekit.runs.checkpoints import load_newest_checkpoint
+from vaekit.runs.folder import RunFolder
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["vaekit.train", "sklearn.datasets", "torch._dynamo"])

@@ -81,8 +81,8 @@ def _be_rank(work: Callable[[], None], rank: int, num_ranks: int, port: int, log
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-    from vaekit import processes
     from vaekit.errors import user_errors_in_one_line
+    from vaekit.training import ranks as processes
 
     processes.PATIENCE = timedelta(seconds=PATIENCE)
     processes.ROLL_CALL = timedelta(seconds=ROLL_CALL)
@@ -91,8 +91,8 @@ def _be_rank(work: Callable[[], None], rank: int, num_ranks: int, port: int, log
 
 
 def _train(config: TrainConfig, fate: Fate | None) -> None:
-    from vaekit.step import Stepper
     from vaekit.train import train
+    from vaekit.training.step import Stepper
 
     advance = Stepper.advance
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaekit.checkpoint import load_newest_checkpoint
-from vaekit.run_folder import RunFolder
+from vaekit.runs.checkpoints import load_newest_checkpoint
+from vaekit.runs.folder import RunFolder
 
 FLAGS = shlex.split(
     "--data.name digits --model.latent_dim 8 --model.conv_channels [8,16] "

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, run_command
 
-from vaekit.model import VAE
+from vaekit.models.vae import VAE
 
 NUM_BENCHMARKS = 39  # with one thread
 NUM_GATES = 5

@@ -16,17 +16,17 @@ from conftest import TINY_FLAGS, assert_one_line_error, launch, run_command, tin
 from PIL import Image
 from safetensors.torch import load_file
 
-from vaekit import step as step_module
 from vaekit import train as train_module
-from vaekit.batches import Stream, epoch_order, normal_noise, stream_seed
 from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
-from vaekit.images import load_images
-from vaekit.model import VAE
-from vaekit.objective import negative_elbo
-from vaekit.run_folder import RunFolder
-from vaekit.step import Stepper, learning_rate
+from vaekit.images.sets import load_images
+from vaekit.models.objective import negative_elbo
+from vaekit.models.vae import VAE
+from vaekit.runs.folder import RunFolder
 from vaekit.train import train
+from vaekit.training import step as step_module
+from vaekit.training.noise import Stream, epoch_order, normal_noise, stream_seed
+from vaekit.training.step import Stepper, learning_rate
 
 CPU = torch.device("cpu")
 

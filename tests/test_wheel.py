@@ -80,7 +80,7 @@ def test_the_wheel_has_what_the_tree_has_and_onnxruntime_web_with_its_licence(
         assert names == expected
         for name in names - {f"vaekit/export/{RUNTIME.parent}/{name}" for name in LICENCES}:
             assert archive.read(name) == (tree / name).read_bytes()
-    assert {"vaekit/py.typed", "vaekit/report.html.jinja"} < names
+    assert {"vaekit/py.typed", "vaekit/report/page.html.jinja"} < names
     assert {"vaekit/export/explorer/index.html", "vaekit/export/clients/bundle.mjs"} < names
 
 

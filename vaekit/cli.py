@@ -19,7 +19,7 @@ def latents(run: str) -> None:
     Args:
         run: A trained run folder.
     """
-    from vaekit.latents import extract_latents
+    from vaekit.stages.latents import extract_latents
 
     extract_latents(Path(run))
 
@@ -42,7 +42,7 @@ def svm(
     """
     config = SvmConfig(C, gamma)
     check_jobs(jobs)
-    from vaekit.svm import fit_svm
+    from vaekit.stages.svm import fit_svm
 
     fit_svm(Path(run), config, backend, jobs)
 
@@ -53,7 +53,7 @@ def report(run: str) -> None:
     Args:
         run: A trained run folder.
     """
-    from vaekit.report import write_report
+    from vaekit.report.page import write_report
 
     write_report(Path(run))
 
@@ -67,7 +67,7 @@ def generate(run: str, count: int = 64, output: str = "generated.png", seed: int
         output: The PNG file to write.
         seed: Other seeds give other images.
     """
-    from vaekit import inference
+    from vaekit.stages import inference
 
     inference.generate(Path(run), count, Path(output), seed)
 
@@ -80,7 +80,7 @@ def predict(run: str, images: list[str], latents: bool = False) -> None:
         images: Image files.
         latents: Add the mean and log-variance of each image.
     """
-    from vaekit import inference
+    from vaekit.stages import inference
 
     inference.predict_files(Path(run), [Path(image) for image in images], latents)
 
@@ -121,7 +121,7 @@ def doctor(runs: Sequence[str]) -> None:
     Args:
         runs: Run folders; without one the machine is examined.
     """
-    from vaekit.doctor import doctor as examine
+    from vaekit.doctor.doctor import doctor as examine
 
     examine([Path(run) for run in runs])
 

@@ -11,8 +11,8 @@ import yaml
 from vaekit.arguments import parse
 from vaekit.cadence import parse_cadence
 from vaekit.errors import UserError
-from vaekit.files import write_text
-from vaekit.plain_yaml import load_plain
+from vaekit.storage.files import write_text
+from vaekit.storage.plain_yaml import load_plain
 
 ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
 Config = TypeVar("Config")

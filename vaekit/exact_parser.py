@@ -16,7 +16,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
     set_parsing_settings,
 )
 
-from vaekit.plain_yaml import load_plain
+from vaekit.storage.plain_yaml import load_plain
 
 _ESCAPED_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 

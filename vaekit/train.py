@@ -13,9 +13,28 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 
-from vaekit.allocator import keep_freed_memory
 from vaekit.arguments import parse
-from vaekit.batches import (
+from vaekit.config import TrainConfig, flatten, to_dict, write_config
+from vaekit.errors import UserError, user_errors_in_one_line
+from vaekit.images.sets import Images, ImageSet, load_images
+from vaekit.messages import say
+from vaekit.models.vae import VAE, feature_shape, num_parameters
+from vaekit.progress import Progress
+from vaekit.runs.checkpoints import save_checkpoint
+from vaekit.runs.environment import changes_since, describe_environment
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.resume import (
+    Training,
+    checkpoint_tensors,
+    make_checkpoint,
+    resume,
+    stop_not_finite,
+)
+from vaekit.training.elbo import evaluate
+from vaekit.training.feeds import make_feed
+from vaekit.training.interruption import Interrupted, Interruption
+from vaekit.training.losses import Losses
+from vaekit.training.noise import (
     Stream,
     as_floats,
     as_pixels,
@@ -23,27 +42,14 @@ from vaekit.batches import (
     normal_noise,
     stream_seed,
 )
-from vaekit.checkpoint import save_checkpoint
-from vaekit.config import TrainConfig, flatten, to_dict, write_config
-from vaekit.environment import changes_since, describe_environment
-from vaekit.errors import UserError, user_errors_in_one_line
-from vaekit.evaluation import evaluate
-from vaekit.feeds import make_feed
-from vaekit.images import Images, ImageSet, load_images
-from vaekit.interruption import Interrupted, Interruption
-from vaekit.losses import Losses
-from vaekit.messages import say
-from vaekit.model import VAE, feature_shape, num_parameters
-from vaekit.processes import (
+from vaekit.training.process import keep_freed_memory
+from vaekit.training.ranks import (
     agree,
     first_on_each_machine,
     lost_ranks_in_one_line,
     start_accelerator,
 )
-from vaekit.progress import Progress
-from vaekit.run_folder import RunFolder
-from vaekit.state import Training, checkpoint_tensors, make_checkpoint, resume, stop_not_finite
-from vaekit.step import Stepper, learning_rate
+from vaekit.training.step import Stepper, learning_rate
 
 REPORT_STEPS = 20  # between two looks at the loss
 NUM_SAMPLES = 64
@@ -344,7 +350,11 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
 @torch.no_grad()
 def write_pictures(training: Training, epoch: int) -> None:
     """Generated images from the same latents at every epoch, and reconstructions."""
-    from vaekit.pictures import image_grid, reconstruction_grid, write_image  # they need Pillow
+    from vaekit.images.pictures import (  # they need Pillow
+        image_grid,
+        reconstruction_grid,
+        write_image,
+    )
 
     device = training.accelerator.device
     shape = (NUM_SAMPLES, training.config.model.latent_dim)

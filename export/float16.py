@@ -1,0 +1,103 @@
+"""Weights stored as float16 and computed with as float32: half the size."""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from vaekit.errors import UserError
+from vaekit.export.compare import MAX_BATCH, Reference
+from vaekit.images.sets import ImageSet
+from vaekit.models.objective import negative_elbo
+from vaekit.progress import Progress
+from vaekit.stages.svm import predict
+from vaekit.training.noise import as_floats
+
+MIN_VALUES = 1024  # a smaller tensor is not worth a node
+
+# What rounding may cost at most, on the test images.
+MAX_RECONSTRUCTION_LOSS = 1e-3  # of the reconstruction's own nats
+MAX_ACCURACY_LOSS = 1e-3  # or one image, where that is more
+
+
+class _Quality(NamedTuple):
+    nats: float  # per image, of the reconstruction from the mean
+    accuracy: float  # of the SVM; 0 without one
+
+
+def round_weights(reference: Reference, test: ImageSet) -> tuple[Reference, dict[str, Any]]:
+    """`reference` with every weight of its VAE one that float16 holds, and what that costs.
+
+    The cost is in reconstruction (nats per image, of the mean) and in the SVM's accuracy.
+    Raises `UserError` where it is beyond the bound.
+    """
+    rounded = reference._replace(vae=copy.deepcopy(reference.vae).half().float())
+    exact, found = _measure(reference, test), _measure(rounded, test)
+    max_accuracy_loss = max(MAX_ACCURACY_LOSS, 1 / len(test.pixels))
+    if not found.nats <= exact.nats * (1 + MAX_RECONSTRUCTION_LOSS):
+        raise UserError(
+            f"--weights fp16: the reconstruction takes {found.nats:.2f} nats per image, "
+            f"{exact.nats:.2f} with float32, over {MAX_RECONSTRUCTION_LOSS:.1%} more; use fp32"
+        )
+    if not found.accuracy >= exact.accuracy - max_accuracy_loss:
+        raise UserError(
+            f"--weights fp16: SVM accuracy {found.accuracy:.4f}, {exact.accuracy:.4f} with "
+            f"float32, over {max_accuracy_loss:.4f} less; use fp32"
+        )
+    loss = {
+        "bound": (
+            f"at most {MAX_RECONSTRUCTION_LOSS:.1%} more nats of reconstruction and "
+            f"{max_accuracy_loss:.4f} less accuracy"
+        ),
+        "reconstruction": {"float32": exact.nats, "float16": found.nats},
+    }
+    if reference.table is not None:
+        loss["svm_accuracy"] = {"float32": exact.accuracy, "float16": found.accuracy}
+    return rounded, loss
+
+
+def store_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store the weights that float16 holds exactly as float16, each cast to float32 by a node.
+
+    Nothing is rounded here: a weight that float16 can't hold stays as it is. onnxruntime casts
+    once, when it loads the graph.
+    """
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    casts = []
+    for weight in stored.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < MIN_VALUES:
+            continue
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if not np.array_equal(halves, values):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.float16"))
+        casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *stored.graph.node]
+    del stored.graph.node[:]
+    stored.graph.node.extend(nodes)
+    return stored
+
+
+@torch.inference_mode()
+def _measure(reference: Reference, test: ImageSet) -> _Quality:
+    vae, table = reference
+    count, nats, num_right = len(test.pixels), 0.0, 0
+    with Progress("measuring the weights", count, "images") as bar:
+        for start in range(0, count, MAX_BATCH):
+            batch = slice(start, start + MAX_BATCH)
+            images = as_floats(torch.from_numpy(test.pixels[batch]))
+            posterior = vae.enc(images)
+            logits = vae.dec(posterior.mean)
+            nats += negative_elbo(logits, images, posterior).reconstruction.sum().item()
+            if table is not None and test.labels is not None:
+                latents = torch.cat(posterior, dim=1).numpy()
+                num_right += int((predict(table, latents).labels == test.labels[batch]).sum())
+            bar.advance(len(images))
+    return _Quality(nats / count, num_right / count)

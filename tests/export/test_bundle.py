@@ -1,0 +1,408 @@
+"""`vaekit export`: a bundle is whole or not there, right, and usable without PyTorch."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import ROOT, assert_one_line_error, run_command, vaekit
+from test_manifest import facts_of
+
+from vaekit.cli import main
+from vaekit.config import DataConfig
+from vaekit.errors import UserError
+from vaekit.export import bundle as room
+from vaekit.export.bundle import export_run
+from vaekit.export.manifest import read_golden
+from vaekit.images.sets import load_images
+from vaekit.runs.folder import RunFolder
+from vaekit.stages.latents import extract_latents, read_latents
+from vaekit.storage.files import write_bytes
+
+FILES = {
+    "encoder.onnx",
+    "decoder.onnx",
+    "svm.onnx",
+    "classifier.onnx",
+    "manifest.json",
+    "golden.json",
+    "explorer.json",
+    "README.md",
+}
+
+
+@pytest.fixture
+def run(exported_run: Path, tmp_path: Path) -> Path:
+    """A run with its bundles, that a test may change."""
+    shutil.copytree(exported_run, tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+@pytest.fixture
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals come before the long work."""
+
+    def write(*_: object, **__: object) -> None:
+        raise AssertionError("a graph was written")
+
+    monkeypatch.setattr(room, "write_graphs", write)
+
+
+@pytest.fixture
+def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs of an earlier export, for tests of what comes after them."""
+    made = exported_run / "onnx"
+
+    def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
+        for path in made.glob("*.onnx"):
+            shutil.copy(path, folder)
+        facts = facts_of(made)
+        return {key: facts[key] for key in ("opset", "ir_version", "weights", "graphs")}
+
+    monkeypatch.setattr(room, "write_graphs", write)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def left_over(run: Path) -> list[str]:
+    return [path.name for path in run.iterdir() if path.name.startswith((".tmp", ".old"))]
+
+
+def test_a_bundle_has_the_files_of_the_contract(exported_run: Path) -> None:
+    assert set(contents(exported_run / "onnx")) == FILES
+    assert set(contents(exported_run / "onnx-fp16")) == FILES
+    assert left_over(exported_run) == []
+    assert facts_of(exported_run / "onnx")["weights"] == "float32"
+    assert facts_of(exported_run / "onnx-fp16")["weights"] == "float16"
+
+
+def test_the_same_run_gives_the_same_bytes(exported_run: Path, run: Path) -> None:
+    export_run(run)
+    assert contents(run / "onnx") == contents(exported_run / "onnx")
+
+
+def test_the_classifier_gives_the_labels_that_the_svm_gave(exported_run: Path) -> None:
+    run = RunFolder(exported_run)
+    test = load_images(DataConfig(name="digits", limit=96), seed=0).test
+    session = onnxruntime.InferenceSession(exported_run / "onnx" / "classifier.onnx")
+    labels, scores = session.run(None, {"image": test.pixels})
+    confusion = np.array(json.loads((run.svm / "metrics.json").read_text())["confusion_matrix"])
+    assert (labels == test.labels).sum() == np.trace(confusion)
+    assert scores.shape == (96, 10)
+
+
+def test_the_encoder_gives_the_latents_of_the_run(exported_run: Path) -> None:
+    latents = read_latents(RunFolder(exported_run)).test
+    test = load_images(DataConfig(name="digits", limit=96), seed=0).test
+    session = onnxruntime.InferenceSession(exported_run / "onnx" / "encoder.onnx")
+    encoded = np.concatenate(session.run(None, {"image": test.pixels}), axis=1)
+    np.testing.assert_allclose(encoded, latents, atol=1e-4)
+
+
+def test_the_manifest_says_what_an_application_must_know(exported_run: Path) -> None:
+    facts = facts_of(exported_run / "onnx")
+    assert facts["class_names"] == list("0123456789")
+    assert facts["score_labels"] == list(range(10))
+    assert facts["image"]["channels"] == ["grey"]
+    assert facts["image"]["centring"] == {"box": 28, "by": "bounding box"}
+    assert facts["graphs"]["encoder.onnx"]["inputs"] == [
+        {"name": "image", "type": "uint8", "shape": ["batch", 1, 28, 28]}
+    ]
+    assert facts["graphs"]["svm.onnx"]["outputs"] == [
+        {"name": "label", "type": "int64", "shape": ["batch"]},
+        {"name": "scores", "type": "float32", "shape": ["batch", 10]},
+        {"name": "decisions", "type": "float32", "shape": ["batch", 45]},
+    ]
+    assert facts["check"]["num_images"] == 96
+    assert str(exported_run.parent) not in (exported_run / "onnx" / "manifest.json").read_text()
+    for name, signature in facts["graphs"].items():
+        session = onnxruntime.InferenceSession(exported_run / "onnx" / name)
+        assert [each["name"] for each in signature["inputs"]] == [
+            each.name for each in session.get_inputs()
+        ]
+        assert [each["shape"] for each in signature["outputs"]] == [
+            each.shape for each in session.get_outputs()
+        ]
+
+
+def test_each_graph_says_in_its_metadata_what_it_is(exported_run: Path) -> None:
+    for name in ("encoder.onnx", "decoder.onnx", "svm.onnx", "classifier.onnx"):
+        model = onnx.load(exported_run / "onnx" / name)
+        properties = {each.key: each.value for each in model.metadata_props}
+        facts = json.loads(properties["vaekit"])
+        assert facts["class_names"] == list("0123456789")
+        assert facts["source"]["model_sha256"] == RunFolder(exported_run).read_weights().sha256
+        assert model.doc_string
+        assert model.producer_name == "vaekit"
+        if name != "svm.onnx":
+            assert properties["Image.BitmapPixelFormat"] == "Gray8"
+            values = [*model.graph.input, *model.graph.output]
+            (image,) = (each for each in values if each.name == "image")
+            assert image.type.denotation == "IMAGE"
+            assert image.type.tensor_type.shape.dim[0].denotation == "DATA_BATCH"
+        for trace in (str(ROOT), "stack_trace", "site-packages"):
+            assert trace.encode() not in model.SerializeToString()
+
+
+def test_golden_vectors_are_of_images_that_no_rounding_relabels(exported_run: Path) -> None:
+    cases = {case.graph: case for case in read_golden(exported_run / "onnx")}
+    assert set(cases) == {"encoder.onnx", "decoder.onnx", "svm.onnx", "classifier.onnx"}
+    svm = cases["svm.onnx"].outputs
+    assert np.abs(svm["decisions"]).min() > 2e-3
+    assert len(np.unique(svm["label"])) == len(svm["label"]) > 3
+    assert cases["encoder.onnx"].tolerances == {"mean": 1e-4, "log_variance": 1e-4}
+
+
+def test_the_explorer_gets_test_images_and_the_map(exported_run: Path) -> None:
+    facts = json.loads((exported_run / "onnx" / "explorer.json").read_text())
+    test = load_images(DataConfig(name="digits", limit=96), seed=0).test
+    assert test.labels is not None
+    images = facts["images"]
+    pixels = np.frombuffer(base64.b64decode(images["data"]), np.uint8).reshape(images["shape"])
+    np.testing.assert_array_equal(pixels, test.pixels)
+    assert images["labels"] == test.labels.tolist()
+    latents = facts["map"]["latents"]
+    values = np.frombuffer(base64.b64decode(latents["data"]), "<f4").reshape(latents["shape"])
+    np.testing.assert_array_equal(values, read_latents(RunFolder(exported_run)).test[:, :3])
+    assert facts["map"]["points"]["shape"] == [96, 2]
+    assert facts["map"]["labels"] == test.labels.tolist()
+
+
+def test_float16_weights_take_about_half_the_space_at_a_cost_within_its_bound(
+    exported_run: Path,
+) -> None:
+    full, half = facts_of(exported_run / "onnx"), facts_of(exported_run / "onnx-fp16")
+    sizes = [each["files"]["encoder.onnx"]["bytes"] for each in (full, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    loss = half["weights_loss"]
+    assert loss["reconstruction"]["float16"] <= 1.001 * loss["reconstruction"]["float32"]
+    assert loss["svm_accuracy"]["float16"] >= loss["svm_accuracy"]["float32"] - 1 / 96
+    assert "at most 0.1% more nats" in loss["bound"]
+    assert "weights_loss" not in full
+
+
+def test_the_python_of_the_readme_runs_in_the_bundle_s_folder(
+    exported_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (exported_run / "onnx" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(exported_run / "onnx")
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"\['\d', '\d'\]\n", capsys.readouterr().out)
+
+
+def test_a_run_without_an_svm_gets_a_bundle_without_one_and_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run / "svm")
+    main(["export", str(run)])
+    assert "no SVM in" in capsys.readouterr().out
+    assert set(contents(run / "onnx")) == FILES - {"svm.onnx", "classifier.onnx"}
+    facts = facts_of(run / "onnx")
+    assert facts["score_labels"] is None
+    assert facts["metrics"]["svm_accuracy"] is None
+    assert "classifier" not in (run / "onnx" / "README.md").read_text()
+
+
+def test_a_run_without_latents_gets_a_bundle_without_a_map(run: Path) -> None:
+    shutil.rmtree(run / "svm")
+    shutil.rmtree(run / "latents")
+    export_run(run, "fp16")
+    assert json.loads((run / "onnx-fp16" / "explorer.json").read_text())["map"] is None
+
+
+def test_python_m_vaekit_export_is_the_same_command(run: Path) -> None:
+    result = run_command(["python", "-m", "vaekit.export", run])
+    assert result.returncode == 0, result.stderr
+    assert f"next: vaekit explore {run}" in result.stdout
+
+
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.injects(8)
+def test_weights_and_an_svm_that_do_not_belong_together_are_refused(run: Path) -> None:
+    before = contents(run / "onnx")
+    folder = RunFolder(run)
+    weights = folder.read_weights()
+    weights.vae.enc.mu.bias.add_(1)
+    folder.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    with pytest.raises(UserError, match="made from other weights"):
+        export_run(run)
+    extract_latents(run)
+    with pytest.raises(UserError, match=r"svm\.safetensors: made from other weights"):
+        export_run(run)
+    assert contents(run / "onnx") == before
+
+
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.yaml"])
+def test_a_run_without_weights_is_refused(run: Path, missing: str) -> None:
+    before = contents(run / "onnx")
+    (run / missing).unlink()
+    with pytest.raises(UserError, match="vaekit train"):
+        export_run(run)
+    assert contents(run / "onnx") == before
+
+
+@pytest.mark.usefixtures("no_graphs")
+def test_a_folder_that_is_no_bundle_is_left_alone(run: Path) -> None:
+    shutil.rmtree(run / "onnx")
+    (run / "onnx").mkdir()
+    (run / "onnx" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something that is no bundle"):
+        export_run(run)
+    assert contents(run / "onnx") == {"thesis.txt": b"mine"}
+    shutil.rmtree(run / "onnx")
+    (run / "onnx").write_text("a file")
+    with pytest.raises(UserError, match="a file or a link, expected a folder"):
+        export_run(run)
+    assert (run / "onnx").read_text() == "a file"
+
+
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.injects(6)
+def test_a_link_in_the_place_of_the_bundle_is_left_alone(run: Path, exists: bool) -> None:
+    (run / "onnx").rename(run / "elsewhere")
+    before = contents(run / "elsewhere")
+    (run / "onnx").symlink_to("elsewhere" if exists else "nowhere")
+    with pytest.raises(UserError, match="a file or a link, expected a folder"):
+        export_run(run)
+    assert (run / "onnx").is_symlink()
+    assert contents(run / "elsewhere") == before
+    assert left_over(run) == []
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("mine")
+    (run / ".tmp-onnx").symlink_to(tmp_path / "kept")
+    (run / ".old-onnx").write_text("a file")
+    export_run(run)
+    assert left_over(run) == []
+    assert (tmp_path / "kept" / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(15)
+def test_a_damaged_bundle_is_replaced(exported_run: Path, run: Path) -> None:
+    for damage in ("", "{}", (run / "onnx" / "manifest.json").read_text().replace("20", "21")):
+        (run / "onnx" / "manifest.json").write_text(damage)
+        export_run(run)
+        assert contents(run / "onnx") == contents(exported_run / "onnx")
+
+
+def test_every_file_is_on_the_disk_before_the_bundle_is_in_place(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
+    with room.new_bundle(run / "onnx") as folder:
+        for name in FILES:
+            write_bytes(folder / name, b"x")
+    assert {Path(each).name.removeprefix(".tmp-") for each in synced} >= FILES
+    assert synced[-1] == str(run)
+
+
+@pytest.mark.usefixtures("no_graphs")
+def test_a_bundle_with_files_of_the_user_s_own_is_not_replaced(run: Path) -> None:
+    (run / "onnx" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt: no part of the bundle that is there"):
+        export_run(run)
+    assert (run / "onnx" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_failed_check_leaves_the_old_bundle_and_says_how_far_off_what_is(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run / "onnx")
+    monkeypatch.setitem(room.TOLERANCES, "mean", 1e-12)
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(run)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(
+        r"encoder\.onnx: mean differs by \S+ .* the tolerance is 1e-12 \(test image", line
+    )
+    assert contents(run / "onnx") == before
+    assert left_over(run) == []
+
+
+@pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(2)
+def test_an_export_that_breaks_off_leaves_the_old_bundle(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run / "onnx")
+
+    def break_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "write_manifest", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run)
+    assert contents(run / "onnx") == before
+    assert left_over(run) == []
+
+
+@pytest.mark.injects(2)
+def test_a_kill_between_the_two_renames_loses_no_bundle(run: Path) -> None:
+    before = contents(run / "onnx")
+    (run / "onnx").rename(run / ".old-onnx")
+    (run / ".tmp-onnx").mkdir()
+    (run / ".tmp-onnx" / "encoder.onnx").write_bytes(b"half")
+    with pytest.raises(RuntimeError), room.new_bundle(run / "onnx"):
+        raise RuntimeError
+    assert contents(run / "onnx") == before
+    assert left_over(run) == []
+
+
+@pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.injects(4)
+def test_a_full_disk_is_one_line_and_harms_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run / "onnx")
+
+    def fill(*_: object) -> None:
+        raise OSError(28, "No space left on device", "golden.json")
+
+    monkeypatch.setattr(room, "write_golden", fill)
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(run)])
+    assert stop.value.code == 2
+    assert "golden.json: No space left on device" in capsys.readouterr().err
+    assert contents(run / "onnx") == before
+
+
+@pytest.mark.parametrize("folder", ["onnx", "."])
+@pytest.mark.injects(4)
+def test_a_folder_without_write_permission_is_one_line(run: Path, folder: str) -> None:
+    before = contents(run / "onnx")
+    (run / folder).chmod(0o555)
+    command = [sys.executable, "-m", "vaekit", "export", run]
+    if os.geteuid() == 0:  # who may write anywhere, unless it gives that up
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    result = run_command(command)
+    (run / folder).chmod(0o755)
+    assert_one_line_error(result, "permission")
+    assert contents(run / "onnx") == before
+    assert left_over(run) == []
+
+
+def test_another_stored_precision_than_the_two_is_refused(run: Path) -> None:
+    result = vaekit("export", run, "--weights", "int8")
+    assert result.returncode == 2
+    assert "fp32" in result.stderr

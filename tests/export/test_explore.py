@@ -1,0 +1,602 @@
+"""The explorer's server gives this machine's browser the page and the bundle, and nothing else."""
+
+import http.client
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import pytest
+from conftest import assert_one_line_error, run_command
+
+from vaekit.cli import main
+from vaekit.errors import UserError
+from vaekit.export import explore
+from vaekit.export.explore import (
+    RUNTIME,
+    RUNTIME_FILES,
+    Routes,
+    bundle_routes,
+    find_bundle,
+    page_routes,
+    serving,
+)
+from vaekit.export.manifest import write_manifest
+from vaekit.storage.files import file_sha256
+
+PAGE = {"index.html": b"<!doctype html>", "style.css": b"body {}", "draw.mjs": b"export {};"}
+WEIGHTS = b"the run's present weights"
+
+
+class Site(NamedTuple):
+    """A server that is running, and what it serves."""
+
+    port: int
+    routes: Routes
+    folder: Path
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+def make_export(folder: Path) -> Path:
+    """A checkout's export/ with the page and onnxruntime-web."""
+    files = {f"explorer/{name}": content for name, content in PAGE.items()}
+    files["clients/bundle.mjs"] = b"export const bundle = 1;"
+    files |= {f"{RUNTIME}/{name}": name.encode() for name in RUNTIME_FILES}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def make_bundle(folder: Path, weights: bytes = WEIGHTS) -> Path:
+    """A bundle in form; its graphs are never run here. It lies in a run of `WEIGHTS`."""
+    folder.mkdir(parents=True)
+    model = folder.parent / "model.safetensors"
+    model.write_bytes(weights)
+    for name in ("encoder.onnx", "decoder.onnx", "golden.json", "README.md"):
+        (folder / name).write_bytes(f"{name} of {folder.name}".encode())
+    write_manifest(
+        folder,
+        {
+            "opset": 20,
+            "ir_version": 10,
+            "graphs": {
+                name: {"inputs": [], "outputs": []} for name in ("encoder.onnx", "decoder.onnx")
+            },
+            "source": {"model_sha256": file_sha256(model), "svm_sha256": None},
+        },
+    )
+    model.write_bytes(WEIGHTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    routes = page_routes(make_export(folder / "export"))
+    routes |= bundle_routes(make_bundle(folder / "run" / "onnx"))
+    with serving(routes) as url:
+        yield Site(int(url.rstrip("/").rpartition(":")[2]), routes, folder)
+
+
+def ask(site: Site, path: str, method: str = "GET", **headers: str) -> Answer:
+    """One request, its path sent as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    response = connection.getresponse()
+    answer = Answer(response.status, response.headers, response.read())
+    connection.close()
+    return answer
+
+
+def send(port: int, request: bytes) -> bytes:
+    """The whole answer to bytes sent as they are."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request)
+        return client.makefile("rb").read()
+
+
+def test_every_file_of_the_page_and_the_bundle_is_served_as_it_lies_on_disk(site: Site) -> None:
+    expected = {"/", "/bundle.mjs", "/bundle/manifest.json", "/bundle/golden.json"}
+    expected |= {"/bundle/encoder.onnx", "/bundle/decoder.onnx", "/bundle/README.md"}
+    expected |= {f"/{name}" for name in PAGE} | {f"/ort/{name}" for name in RUNTIME_FILES}
+    assert set(site.routes) == expected
+    for path, file in site.routes.items():
+        answer = ask(site, path)
+        assert answer.status == 200
+        assert answer.body == file.read_bytes()
+    assert ask(site, "/").body == PAGE["index.html"]
+    assert ask(site, "/draw.mjs?version=2").body == PAGE["draw.mjs"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/bundle.mjs", "text/javascript; charset=utf-8"),
+        ("/ort/ort-wasm-simd-threaded.wasm", "application/wasm"),
+        ("/bundle/manifest.json", "application/json"),
+        ("/bundle/encoder.onnx", "application/octet-stream"),
+    ],
+)
+def test_browsers_get_the_types_without_which_they_refuse_modules_and_wasm(
+    path: str, content_type: str, site: Site
+) -> None:
+    assert ask(site, path).headers["Content-Type"] == content_type
+
+
+@pytest.mark.parametrize("path", ["/", "/bundle/encoder.onnx", "/none"])
+def test_every_answer_isolates_the_page_and_forbids_foreign_code(path: str, site: Site) -> None:
+    headers = ask(site, path).headers
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-cache"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["script-src"] == "'self' 'wasm-unsafe-eval'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../run/model.safetensors",
+        "/bundle/../model.safetensors",
+        "/bundle/..%2fmodel.safetensors",
+        "/bundle/%2e%2e/model.safetensors",
+        "/bundle/..\\model.safetensors",
+        "/bundle//encoder.onnx",
+        "/bundle/encoder.onnx/",
+        "/bundle/encoder.onnx%00",
+        "/bundle/secret.txt",
+        "/bundle",
+        "/bundle/",
+        "/ort/",
+        "/ort/ort.min.mjs",
+        "/explorer/index.html",
+        "/etc/passwd",
+        "//etc/passwd",
+        "file:///etc/passwd",
+        "*",
+    ],
+)
+@pytest.mark.injects(21)
+def test_a_path_leads_to_a_listed_file_or_nowhere(path: str, site: Site) -> None:
+    (site.folder / "run" / "onnx" / "secret.txt").write_text("not in the manifest")
+    assert ask(site, path).status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/bundle/..%252fmodel.safetensors",
+        b"/bundle/%252e%252e/model.safetensors",
+        b"/bundle/..\\..\\model.safetensors",
+        b"/bundle/\xc0\xae\xc0\xae/model.safetensors",
+        b"/bundle/\xff\xfe",
+        b"/bundle/encoder.onnx\0.png",
+        b"\0",
+        b"/bundle/./encoder.onnx",
+        b"/BUNDLE/ENCODER.ONNX",
+        b"C:\\Windows\\win.ini",
+        b"/" + b"../" * 5000 + b"etc/passwd",
+    ],
+)
+@pytest.mark.injects(21)
+def test_no_spelling_of_a_path_leads_out(path: bytes, site: Site) -> None:
+    answer = send(site.port, b"GET %b HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % (path, site.port))
+    assert answer.startswith(b"HTTP/1.0 404 ")
+
+
+@pytest.mark.injects(21)
+def test_a_file_that_has_gone_since_the_start_is_not_found(tmp_path: Path) -> None:
+    routes = bundle_routes(make_bundle(tmp_path / "onnx"))
+    with serving(routes) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        (tmp_path / "onnx" / "README.md").unlink()
+        assert ask(Site(port, routes, tmp_path), "/bundle/README.md").status == 404
+
+
+@pytest.mark.injects(21)
+def test_a_link_put_in_a_file_s_or_the_folder_s_place_since_the_start_is_not_followed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle, secrets = make_bundle(tmp_path / "run" / "onnx"), tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "golden.json").write_text("a key")
+    routes = bundle_routes(bundle)
+    with serving(routes) as url:
+        site = Site(int(url.rstrip("/").rpartition(":")[2]), routes, tmp_path)
+        (bundle / "golden.json").unlink()
+        (bundle / "golden.json").symlink_to(secrets / "golden.json")
+        assert ask(site, "/bundle/golden.json").status == 404
+        bundle.rename(tmp_path / "run" / "moved")
+        bundle.symlink_to(secrets, target_is_directory=True)
+        assert ask(site, "/bundle/golden.json").status == 404
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bundle_that_was_a_link_from_the_start_is_served(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "run" / "onnx").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / "onnx").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    routes = bundle_routes(tmp_path / "run" / "onnx")
+    with serving(routes) as url:
+        site = Site(int(url.rstrip("/").rpartition(":")[2]), routes, tmp_path)
+        assert ask(site, "/bundle/encoder.onnx").body == b"encoder.onnx of onnx"
+
+
+def test_head_gives_the_size_without_the_file(site: Site) -> None:
+    host = f"Host: localhost:{site.port}"
+    answer = send(site.port, f"HEAD /bundle/encoder.onnx HTTP/1.1\r\n{host}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert b"Content-Length: %d\r\n" % len(b"encoder.onnx of onnx") in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])
+@pytest.mark.injects(21)
+def test_nothing_can_be_sent_to_it(method: str, site: Site) -> None:
+    answer = ask(site, "/", method)
+    assert answer.status == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.injects(21)
+def test_it_answers_to_the_names_of_the_loopback_alone(site: Site) -> None:
+    own = [f"127.0.0.1:{site.port}", f"localhost:{site.port}", f"LOCALHOST:{site.port}"]
+    assert [ask(site, "/", Host=host).status for host in own] == [200] * 3
+    foreign = [f"rebound.example:{site.port}", "127.0.0.1", "localhost:1", "", "127.0.0.1.evil:80"]
+    assert [ask(site, "/", Host=host).status for host in foreign] == [403] * 5
+
+
+@pytest.mark.injects(21)
+def test_a_request_without_a_host_is_refused(site: Site) -> None:
+    assert send(site.port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 403 ")
+
+
+@pytest.mark.injects(21)
+def test_pages_of_other_origins_get_nothing(site: Site) -> None:
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"http://x:{site.port}"):
+        assert ask(site, "/bundle/encoder.onnx", Origin=origin).status == 403
+    for where in ("cross-site", "same-site"):  # another port of this machine is the same site
+        for mode, what in (("cors", "empty"), ("no-cors", "image"), ("navigate", "iframe")):
+            fetch = {"Sec_Fetch_Site": where, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": what}
+            assert ask(site, "/bundle/encoder.onnx", **fetch).status == 403
+
+
+def test_its_own_page_and_a_link_from_the_report_get_what_they_ask_for(site: Site) -> None:
+    own = {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"}
+    origin = f"http://127.0.0.1:{site.port}"
+    assert ask(site, "/bundle/encoder.onnx", Origin=origin, **own).status == 200
+    link = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert ask(site, "/", Sec_Fetch_Site="cross-site", **link).status == 200
+    assert ask(site, "/", Sec_Fetch_Site="none", **link).status == 200
+
+
+@pytest.mark.injects(21)
+def test_only_the_loopback_address_is_bound(site: Site) -> None:
+    with pytest.raises(OSError, match=r"refused|timed out|[Uu]nreachable"):
+        socket.create_connection(("127.0.0.2", site.port), timeout=5)
+
+
+@pytest.mark.injects(21)
+def test_no_flag_binds_another_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--host", "--bind", "--address"):
+        with pytest.raises(SystemExit) as stop:
+            main(["explore", str(tmp_path), flag, "0.0.0.0"])
+        assert stop.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.injects(21, times=1000)
+def test_a_thousand_requests_at_once_are_all_answered_by_a_few_threads(site: Site) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    request = f"GET /draw.mjs HTTP/1.1\r\nHost: localhost:{site.port}\r\n\r\n".encode()
+    threads = [threading.active_count()]
+    try:
+        with ExitStack() as stack:
+            address = ("127.0.0.1", site.port)
+            clients = [
+                stack.enter_context(socket.create_connection(address, timeout=60))
+                for _ in range(1000)
+            ]
+            answers = []
+            for client in clients:
+                client.sendall(request)
+                threads.append(threading.active_count())
+            for client in clients:
+                answers.append(stack.enter_context(client.makefile("rb")).read())
+                threads.append(threading.active_count())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    # Twice, because a thread that gave its place to another may not have ended yet.
+    assert max(threads) - threads[0] <= 2 * explore.MAX_CONNECTIONS
+    assert all(answer.startswith(b"HTTP/1.0 200 ") for answer in answers)
+    assert all(answer.endswith(PAGE["draw.mjs"]) for answer in answers)
+
+
+@pytest.mark.injects(21)
+def test_clients_that_say_nothing_hold_it_up_for_a_while_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert explore._Handler.timeout < 60
+    monkeypatch.setattr(explore._Handler, "timeout", 0.2)
+    with ExitStack() as stack:
+        for _ in range(explore.MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=20))
+        assert ask(site, "/").status == 200
+
+
+@pytest.mark.parametrize("slow", ["to ask", "to take the answer"])
+@pytest.mark.injects(21)
+def test_slow_clients_give_way_to_one_that_waits(
+    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A byte within every timeout keeps a connection alive for ever."""
+    monkeypatch.setattr(explore._Handler, "timeout", 3600)
+    monkeypatch.setattr(explore, "PATIENCE", 0.2)
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.truncate(100_000_000)
+    with serving({"/large": large, "/": large}) as url, ExitStack() as stack:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for _ in range(explore.MAX_CONNECTIONS):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET /large HTTP/1.1\r\n")
+            if slow == "to take the answer":
+                client.sendall(b"Host: localhost:%d\r\n\r\n" % port)
+        assert ask(Site(port, {}, tmp_path), "/", "HEAD").status == 200
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.injects(21)
+def test_it_ends_at_once_though_clients_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explore._Handler, "timeout", 3600)
+    monkeypatch.setattr(explore, "PATIENCE", 3600)
+    with ExitStack() as stack:
+        server = stack.enter_context(explore._bind({}, 0))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        for _ in range(explore.MAX_CONNECTIONS + 1):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        while len(server._begun) < explore.MAX_CONNECTIONS:
+            time.sleep(0.01)
+        ending = threading.Thread(target=server.end, daemon=True)
+        ending.start()
+        ending.join(timeout=60)
+        assert not ending.is_alive()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+@pytest.mark.injects(21)
+def test_a_client_that_goes_away_leaves_no_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    large = tmp_path / "large.onnx"
+    large.write_bytes(bytes(50_000_000))
+    with serving({"/large": large, "/": large}) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for request in (f"GET /large HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n", "GET /lar", ""):
+            client = socket.create_connection(("127.0.0.1", port), timeout=20)
+            # Closing with unread bytes and no lingering resets the connection.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(request.encode())
+            if "HTTP" in request:
+                client.recv(1000)
+            client.close()
+        assert ask(Site(port, {}, tmp_path), "/large", "HEAD").status == 200
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\0\xff\r\n\r\n", b"400"),
+        (b"GET\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"G" * 70_000, b"414"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", b"431"),
+    ],
+)
+@pytest.mark.injects(21)
+def test_a_malformed_request_is_answered_and_no_more(
+    request_bytes: bytes, status: bytes, site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
+        client.sendall(request_bytes)
+        client.shutdown(socket.SHUT_WR)
+        assert status in client.recv(3000)[:12]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_half_size_bundle_is_shown_where_it_is_of_the_present_weights(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "onnx")
+    assert find_bundle(tmp_path) == tmp_path / "onnx"
+    make_bundle(tmp_path / "onnx-fp16")
+    assert find_bundle(tmp_path) == tmp_path / "onnx-fp16"
+
+
+def test_a_half_size_bundle_of_older_weights_gives_way_to_the_present_one(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "onnx-fp16", weights=b"older")
+    make_bundle(tmp_path / "onnx")
+    assert find_bundle(tmp_path) == tmp_path / "onnx"
+
+
+def test_a_run_without_a_bundle_of_its_weights_names_the_command_that_makes_one(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "my run"
+    with pytest.raises(UserError, match="not a trained run"):
+        find_bundle(run)
+    make_bundle(run / "onnx", weights=b"older")
+    with pytest.raises(
+        UserError, match=rf"present weights and SVM; .*`vaekit export '{re.escape(str(run))}'`"
+    ):
+        find_bundle(run)
+
+
+def test_a_bundle_of_an_older_svm_is_not_shown(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "onnx")
+    (tmp_path / "svm").mkdir()
+    (tmp_path / "svm" / "svm.safetensors").write_bytes(b"fitted since")
+    with pytest.raises(UserError, match="no bundle of its present weights and SVM"):
+        find_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "golden.json", "README.md", "manifest.json"])
+@pytest.mark.injects(15)
+def test_a_damaged_bundle_is_not_served(name: str, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "onnx")
+    content = bytearray((bundle / name).read_bytes())
+    content[5] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        bundle_routes(bundle)
+
+
+@pytest.mark.parametrize("name", RUNTIME_FILES)
+def test_without_onnxruntime_web_the_one_command_that_fetches_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = make_export(tmp_path / "my checkout" / "export")
+    (export / RUNTIME / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: missing; .*`npm ci --prefix '{export}' --omit=d"):
+        page_routes(export)
+    monkeypatch.chdir(export.parent)
+    with pytest.raises(UserError, match="`npm ci --prefix export --omit=dev`"):
+        page_routes(export)
+
+
+@pytest.mark.parametrize("name", ["explorer/index.html", "clients/bundle.mjs"])
+def test_a_page_that_was_not_installed_whole_is_named(name: str, tmp_path: Path) -> None:
+    export = make_export(tmp_path)
+    (export / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: missing"):
+        page_routes(export)
+
+
+def test_a_port_in_use_or_out_of_range_says_to_give_another(site: Site) -> None:
+    with pytest.raises(UserError, match=f"--port {site.port}: .* in use; give another --port"):
+        serving({}, site.port).__enter__()
+    for port in (-1, 65536):
+        with pytest.raises(UserError, match=f"--port {port}: expected a number from 0 to 65535"):
+            serving({}, port).__enter__()
+
+
+EXPLORE = """
+import sys
+import time
+from pathlib import Path
+from vaekit.errors import user_errors_in_one_line
+from vaekit.export import explore
+explore.EXPORT = Path(sys.argv[1])
+with user_errors_in_one_line():
+    explore.explore(Path(sys.argv[2]), int(sys.argv[3]))
+"""
+
+BROWSER = f"""#!{sys.executable}
+import json, os, sys, urllib.request
+page = urllib.request.urlopen(sys.argv[1], timeout=20).read().decode()
+facts = {{"page": page, "terminals": [os.isatty(fd) for fd in range(3)], "session": os.getsid(0)}}
+with open(os.environ["BROWSER_LOG"], "w") as log:
+    json.dump({{**facts, "term": os.environ.get("TERM")}}, log)
+"""
+
+
+class Explorer(NamedTuple):
+    """`explore` in a process of its own, at a keyboard."""
+
+    process: "subprocess.Popen[str]"
+    first_line: str
+    browser_log: Path
+
+
+@pytest.fixture
+def explorer(tmp_path: Path) -> Iterator[Explorer]:
+    make_export(tmp_path / "export")
+    make_bundle(tmp_path / "run" / "onnx")
+    browser, log = tmp_path / "browser", tmp_path / "browser.json"
+    browser.write_text(BROWSER)
+    browser.chmod(0o755)
+    main, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", EXPLORE, tmp_path / "export", tmp_path / "run", "0"],
+        env={**os.environ, "BROWSER": str(browser), "BROWSER_LOG": str(log), "TERM": "xterm"},
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        yield Explorer(process, process.stdout.readline(), log)
+        process.kill()
+    os.close(main)
+    os.close(terminal)
+
+
+def test_explore_prints_the_url_and_ends_quietly_on_ctrl_c(
+    explorer: Explorer, tmp_path: Path
+) -> None:
+    url = re.search(r"http://127\.0\.0\.1:\d+/", explorer.first_line)
+    assert url, explorer.first_line
+    assert str(tmp_path / "run" / "onnx") in explorer.first_line
+    with urlopen(f"{url[0]}bundle/manifest.json", timeout=20) as response:
+        assert response.read() == (tmp_path / "run" / "onnx" / "manifest.json").read_bytes()
+    explorer.process.send_signal(signal.SIGINT)
+    out, err = explorer.process.communicate(timeout=20)
+    assert explorer.process.returncode == 130
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("vaekit: interrupted")
+
+
+def test_the_browser_is_opened_without_a_hold_on_the_terminal(explorer: Explorer) -> None:
+    while not explorer.browser_log.exists() or not explorer.browser_log.read_text():
+        assert explorer.process.poll() is None
+        time.sleep(0.02)
+    facts = json.loads(explorer.browser_log.read_text())
+    assert facts["page"] == PAGE["index.html"].decode()
+    assert facts["terminals"] == [False, False, False]
+    assert facts["term"] is None
+    assert facts["session"] != os.getsid(explorer.process.pid)
+
+
+def test_a_taken_port_ends_the_command_with_one_line_and_code_2(site: Site, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "run" / "onnx")
+    export = site.folder / "export"
+    arguments = [sys.executable, "-c", EXPLORE, export, tmp_path / "run", site.port]
+    assert_one_line_error(run_command(arguments), f"--port {site.port}:", "give another --port")
+
+
+def test_explore_needs_no_torch() -> None:
+    code = "import sys, vaekit.export.explore; print('torch' in sys.modules)"
+    assert run_command([sys.executable, "-c", code]).stdout == "False\n"

@@ -1,0 +1,153 @@
+"""Image files: right pixels in the right shape, whatever Pillow can read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from image_helpers import flat, load, write, write_pets
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from vaekit.errors import UserError
+from vaekit.images.decode import prepare_files
+
+
+def two_pixel_palette(transparency: int | None) -> Image.Image:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 10, 20])
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+GREY, RGB = Image.new("L", (8, 8), 70), Image.new("RGB", (8, 8), (200, 10, 20))
+
+GREY_ALPHA = Image.new("LA", (8, 8), (70, 128))
+
+RGBA = Image.new("RGBA", (8, 8), (200, 10, 20, 128))
+
+
+@pytest.mark.parametrize(
+    ("files", "channels"),
+    [
+        ([GREY, Image.new("1", (8, 8), 1)], 1),
+        ([GREY, GREY_ALPHA], 2),
+        ([GREY, RGB], 3),
+        ([two_pixel_palette(None), GREY], 3),
+        ([two_pixel_palette(0), RGB], 4),
+        ([GREY_ALPHA, RGB], 4),
+        ([RGBA, GREY], 4),
+    ],
+    ids=lambda value: "+".join(i.mode for i in value) if isinstance(value, list) else str(value),
+)
+def test_the_channels_hold_every_file_of_a_mixed_set(
+    files: list[Image.Image], channels: int, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for i, image in enumerate(files):
+            image.save(tmp_path / split / f"{i}.png")
+    loaded = load(tmp_path, image_size=8)
+    assert loaded.shape == (channels, 8, 8)
+    colours = {
+        "L": (70, 70, 70, 255),
+        "1": (255, 255, 255, 255),
+        "LA": (70, 70, 70, 128),
+        "RGB": (200, 10, 20, 255),
+        "P": (200, 10, 20, 255),
+        "RGBA": (200, 10, 20, 128),
+    }
+    bands = {1: (0,), 2: (0, 3), 3: (0, 1, 2), 4: (0, 1, 2, 3)}[channels]
+    expected = {tuple(colours[image.mode][band] for band in bands) for image in files}
+    assert {tuple(pixels[:, 4, 4].tolist()) for pixels in loaded.train.pixels} == expected
+
+
+def test_a_cmyk_photo_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(path, quality=95)
+    red = prepare_files([path], (3, 8, 8))[0, :, 4, 4].astype(int)
+    assert red[0] > 240
+    assert red[1:].max() < 15
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_greys_are_scaled_to_8_bits(suffix: str, tmp_path: Path) -> None:
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
+    path = write(tmp_path / f"deep.{suffix}", deep)
+    expected = np.round(deep / 65535 * 255)
+    np.testing.assert_array_equal(prepare_files([path], (1, 8, 8))[0, 0], expected)
+
+
+def test_images_are_turned_as_their_camera_said(tmp_path: Path) -> None:
+    upright = np.zeros((8, 8), np.uint8)
+    upright[0, :] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    path = write(tmp_path / "turned.png", np.rot90(upright).copy(), exif=exif)
+    np.testing.assert_array_equal(prepare_files([path], (1, 8, 8))[0, 0], upright)
+
+
+def test_resizing_is_bilinear_with_antialiasing_over_the_whole_image(tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    path = write(tmp_path / "wide.png", wide)
+    pixels = torch.from_numpy(wide).permute(2, 0, 1)[None].double()
+    expected = interpolate(pixels, (28, 28), mode="bilinear", antialias=True)[0].numpy()
+    assert np.abs(prepare_files([path], (3, 28, 28))[0] - expected).max() <= 1
+
+
+@pytest.mark.injects(12)
+def test_odd_exif_entries_do_no_harm(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.5
+    path = write(tmp_path / "odd.jpg", flat(70), exif=exif)
+    resolution = bytes.fromhex("011a 0005 00000001")  # a rational number
+    for tag in ("011b", "010f"):  # of another name, and where a text belongs
+        odd = bytes.fromhex(f"{tag} 0002 00000001")
+        path.write_bytes(path.read_bytes().replace(resolution, odd))
+        assert prepare_files([path], (1, 8, 8)).tolist() == [[flat(70).tolist()]]
+
+
+def test_files_for_a_model_are_prepared_as_those_of_a_folder(tmp_path: Path) -> None:
+    pets = write_pets(tmp_path)
+    loaded = load(pets, image_size=12)
+    paths = sorted((pets / "test").rglob("*.*"))
+    prepared = prepare_files(paths, loaded.shape)
+    assert {p.tobytes() for p in prepared} == {p.tobytes() for p in loaded.test.pixels}
+    assert prepare_files(paths, (3, 20, 20)).shape == (6, 3, 20, 20)
+    assert prepare_files([], (1, 8, 8)).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.injects(12)
+def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.png", flat(0))
+    with pytest.raises(UserError, match=r"missing\.png, .*README.*not a whole image"):
+        prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))
+
+
+def truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    write(path, noise, format="PNG")
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def too_few_pixels(path: Path) -> None:
+    path.write_bytes(b"P2 8 8 255 1 2 3")
+
+
+def broken_exif(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(path, flat(0), format="JPEG", dpi=(72, 72), exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"Exif\0\0MM", b"Exif\0\0??"))
+
+
+@pytest.mark.parametrize("damage", [truncated, too_few_pixels, broken_exif])
+@pytest.mark.injects(12)
+def test_a_damaged_file_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    good = write(tmp_path / "good.png", flat(0))
+    damage(tmp_path / "damaged.png")
+    with pytest.raises(UserError, match=r"^\S*damaged\.png: no such file, or not a whole image"):
+        prepare_files([good, tmp_path / "damaged.png"], (1, 8, 8))

@@ -1,0 +1,100 @@
+"""Image sets as a run sees them: digits, held-out images, a limit, and their hash."""
+
+from pathlib import Path
+
+import numpy as np
+from image_helpers import fault, flat, load, values, write
+from sklearn.datasets import load_digits
+
+from vaekit.images.sets import Images, ImageSet
+
+
+def test_digits_at_their_own_size_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    digits = load(tmp_path, "digits", image_size=8)
+    theirs = load_digits()
+    expected = {
+        (np.round(image * 255 / 16).astype(np.uint8).tobytes(), label)
+        for image, label in zip(theirs.images, theirs.target.tolist(), strict=True)
+    }
+    ours = set()
+    for pixels, labels in (digits.train, digits.test):
+        assert labels is not None
+        ours |= {(p.tobytes(), label) for p, label in zip(pixels, labels.tolist(), strict=True)}
+    assert ours == expected
+    assert len(digits.train.pixels) + len(digits.test.pixels) == len(theirs.images)
+    assert digits.class_names == tuple("0123456789")
+
+
+def test_digits_are_split_in_proportion_and_the_same_for_every_seed(tmp_path: Path) -> None:
+    digits = load(tmp_path, "digits", seed=0)
+    assert digits.shape == (1, 28, 28)
+    assert len(digits.test.pixels) == 359  # a fifth of 1797
+    assert digits.train.labels is not None
+    assert digits.test.labels is not None
+    counts = np.bincount(digits.test.labels), np.bincount(digits.train.labels)
+    assert np.abs(counts[0] - 0.2 * (counts[0] + counts[1])).max() <= 1
+    assert load(tmp_path, "digits", seed=1).sha256() == digits.sha256()
+
+
+def test_held_out_images_come_from_the_training_set_in_proportion(tmp_path: Path) -> None:
+    whole = load(tmp_path, "digits", image_size=8)
+    held = load(tmp_path, "digits", image_size=8, holdout=300, seed=5)
+    assert len(held.test.pixels) == 300
+    assert held.train.labels is not None
+    assert held.test.labels is not None
+    counts = np.bincount(held.test.labels), np.bincount(held.train.labels)
+    share = 300 / len(whole.train.pixels)
+    assert np.abs(counts[0] - share * (counts[0] + counts[1])).max() <= 1
+
+    def rows(*sets: ImageSet) -> list[bytes]:
+        return sorted(p.tobytes() for image_set in sets for p in image_set.pixels)
+
+    assert rows(held.train, held.test) == rows(whole.train)
+    again = load(tmp_path, "digits", image_size=8, holdout=300, seed=6)
+    assert again.sha256() == held.sha256()
+
+
+def test_images_without_labels_can_be_held_out(tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path / "train" / f"{i}.png", flat(i))
+    write(tmp_path / "test" / "0.png", flat(99))
+    held = load(tmp_path, image_size=8, holdout=5)
+    assert sorted(values(held.train) + values(held.test)) == list(range(20))
+    assert len(held.test.pixels) == 5
+    assert held.test.labels is None
+
+
+def test_something_must_be_left_to_train_on(tmp_path: Path) -> None:
+    load(tmp_path, "digits", image_size=8, holdout=1437)
+    line = fault(tmp_path, "digits", image_size=8, holdout=1438)
+    assert "--data.holdout 1438" in line
+    assert "at most 1437" in line
+
+
+def test_a_limit_keeps_the_first_images_of_both_sets_and_comes_last(tmp_path: Path) -> None:
+    held = load(tmp_path, "digits", image_size=8, holdout=300)
+    limited = load(tmp_path, "digits", image_size=8, holdout=300, limit=40)
+    for few, all_of_them in ((limited.train, held.train), (limited.test, held.test)):
+        assert few.labels is not None
+        assert all_of_them.labels is not None
+        np.testing.assert_array_equal(few.pixels, all_of_them.pixels[:40])
+        np.testing.assert_array_equal(few.labels, all_of_them.labels[:40])
+
+
+def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
+    pixels = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 1, 8, 8)
+    labels = np.array([0, 1])
+    train, test = ImageSet(pixels, labels), ImageSet(pixels[:1], labels[:1])
+    changed = pixels.copy()
+    changed[1, 0, 7, 7] ^= 1
+    variants = [
+        Images(train, test, ("a", "b")),
+        Images(test, train, ("a", "b")),
+        Images(ImageSet(changed, labels), test, ("a", "b")),
+        Images(ImageSet(pixels, labels[::-1]), test, ("a", "b")),
+        Images(ImageSet(pixels[::-1], labels), test, ("a", "b")),
+        Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ()),
+    ]
+    assert len({variant.sha256() for variant in variants}) == len(variants)
+    copied = Images(ImageSet(pixels.copy(), labels.copy()), test, ("a", "b"))
+    assert copied.sha256() == variants[0].sha256()

@@ -1,0 +1,238 @@
+"""Every file that a stage reads, damaged in every way: named in one line, and nothing harmed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY_FLAGS
+from damage_helpers import (
+    DAMAGES,
+    Damage,
+    copy,
+    data_flipped,
+    deleted,
+    emptied,
+    flip,
+    header_flipped,
+    made_a_dangling_link,
+    made_a_pipe,
+    refusal,
+    snapshot,
+    truncated,
+)
+
+from vaekit.cli import main
+from vaekit.config import TrainConfig, read_config, trajectory_differences
+from vaekit.errors import UserError
+from vaekit.runs.folder import RunFolder
+
+# The quickest stage that reads a file, and then the others.
+READERS = {
+    "config.yaml": ["generate", "svm", "latents", "report", "export"],
+    "model.safetensors": ["generate", "svm", "latents", "report", "export"],
+    "metrics.jsonl": ["report", "export"],
+    "environment.json": ["report"],
+    "latents/latents.json": ["svm", "report", "export"],
+    "latents/train_latents.npy": ["svm", "report", "export"],
+    "latents/train_labels.npy": ["svm", "report", "export"],
+    "latents/test_latents.npy": ["svm", "report", "export"],
+    "latents/test_labels.npy": ["svm", "report", "export"],
+    "svm/svm.safetensors": ["predict", "report", "export"],
+    "svm/metrics.json": ["report", "export"],
+    "samples/epoch-001.png": ["report"],
+    "figures/tsne.safetensors": ["report", "export"],
+}
+
+# What a stage can do without, or makes anew.
+NO_HARM = {
+    *(("metrics.jsonl", damage) for damage in (deleted, emptied, made_a_dangling_link)),
+    ("environment.json", deleted),
+    ("environment.json", made_a_dangling_link),
+    ("samples/epoch-001.png", deleted),
+    ("samples/epoch-001.png", made_a_dangling_link),
+    *(("figures/tsne.safetensors", damage) for damage in (deleted, made_a_dangling_link)),
+    ("figures/tsne.safetensors", made_a_pipe),
+}
+
+# What an SVM takes for latents that were never made to their end, and makes.
+REMADE = {("latents/latents.json", "svm", damage) for damage in (deleted, made_a_dangling_link)}
+
+
+def cases(quick: bool) -> list[object]:
+    """A report takes a second or two, so few of the quick ones are on it."""
+    return [
+        pytest.param(name, stage, damage, id=f"{name}-{stage}-{damage.__name__}")
+        for name, stages in READERS.items()
+        for stage in stages
+        for damage in DAMAGES
+        if (name, damage) not in NO_HARM
+        and (name, stage, damage) not in REMADE
+        and quick
+        == (stage == stages[0] and (stage != "report" or damage in (truncated, data_flipped)))
+    ]
+
+
+def require_refused(
+    run: Path, name: str, stage: str, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = run.parent / "image.png"
+    shutil.copy(run / "samples" / "epoch-000.png", image)
+    damage(run / name)
+    before = snapshot(run)
+    more = {"predict": [image], "generate": ["--output", run.parent / "grid.png"]}
+    line = refusal(capsys, stage, run, *more.get(stage, []))
+    assert Path(name).name in line or str((run / name).parent) in line
+    assert snapshot(run) == before
+    assert not (run.parent / "grid.png").exists()
+
+
+@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=True))
+@pytest.mark.injects(5)
+def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
+    name: str,
+    stage: str,
+    damage: Damage,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    require_refused(copy(finished_run, tmp_path / "run"), name, stage, damage, capsys)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=False))
+@pytest.mark.injects(5)
+def test_every_other_stage_that_reads_a_damaged_file_refuses_it_too(
+    name: str,
+    stage: str,
+    damage: Damage,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    require_refused(copy(finished_run, tmp_path / "run"), name, stage, damage, capsys)
+
+
+@pytest.mark.parametrize("damage", [deleted, made_a_dangling_link], ids=lambda each: each.__name__)
+@pytest.mark.injects(5)
+def test_what_a_report_can_do_without_stops_no_report(
+    damage: Damage, finished_run: Path, tmp_path: Path
+) -> None:
+    run = copy(finished_run, tmp_path / "run")
+    for name in sorted({name for name, each in NO_HARM if each is damage}):
+        damage(run / name)
+    main(["report", str(run)])
+    assert (run / "figures" / "tsne.safetensors").is_file()
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "golden.json", "encoder.onnx", "classifier.onnx", "README.md"]
+)
+@pytest.mark.injects(5)
+def test_a_damaged_bundle_is_refused_and_left_as_it_is(
+    name: str, damage: Damage, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(bundle / name)
+    before = snapshot(bundle)
+    assert str(bundle) in refusal(capsys, "export", bundle, "--check")
+    assert snapshot(bundle) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncated, emptied, header_flipped, data_flipped, deleted, made_a_dangling_link],
+    ids=lambda damage: damage.__name__,
+)
+@pytest.mark.injects(5)
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
+    damage: Damage, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(finished_run, tmp_path / "run")
+    before, newest = sorted((run / "checkpoints").iterdir())
+    damage(newest)
+    main(["train", *TINY_FLAGS, "--run", str(run)])
+    said = capsys.readouterr()
+    if damage is not deleted:
+        (warning,) = [line for line in said.err.splitlines() if "warning" in line]
+        assert newest.name in warning
+        assert "resuming from the one before" in warning
+    assert f"{int(before.stem.removeprefix('step-'))} of them done" in said.out
+    assert (run / "model.safetensors").read_bytes() == (
+        finished_run / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.injects(5)
+def test_where_every_checkpoint_is_damaged_training_stops_and_touches_none(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(finished_run, tmp_path / "run")
+    for path in (run / "checkpoints").iterdir():
+        data_flipped(path)
+    before = snapshot(run)
+    line = refusal(capsys, "train", *TINY_FLAGS, "--run", run)
+    assert "none of the 2 checkpoints can be read" in line
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.injects(5)
+def test_any_flipped_bit_of_a_config_is_refused_or_seen_by_training(
+    stride: int, finished_run: Path, tmp_path: Path
+) -> None:
+    """It is a file for people, without a hash: the checkpoints hold what it must say."""
+    path, whole = tmp_path / "config.yaml", (finished_run / "config.yaml").read_bytes()
+    path.write_bytes(whole)
+    config = read_config(TrainConfig, path)
+    harmless = (b"run:", b"  root:", b"sample_every:", b"checkpoint_every:", b"tracker:")
+    offset = 0
+    for line in whole.splitlines(keepends=True):
+        for index in range(0, len(line), stride):
+            if line.startswith(harmless):
+                continue
+            path.write_bytes(whole)
+            flip(path, offset + index, bit=index % 7)
+            try:
+                found = read_config(TrainConfig, path)
+            except UserError:
+                continue
+            changed = found != config
+            assert bool(trajectory_differences(config, found)) == changed
+        offset += len(line)
+
+
+@pytest.mark.injects(6)
+def test_stray_files_links_and_folders_in_a_run_are_left_alone(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = copy(finished_run, tmp_path / "run")
+    for folder in (run, *(path for path in run.iterdir() if path.is_dir())):
+        (folder / "notes ü.txt").write_text("mine")
+        (folder / "loop").symlink_to(".")
+        (folder / "empty").mkdir()
+    main(["svm", str(run)])
+    main(["report", str(run)])
+    for folder in (run, *(path for path in run.iterdir() if path.is_dir())):
+        if folder.name in ("empty", "loop"):
+            continue
+        assert (folder / "notes ü.txt").read_text() == "mine"
+        assert (folder / "loop").is_symlink()
+        assert (folder / "empty").is_dir()
+
+
+@pytest.mark.injects(6)
+def test_no_stage_writes_through_a_link_that_lies_where_it_writes(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """As in a run folder of a stranger, who wants a file of ours overwritten."""
+    run, target = copy(finished_run, tmp_path / "run"), tmp_path / "of mine"
+    target.write_text("precious")
+    places = [path for path in run.rglob("*") if path.parent.name in ("latents", "svm")]
+    for path in places:
+        temporary = path.with_name(f".tmp-{path.name}")
+        temporary.symlink_to(target)
+    main(["latents", str(run)])
+    main(["svm", str(run)])
+    assert target.read_text() == "precious"
+    assert RunFolder(run).read_weights().class_names[0] == "0"

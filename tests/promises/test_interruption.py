@@ -1,0 +1,157 @@
+"""Asked to stop, a run finishes its step, keeps what it has done, and goes on exactly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY_FLAGS, launch, vaekit
+from kill_helpers import assert_same_result, newest_step
+
+LONG = [*TINY_FLAGS, "--epochs", "30", "--sample_every", "30", "--input_noise", "0.1"]
+SCRIPTS = Path(sys.executable).parent
+SHORT_OF_AN_EPOCH = ["--checkpoint_every", "4steps"]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of thirty epochs that nobody disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    result = vaekit("train", *LONG, *SHORT_OF_AN_EPOCH, "--run", run)
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+def wait_for(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    while not is_so():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def has_checkpoint(run: Path) -> Callable[[], bool]:
+    return lambda: any((run / "checkpoints").glob("step-*.safetensors"))
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [str(argument) for argument in arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.injects(3)
+def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(
+    tmp_path: Path, whole_run: Path, number: signal.Signals, exit_code: int
+) -> None:
+    run = tmp_path / "run"
+    flags = [*LONG, *SHORT_OF_AN_EPOCH, "--run", run]
+    process = start(sys.executable, "-m", "vaekit", "train", *flags)
+    wait_for(has_checkpoint(run), process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == exit_code
+    assert "Traceback" not in errors
+    assert f"stopped after step {newest_step(run):,}; `vaekit train --config" in errors
+    result = vaekit("train", *flags)
+    assert f"{newest_step(whole_run)} in all" in result.stdout
+    assert_same_result(run, whole_run)
+
+
+SECOND_SIGNAL = """
+import os, signal, sys, time
+from vaekit.training.interruption import Interruption
+number = signal.Signals(int(sys.argv[1]))
+with Interruption() as interruption:
+    assert interruption.exit_code == 0
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)  # the launcher's echo of the same Ctrl-C
+    print(interruption.exit_code, flush=True)
+    time.sleep(1.1)
+    os.kill(os.getpid(), number)
+    print("still here")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.injects(3)
+def test_a_second_signal_stops_at_once_and_an_echo_of_the_first_does_not(
+    number: signal.Signals,
+) -> None:
+    process = start(sys.executable, "-c", SECOND_SIGNAL, number.value)
+    output, errors = process.communicate(timeout=60)
+    assert output.split() == [str(128 + number)], errors
+    assert process.returncode == -number
+
+
+def children(process_id: int) -> list[int]:
+    listing = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(each) for each in listing.read_text().split()]
+
+
+@pytest.fixture
+def trainers() -> Iterator[list[int]]:
+    """Processes to be ended with the test, whatever came of it."""
+    process_ids: list[int] = []
+    yield process_ids
+    for process_id in process_ids:
+        if Path(f"/proc/{process_id}").exists():
+            os.kill(process_id, signal.SIGKILL)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.injects(3)
+def test_a_trainer_whose_launcher_has_died_stops_with_a_checkpoint(
+    tmp_path: Path, trainers: list[int]
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    flags = [*LONG, *SHORT_OF_AN_EPOCH, "--run", run]
+    result = launch(1, "vaekit/train.py", *LONG, *SHORT_OF_AN_EPOCH, "--run", whole)
+    assert result.returncode == 0, result.stderr
+    config_file = ["--config_file", ROOT / "accelerate_config.yaml"]
+    launcher = start("accelerate", "launch", *config_file, "vaekit/train.py", *flags)
+    wait_for(has_checkpoint(run), launcher)
+    trainers += children(launcher.pid)
+    assert len(trainers) == 1
+    launcher.kill()
+    launcher.communicate(timeout=60)  # the trainer has its pipes, and closes them at its end
+    assert 0 < newest_step(run) < newest_step(whole)
+    result = launch(1, "vaekit/train.py", *flags)
+    assert result.returncode == 0, result.stderr
+    assert_same_result(run, whole)
+
+
+@pytest.mark.faults
+@pytest.mark.injects(3)
+def test_a_signal_to_one_of_two_ranks_stops_both_after_the_same_step(tmp_path: Path) -> None:
+    flags = [*LONG, *SHORT_OF_AN_EPOCH]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert launch(2, "vaekit/train.py", *flags, "--run", whole).returncode == 0
+    config_file = ["--config_file", ROOT / "accelerate_config.yaml", "--num_processes", "2"]
+    launcher = start(
+        "accelerate", "launch", *config_file, "--main_process_port", "0", "vaekit/train.py",
+        *flags, "--run", run,
+    )  # fmt: skip
+    wait_for(has_checkpoint(run), launcher)
+    rank_1 = max(children(launcher.pid))
+    os.kill(rank_1, signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=60)
+    assert f"stopped after step {newest_step(run):,};" in errors
+    assert launcher.returncode != 0
+    assert launch(2, "vaekit/train.py", *flags, "--run", run).returncode == 0
+    assert_same_result(run, whole)

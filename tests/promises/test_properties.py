@@ -1,0 +1,413 @@
+"""What must hold of any settings, any set of images, any number of ranks, and any bytes."""
+
+import io
+import json
+import math
+import struct
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from vaekit.config import (
+    DataConfig,
+    ModelConfig,
+    SvmConfig,
+    TrainConfig,
+    from_dict,
+    read_config,
+    to_dict,
+    trajectory_differences,
+    write_config,
+)
+from vaekit.errors import UserError
+from vaekit.export.manifest import (
+    GoldenCase,
+    read_golden,
+    read_manifest,
+    require_intact,
+    write_golden,
+    write_manifest,
+)
+from vaekit.runs.folder import RunFolder
+from vaekit.stages.svm import read_table
+from vaekit.storage.sealed import write_sealed
+from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
+from vaekit.training.noise import epoch_order, rank_slice
+
+
+def quick(max_examples: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],  # to shrink a failure would take minutes
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+# Settings
+
+# What a path may hold: no NUL, no half of a surrogate pair.
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+FOLDER = TEXT.map(lambda name: f"runs/{name}")  # alone, a # or a ~ would stand for no folder
+POSITIVE = st.floats(min_value=1e-12, max_value=1e12, allow_subnormal=False)
+WIDTHS = st.lists(st.integers(1, 65_536), min_size=1, max_size=4).map(tuple)
+DATA = st.builds(
+    DataConfig,
+    name=st.sampled_from(["mnist", "fashion-mnist", "kmnist", "digits", "folder"]),
+    root=TEXT,
+    image_size=st.integers(8, 1024),
+    limit=st.none() | st.integers(1, 10**9),
+    holdout=st.none() | st.integers(1, 10**9),
+    skip_unreadable=st.booleans(),
+)
+MODEL = st.builds(
+    ModelConfig,
+    latent_dim=st.integers(1, 65_536),
+    conv_channels=WIDTHS,
+    hidden_dims=WIDTHS,
+)
+TRAIN = st.builds(
+    TrainConfig,
+    run=st.none() | FOLDER,
+    data=DATA,
+    model=MODEL,
+    epochs=st.integers(1, 10**6),
+    batch_size=st.integers(1, 10**6),
+    learning_rate=POSITIVE,
+    warmup_steps=st.integers(0, 10**6),
+    weight_decay=st.floats(0, 1e6),
+    input_noise=st.floats(0, 1e6),
+    ema_decay=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**63),
+    mixed_precision=st.sampled_from(["auto", "no", "bf16", "fp16"]),
+    sample_every=st.integers(1, 100),
+    checkpoint_every=st.integers(1, 100) | st.sampled_from(["500steps", "10min"]),
+    tracker=st.none() | st.just("tensorboard"),
+)
+
+
+@quick(8)
+@given(config=TRAIN)
+def test_any_settings_come_back_from_their_file(config: TrainConfig, place: Path) -> None:
+    require_round_trip(config, place)
+
+
+@pytest.mark.faults
+@quick(60)
+@given(config=TRAIN)
+def test_hundreds_of_settings_come_back_from_their_file(config: TrainConfig, place: Path) -> None:
+    require_round_trip(config, place)
+
+
+def require_round_trip(config: TrainConfig, place: Path) -> None:
+    write_config(place / "config.yaml", config)
+    assert read_config(TrainConfig, place / "config.yaml") == config
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert trajectory_differences(config, config) == []
+
+
+@quick(8)
+@given(C=POSITIVE, gamma=POSITIVE)
+def test_any_settings_of_an_svm_come_back_from_their_file(
+    C: float, gamma: float, place: Path
+) -> None:
+    write_config(place / "config.yaml", SvmConfig(C, gamma))
+    assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma)
+
+
+@pytest.mark.injects(13, times=40)
+@quick(40)
+@given(
+    text=st.text(st.sampled_from("&*!|>-?:{}[]'\"#,~ \t\nrunepochsmodeldata0123.e"), max_size=60)
+)
+def test_any_text_is_settings_or_one_error(text: str, place: Path) -> None:
+    (place / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError):  # so short a text never names every setting
+        read_config(TrainConfig, place / "config.yaml")
+
+
+# The order of the images
+
+
+@quick(60)
+@given(seed=st.integers(0, 2**63), epoch=st.integers(0, 10**6), num_images=st.integers(1, 3000))
+def test_an_epoch_is_a_permutation_of_the_images_and_only_its_own(
+    seed: int, epoch: int, num_images: int
+) -> None:
+    order = np.asarray(epoch_order(seed, epoch, num_images))
+    assert sorted(order.tolist()) == list(range(num_images))
+    assert np.array_equal(order, epoch_order(seed, epoch, num_images))
+    if num_images > 20:  # 20! orders
+        assert not np.array_equal(order, epoch_order(seed, epoch + 1, num_images))
+        assert not np.array_equal(order, epoch_order(seed + 1, epoch, num_images))
+
+
+@quick(60)
+@given(
+    seed=st.integers(0, 1000),
+    num_images=st.integers(1, 500),
+    batch_size=st.integers(1, 64),
+    num_ranks=st.integers(1, 9),
+)
+def test_ranks_together_see_each_image_of_the_whole_batches_once(
+    seed: int, num_images: int, batch_size: int, num_ranks: int
+) -> None:
+    order = np.asarray(epoch_order(seed, 1, num_images))
+    seen: list[int] = []
+    for batch in range(num_images // batch_size):
+        indices = order[batch * batch_size :][:batch_size]
+        for rank in range(num_ranks):
+            seen += indices[rank_slice(batch_size, rank, num_ranks)].tolist()
+    assert seen == order[: len(seen)].tolist()
+    assert len(set(seen)) == len(seen) == num_images // batch_size * batch_size
+
+
+@quick(100)
+@given(count=st.integers(0, 10**7), num_ranks=st.integers(1, 1000))
+def test_shares_lie_side_by_side_and_differ_by_one_at_most(count: int, num_ranks: int) -> None:
+    shares = [rank_slice(count, rank, num_ranks) for rank in range(num_ranks)]
+    assert (shares[0].start, shares[-1].stop) == (0, count)
+    assert all(a.stop == b.start for a, b in pairwise(shares))
+    lengths = {share.stop - share.start for share in shares}
+    assert max(lengths) - min(lengths) <= 1
+
+
+# Readers of files: what was written, or one error
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | KEYS
+)
+BRANCH = LEAF | st.lists(LEAF, max_size=3) | st.dictionaries(KEYS, LEAF, max_size=3)
+JSON = BRANCH | st.lists(BRANCH, max_size=3)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+SHAPES = st.lists(st.integers(0, 3), max_size=3)
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.uint8, torch.bfloat16])
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
+    names = draw(st.sets(NAMES.filter(lambda name: name != "__metadata__"), max_size=4))
+    return {
+        name: torch.arange(math.prod(shape := draw(SHAPES))).reshape(shape).to(draw(DTYPES))
+        for name in names
+    }
+
+
+KIND = {"format_name": "test", "version": 1}
+
+
+@quick(60)
+@given(
+    written=tensors(),
+    facts=st.dictionaries(
+        NAMES.filter(lambda name: name not in ("format", "format_version", "sha256")),
+        JSON,
+        max_size=3,
+    ),
+)
+def test_any_tensors_and_facts_come_back_from_their_file(
+    written: dict[str, torch.Tensor], facts: dict[str, Any], place: Path
+) -> None:
+    write_tensors(place / "t", written, facts, **KIND)
+    read = read_tensors(place / "t", **KIND, remedy="")
+    assert read.facts == json.loads(json.dumps(facts))
+    assert read.tensors.keys() == written.keys()
+    for name, tensor in written.items():
+        assert read.tensors[name].dtype == tensor.dtype
+        assert torch.equal(read.tensors[name], tensor)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """A change of a file: bytes cut out, put in, or put over, at one to three places."""
+    edits = draw(
+        st.lists(
+            st.tuples(st.floats(0, 1), st.integers(0, 12), st.binary(max_size=12)),
+            min_size=1,
+            max_size=3,
+        )
+    )
+
+    def mutate(content: bytes) -> bytes:
+        for where, num_cut, put_in in edits:
+            # Headers come first, so that is where most is damaged.
+            start = int(where**2 * len(content))
+            content = content[:start] + put_in + content[start + num_cut :]
+        return content
+
+    return mutate
+
+
+def npy_file() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(12, dtype=np.float32).reshape(3, 4))
+    return buffer.getvalue()
+
+
+def tensor_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t"
+        write_tensors(path, {"a": torch.arange(4.0), "b": torch.ones(())}, {"x": [1]}, **KIND)
+        return path.read_bytes()
+
+
+def bundle_file(name: str) -> bytes:
+    values = np.ones((1, 2), np.float32)
+    case = GoldenCase("encoder.onnx", {"image": values}, {"mean": values}, {"mean": 1e-4})
+    signature = {"inputs": [{"name": "image"}], "outputs": [{"name": "mean"}]}
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder)
+        write_golden(bundle, [case])
+        facts = {
+            "opset": 20,
+            "ir_version": 10,
+            "graphs": {"encoder.onnx": signature, "decoder.onnx": signature},
+            "source": {"model_sha256": "a", "svm_sha256": None},
+        }
+        write_manifest(bundle, facts)
+        return (bundle / name).read_bytes()
+
+
+def metrics_file() -> bytes:
+    row = {f"{name}_{part}": 1.5 for name in ("train", "test") for part in PARTS}
+    return b"".join(
+        json.dumps({"epoch": epoch, **row, "seconds": 2.0}).encode() + b"\n" for epoch in range(3)
+    )
+
+
+PARTS = ("loss", "reconstruction", "kl")
+
+
+def read_a_bundle(path: Path) -> None:
+    require_intact(path.parent, read_manifest(path.parent))
+
+
+READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
+    "safetensors": ("t", tensor_file(), lambda path: read_tensors(path, **KIND, remedy="")),
+    "npy": ("a.npy", npy_file(), lambda path: read_npy(path, np.float32, 2, "")),
+    "svm": ("svm.safetensors", tensor_file(), read_table),
+    "manifest": ("manifest.json", bundle_file("manifest.json"), read_a_bundle),
+    "golden": ("golden.json", bundle_file("golden.json"), lambda path: read_golden(path.parent)),
+    "metrics": (
+        "metrics.jsonl",
+        metrics_file(),
+        lambda path: RunFolder(path.parent).read_metrics(),
+    ),
+    "environment": (
+        "environment.json",
+        b'[{"time": "2026-01-01"}]',
+        lambda path: RunFolder(path.parent).read_environment(),
+    ),
+}
+
+
+def read_or_refuse(name: str, content: bytes, place: Path) -> None:
+    """Whatever else is raised is a fault of the reader."""
+    file_name, _, read = READERS[name]
+    (place / file_name).write_bytes(content)
+    try:
+        read(place / file_name)
+    except UserError as error:
+        said = str(error)
+    else:
+        return
+    assert str(place) in said
+    assert len(said) < 2000
+
+
+@pytest.mark.injects(14, times=60)
+@pytest.mark.parametrize("name", READERS)
+@quick(60)
+@given(mutate=mutations())
+def test_a_file_changed_anywhere_is_read_or_refused(
+    name: str, mutate: Callable[[bytes], bytes], place: Path
+) -> None:
+    read_or_refuse(name, mutate(READERS[name][1]), place)
+
+
+@pytest.mark.injects(14, times=2000)
+@pytest.mark.faults
+@pytest.mark.parametrize("name", READERS)
+@quick(2000)
+@given(mutate=mutations())
+def test_a_file_changed_anywhere_a_thousand_times_is_read_or_refused(
+    name: str, mutate: Callable[[bytes], bytes], place: Path
+) -> None:
+    read_or_refuse(name, mutate(READERS[name][1]), place)
+
+
+@pytest.mark.injects(14, times=30)
+@pytest.mark.parametrize("name", READERS)
+@quick(30)
+@given(content=st.binary(max_size=300) | JSON.map(json.dumps).map(str.encode))
+def test_any_bytes_are_read_or_refused(name: str, content: bytes, place: Path) -> None:
+    read_or_refuse(name, content, place)
+
+
+@pytest.mark.injects(14, times=80)
+@pytest.mark.parametrize("name", ["safetensors", "svm"])
+@quick(80)
+@given(
+    header=st.dictionaries(
+        NAMES | st.just("__metadata__"),
+        JSON
+        | st.fixed_dictionaries(
+            {
+                "dtype": st.sampled_from(["F32", "BF16", "I64", "F8_E4M3", "F4", "C64", "X"]),
+                "shape": st.lists(st.integers(-1, 4) | st.integers(), max_size=3),
+                "data_offsets": st.lists(st.integers(0, 16) | st.integers(), max_size=3),
+            }
+        ),
+        max_size=3,
+    ),
+    length=st.none() | st.integers(0, 2**64 - 1),
+    data=st.binary(max_size=16),
+)
+def test_any_header_of_tensors_is_read_or_refused(
+    name: str, header: dict[str, Any], length: int | None, data: bytes, place: Path
+) -> None:
+    text = json.dumps(header).encode()
+    size = len(text) if length is None else length
+    read_or_refuse(name, struct.pack("<Q", size) + text + data, place)
+
+
+@pytest.mark.injects(15, times=100)
+@quick(100)
+@given(
+    facts=st.fixed_dictionaries(
+        {
+            "format": st.just("vaekit-bundle"),
+            "format_version": st.just(1),
+            "opset": st.just(20) | JSON,
+            "ir_version": st.just(10) | JSON,
+            "graphs": st.dictionaries(st.sampled_from(["encoder.onnx", "x"]), JSON) | JSON,
+            "source": st.fixed_dictionaries({"model_sha256": JSON, "svm_sha256": JSON}) | JSON,
+            "files": st.dictionaries(NAMES, st.fixed_dictionaries({"sha256": JSON}) | JSON) | JSON,
+        }
+    )
+)
+def test_any_manifest_whose_hash_fits_is_read_or_refused(
+    facts: dict[str, Any], place: Path
+) -> None:
+    write_sealed(place / "manifest.json", facts)
+    read_or_refuse("manifest", (place / "manifest.json").read_bytes(), place)

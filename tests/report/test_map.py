@@ -1,0 +1,84 @@
+"""The map of the test latents: faithful, made once, and of the latents it says."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaekit.errors import UserError
+from vaekit.report.map import LatentMap, latent_map, tsne
+from vaekit.runs.folder import RunFolder
+from vaekit.stages.latents import Latents, read_latents
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> RunFolder:
+    """A finished run whose map is still to be made."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "figures" / "tsne.safetensors").unlink()
+    return RunFolder(tmp_path / "run")
+
+
+def made(run: RunFolder, latents: Latents) -> LatentMap:
+    placed = latent_map(run, latents)
+    assert placed is not None
+    return placed
+
+
+def test_every_test_image_of_a_small_set_has_a_point(run: RunFolder) -> None:
+    latents = read_latents(run)
+    points, indices = made(run, latents)
+    assert points.shape == (len(latents.test), 2)
+    assert np.isfinite(points).all()
+    np.testing.assert_array_equal(indices, np.arange(len(latents.test)))
+
+
+def test_a_map_is_made_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    latents = read_latents(run)
+    first = made(run, latents)
+    assert "t-SNE" in capsys.readouterr().out
+    second = made(run, latents)
+    assert capsys.readouterr().out == ""
+    np.testing.assert_array_equal(first.points, second.points)
+
+
+def test_other_latents_get_a_map_of_their_own(run: RunFolder) -> None:
+    latents = read_latents(run)
+    first = made(run, latents)
+    others = latents._replace(test=latents.test[::-1].copy(), sha256="0" * 64)
+    second = made(run, others)
+    assert not np.array_equal(first.points, second.points)
+
+
+def test_a_damaged_map_is_refused(run: RunFolder) -> None:
+    made(run, read_latents(run))
+    (run.figures / "tsne.safetensors").write_bytes(b"no map")
+    with pytest.raises(UserError, match=r"tsne\.safetensors: not a whole safetensors file"):
+        latent_map(run, read_latents(run))
+
+
+def test_too_few_latents_have_no_map(run: RunFolder) -> None:
+    latents = read_latents(run)
+    assert latent_map(run, latents._replace(test=latents.test[:3])) is None
+
+
+def test_the_same_latents_give_the_same_map() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    np.testing.assert_array_equal(tsne(features, 5), tsne(features, 5))
+
+
+def test_a_map_keeps_what_belongs_together_close() -> None:
+    generator = np.random.default_rng(0)
+    features = np.concatenate([generator.normal(-9, 1, (20, 3)), generator.normal(9, 1, (20, 3))])
+    points = tsne(features.astype(np.float32), 5)
+    centres = points[:20].mean(axis=0), points[20:].mean(axis=0)
+    nearer = [
+        np.linalg.norm(point - centres[0]) < np.linalg.norm(point - centres[1]) for point in points
+    ]
+    assert nearer == [True] * 20 + [False] * 20
+
+
+def test_a_single_latent_dimension_has_a_map_too() -> None:
+    features = np.random.default_rng(0).normal(size=(20, 1)).astype(np.float32)
+    assert np.isfinite(tsne(features, 5)).all()

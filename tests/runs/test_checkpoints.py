@@ -1,0 +1,123 @@
+"""A checkpoint is whole or not there, and the last two are kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaekit.errors import UserError
+from vaekit.runs.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
+from vaekit.storage import tensors as tensor_files
+
+
+def a_checkpoint(step: int) -> Checkpoint:
+    tensors = {
+        "weight": torch.full((4,), float(step)),
+        "losses": torch.ones(3, 2, dtype=torch.float64),
+    }
+    facts = {
+        "mixed_precision": "no",
+        "execution_path": "eager",
+        "images_sha256": "0123",
+        "config": {},
+        "scaler": None,
+        "metrics": [{"epoch": 1}],
+        "seconds": 1.5,
+    }
+    return Checkpoint(step, tensors, facts)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, a_checkpoint(9360))
+    assert names(tmp_path) == ["step-00009360.safetensors"]
+    loaded = load_checkpoint(tmp_path / "step-00009360.safetensors")
+    assert loaded.step == 9360
+    assert loaded.facts == a_checkpoint(9360).facts
+    assert torch.equal(loaded.tensors["weight"], torch.full((4,), 9360.0))
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 100):
+        save_checkpoint(tmp_path, a_checkpoint(step))
+    assert names(tmp_path) == ["step-00000010.safetensors", "step-00000100.safetensors"]
+
+
+@pytest.mark.injects(4)
+def test_the_old_ones_stay_where_writing_the_new_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, a_checkpoint(step))
+
+    def half_a_file(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_files, "save_file", half_a_file)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, a_checkpoint(3))
+    assert names(tmp_path) == ["step-00000001.safetensors", "step-00000002.safetensors"]
+    newest = load_newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 2
+
+
+@pytest.mark.injects(5)
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, a_checkpoint(step))
+    (tmp_path / "step-00000002.safetensors").write_bytes(b"torn")
+    newest = load_newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 1
+    assert "step-00000002.safetensors: not a whole safetensors file" in capsys.readouterr().err
+
+
+@pytest.mark.injects(5)
+def test_none_written_is_no_checkpoint_and_none_readable_is_an_error(tmp_path: Path) -> None:
+    assert load_newest_checkpoint(tmp_path / "missing") is None
+    (tmp_path / "step-00000002.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match="none of the 1 checkpoints can be read"):
+        load_newest_checkpoint(tmp_path)
+
+
+@pytest.mark.injects(6)
+def test_a_temporary_file_left_by_a_crash_is_no_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, a_checkpoint(1))
+    (tmp_path / ".tmp-step-00000002.safetensors").write_bytes(b"half")
+    newest = load_newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.step == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("metrics", "many"), ("seconds", None), ("config", []), ("execution_path", 3), ("scaler", 1)],
+)
+@pytest.mark.injects(14)
+def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    whole = a_checkpoint(1)
+    save_checkpoint(tmp_path, whole._replace(facts=whole.facts | {name: value}))
+    with pytest.raises(UserError, match=r"step-00000001.safetensors: not as vaekit writes it"):
+        load_checkpoint(tmp_path / "step-00000001.safetensors")
+
+
+@pytest.mark.injects(14)
+def test_one_without_losses_is_refused(tmp_path: Path) -> None:
+    whole = a_checkpoint(1)
+    save_checkpoint(tmp_path, whole._replace(tensors={"weight": torch.zeros(1)}))
+    with pytest.raises(UserError, match="not as vaekit writes it"):
+        load_checkpoint(tmp_path / "step-00000001.safetensors")

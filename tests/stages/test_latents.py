@@ -1,0 +1,103 @@
+"""Latents are the encoder's word on every image, and bound to its weights."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_line_error, launch, vaekit
+
+from vaekit.config import SvmConfig
+from vaekit.errors import UserError
+from vaekit.images.sets import load_images
+from vaekit.runs.folder import RunFolder
+from vaekit.stages import latents as latents_module
+from vaekit.stages.latents import extract_latents, read_latents
+from vaekit.stages.svm import fit_svm
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> RunFolder:
+    """A copy that a test may change."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
+    config, weights = run.require_config(), run.read_weights()
+    images, latents = load_images(config.data, config.seed), read_latents(run)
+    for pixels, labels, rows, row_labels in (
+        (*images.train, latents.train, latents.train_labels),
+        (*images.test, latents.test, latents.test_labels),
+    ):
+        mean, log_variance = weights.vae.enc(torch.from_numpy(pixels / np.float32(255)))
+        expected = torch.cat([mean, log_variance], dim=1).numpy()
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+        assert rows.dtype == np.float32
+        assert rows.shape == (len(pixels), 6)
+        assert row_labels is not None
+        assert labels is not None
+        assert row_labels.tolist() == labels.tolist()
+    assert latents.class_names == tuple("0123456789")
+    assert latents.model_sha256 == weights.sha256
+
+
+def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:
+    before = {path.name: path.read_bytes() for path in run.latents.iterdir()}
+    extract_latents(run.path)
+    assert {path.name: path.read_bytes() for path in run.latents.iterdir()} == before
+
+
+def test_one_of_several_processes_makes_no_latents_for_itself(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run.latents)
+    monkeypatch.setattr(latents_module, "start_ranks", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match=rf"2 processes; launch `-m vaekit latents {run.path}`"):
+        fit_svm(run.path, SvmConfig())
+    assert not run.latents.exists()
+
+
+def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
+    one = read_latents(run)
+    shutil.rmtree(run.latents)
+    result = launch(2, "-m", "vaekit", "latents", run.path)
+    assert result.returncode == 0, result.stderr
+    two = read_latents(run)
+    np.testing.assert_allclose(two.train, one.train, atol=1e-5)
+    np.testing.assert_allclose(two.test, one.test, atol=1e-5)
+    assert not list(run.latents.glob(".tmp*"))
+
+
+def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:
+    weights = run.read_weights()
+    weights.vae.enc.mu.bias += 1
+    run.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    with pytest.raises(UserError, match=r"made from other weights .* `vaekit latents"):
+        read_latents(run)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "version"])
+def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
+    path, facts_path = run.latents / "test_latents.npy", run.latents / "latents.json"
+    if damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        facts = json.loads(facts_path.read_text())
+        facts_path.write_text(json.dumps(facts | {"format_version": 99}))
+    with pytest.raises(UserError, match=r"make them with `vaekit latents"):
+        read_latents(run)
+
+
+def test_the_command_before_training_names_the_one_that_trains(tmp_path: Path) -> None:
+    assert_one_line_error(
+        vaekit("latents", tmp_path / "none"), "not a run folder", "`vaekit train --run"
+    )
+    assert not (tmp_path / "none").exists()

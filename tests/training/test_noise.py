@@ -1,0 +1,66 @@
+"""Order and noise are functions of the seed; ranks see slices of the same global batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit.training.noise import (
+    Stream,
+    as_floats,
+    as_pixels,
+    draw_normal,
+    epoch_order,
+    normal_noise,
+    rank_slice,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
+    first, second = epoch_order(0, 1, 1000), epoch_order(0, 2, 1000)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(1000))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() != epoch_order(1, 1, 1000).tolist()
+
+
+def test_order_and_noise_do_not_depend_on_what_was_drawn_before() -> None:
+    order, noise = epoch_order(3, 7, 50), normal_noise((4, 2), 3, Stream.LATENT, 7, CPU)
+    torch.randn(5)
+    np.random.default_rng().random()
+    assert order.tolist() == epoch_order(3, 7, 50).tolist()
+    assert torch.equal(noise, normal_noise((4, 2), 3, Stream.LATENT, 7, CPU))
+
+
+def test_noise_is_standard_normal_and_differs_by_seed_stream_and_step() -> None:
+    noise = normal_noise((100_000,), 0, Stream.INPUT, 1, CPU)
+    assert noise.mean().abs() < 0.02
+    assert (noise.std() - 1).abs() < 0.02
+    others = [
+        normal_noise((100_000,), 1, Stream.INPUT, 1, CPU),
+        normal_noise((100_000,), 0, Stream.LATENT, 1, CPU),
+        normal_noise((100_000,), 0, Stream.INPUT, 2, CPU),
+    ]
+    for other in others:
+        assert torch.corrcoef(torch.stack([noise, other]))[0, 1].abs() < 0.02
+
+
+@pytest.mark.parametrize(("count", "num_ranks"), [(8, 1), (8, 2), (7, 3), (2, 4), (0, 2)])
+def test_the_shares_of_the_ranks_are_the_whole_without_overlap(count: int, num_ranks: int) -> None:
+    shares = [list(range(count))[rank_slice(count, r, num_ranks)] for r in range(num_ranks)]
+    assert [item for share in shares for item in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_noise_drawn_in_place_is_the_same() -> None:
+    noise = torch.full((7, 3), torch.nan)
+    draw_normal(noise, 3, Stream.LATENT, 7)
+    assert torch.equal(noise, normal_noise((7, 3), 3, Stream.LATENT, 7, CPU))
+
+
+def test_pixels_become_floats_in_the_unit_interval_and_come_back() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    floats = as_floats(pixels)
+    np.testing.assert_allclose(floats.numpy(), np.arange(256) / np.float32(255))
+    assert floats.dtype == torch.float32
+    assert as_pixels(floats).tolist() == list(range(256))

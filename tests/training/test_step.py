@@ -1,0 +1,148 @@
+"""An update of the weights: its schedules, and what a step that fails leaves behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+
+from vaekit.config import TrainConfig
+from vaekit.errors import UserError
+from vaekit.images.sets import Images, load_images
+from vaekit.progress import Progress
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.resume import Training, checkpoint_tensors
+from vaekit.train import run_epoch, set_up
+from vaekit.training import step
+from vaekit.training.interruption import Interruption
+from vaekit.training.noise import as_floats
+from vaekit.training.ranks import start_accelerator
+from vaekit.training.step import ema_decay, learning_rate
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    """A tiny run after its first epoch of six steps."""
+    config = tiny_config(tmp_path / "run", input_noise=0.1)
+    images = load_images(config.data, config.seed)
+    pixels = images.train.pixels.copy()
+    images = Images(images.train._replace(pixels=pixels), images.test, images.class_names)
+    accelerator = start_accelerator(config)
+    training = set_up(config, accelerator, RunFolder(tmp_path / "run"), images, Interruption())
+    run_epoch(training, 1, Progress("", 0, "", visible=False))
+    return training
+
+
+def state(training: Training) -> dict[str, torch.Tensor]:
+    """Weights, average and moments."""
+    tensors = checkpoint_tensors(training).items()
+    return {name: tensor.clone() for name, tensor in tensors if name != "losses"}
+
+
+def start_next_epoch(training: Training) -> None:
+    order = np.arange(len(training.images.train.pixels))
+    training.epoch = 2
+    training.stepper.start_epoch(order, 0, training.losses[:0])
+
+
+def advance(training: Training) -> None:
+    training.stepper.advance(training.step)
+    training.step += 1
+
+
+def assert_stopped(training: Training, before: dict[str, torch.Tensor], *, step: int) -> None:
+    """Nothing was updated since `before`, and the step that failed is named."""
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+    with pytest.raises(UserError, match=rf"not finite at step {step} \(epoch 2\)"):
+        training.read_losses()
+
+
+def test_a_step_moves_every_weight_moment_and_average(training: Training) -> None:
+    before = state(training)
+    start_next_epoch(training)
+    advance(training)
+    after = state(training)
+    assert len(before) > 40
+    for name, tensor in before.items():
+        assert not torch.equal(tensor, after[name]), name
+
+
+def test_a_rehearsal_leaves_everything_as_it_is(training: Training) -> None:
+    before = state(training)
+    training.stepper.rehearse()
+    for name, tensor in state(training).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("parameter", ["enc.linear.weight", "dec.deconv2.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.injects(10)
+def test_a_gradient_that_is_not_finite_stops_all_updates_and_its_step_is_named(
+    training: Training, parameter: str, value: float
+) -> None:
+    start_next_epoch(training)
+    advance(training)
+    before = state(training)
+
+    def spoil_one_entry(gradient: torch.Tensor) -> torch.Tensor:
+        spoilt = gradient.clone()
+        spoilt.view(-1)[-1] = value
+        return spoilt
+
+    hook = training.vae.get_parameter(parameter).register_hook(spoil_one_entry)
+    advance(training)
+    hook.remove()
+    advance(training)
+    assert_stopped(training, before, step=8)
+
+
+@pytest.mark.injects(10)
+def test_a_pixel_that_is_no_number_stops_all_updates_and_its_step_is_named(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_next_epoch(training)
+    before = state(training)
+
+    def spoil_one_pixel(pixels: torch.Tensor) -> torch.Tensor:
+        images = as_floats(pixels)
+        images[0, 0, 3, 3] = torch.nan
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "as_floats", spoil_one_pixel)
+        advance(training)
+    advance(training)
+    assert_stopped(training, before, step=7)
+
+
+@pytest.mark.injects(10)
+def test_a_weight_that_is_not_finite_is_found_at_its_first_step(training: Training) -> None:
+    with torch.no_grad():
+        training.vae.get_parameter("dec.linear.weight").view(-1)[0] = torch.nan
+    start_next_epoch(training)
+    advance(training)
+    advance(training)
+    with pytest.raises(UserError, match="not finite at step 7"):
+        training.read_losses()
+
+
+def test_the_rate_warms_up_and_then_follows_torchs_cosine() -> None:
+    config = TrainConfig(learning_rate=0.1, warmup_steps=4)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    for number in range(20):
+        expected = min(1.0, (number + 1) / 4) * schedule.get_last_lr()[0]
+        assert learning_rate(config, number, 20) == pytest.approx(expected)
+        optimizer.step()
+        schedule.step()
+    assert learning_rate(config, 20, 20) == pytest.approx(0)
+
+
+def test_the_average_soon_forgets_the_initial_weights() -> None:
+    config = TrainConfig(ema_decay=0.999)
+    share_of_initial = np.prod([ema_decay(config, step) for step in range(220)])
+    assert share_of_initial < 1e-6
+    assert ema_decay(config, 100_000) == 0.999
+    assert ema_decay(TrainConfig(ema_decay=0), 5) == 0

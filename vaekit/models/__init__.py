@@ -1,0 +1,1 @@
+"""What is computed for an image: the posterior, the reconstruction, the bound."""

@@ -1,0 +1,498 @@
+"""The report of a run: its settings, figures and pictures on one page that opens offline."""
+
+import base64
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from vaekit.config import TrainConfig, to_dict
+from vaekit.errors import UserError
+from vaekit.images import pictures
+from vaekit.images.decode import UNREADABLE, open_image
+from vaekit.images.sets import Images, load_images
+from vaekit.models.objective import kl_per_dimension
+from vaekit.models.vae import num_parameters
+from vaekit.report import figures
+from vaekit.report.map import latent_map, perplexity_for, some_indices
+from vaekit.runs.folder import RunFolder, Weights
+from vaekit.runs.reference import Reference, reference_for
+from vaekit.stages.latents import Latents, read_latents
+from vaekit.stages.svm import read_metrics
+from vaekit.storage.files import write_text
+from vaekit.storage.sealed import expected_of, typed
+from vaekit.training.noise import as_floats, as_pixels
+
+NUM_ORIGINALS = 64
+NUM_RECONSTRUCTIONS = 32
+MAX_SAMPLES = 12  # pictures of generated images, spread over the epochs
+NUM_MEASURED = 1000  # images over which the information of a latent dimension is averaged
+MAX_TRAVERSED = 16  # latent dimensions
+TRAVERSAL_STEPS = np.linspace(-2.5, 2.5, 11)
+NUM_CONFUSIONS = 5  # commonest errors put in words
+
+
+class Picture(NamedTuple):
+    """A PNG as the page holds it; `width` and `height` in pixels."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+class Sample(NamedTuple):
+    """The generated images of one epoch."""
+
+    epoch: int
+    picture: Picture
+
+
+class Fact(NamedTuple):
+    """A setting or a circumstance of the run."""
+
+    name: str
+    value: str
+
+
+class Comparison(NamedTuple):
+    """A figure as measured, beside the reference's where there is one."""
+
+    name: str
+    value: str
+    reference: str | None = None
+    verdict: str | None = None  # better, worse or equal, of the figures as printed
+
+
+class Traversal(NamedTuple):
+    """A picture of `num_shown` latent dimensions, the most informative first."""
+
+    picture: Picture
+    num_shown: int
+    nats: list[tuple[str, str]]  # (dimension, mean KL) of each
+
+
+class Map(NamedTuple):
+    """A 2-D map of test latents."""
+
+    picture: Picture
+    num_points: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages before have left in the run folder."""
+
+    run: RunFolder
+    config: TrainConfig
+    weights: Weights
+    images: Images
+    rows: list[dict[str, Any]]
+    environment: dict[str, Any]  # of the last start; {} where none is recorded
+    latents: Latents | None
+    svm: dict[str, Any] | None
+
+    @property
+    def has_labels(self) -> bool:
+        return self.images.test.labels is not None
+
+    @property
+    def reference(self) -> Reference | None:
+        return reference_for(self.config.data)
+
+
+def write_report(run_path: Path) -> Path:
+    """Draw the figures of a run and write its report.html; the stage behind `vaekit report`.
+
+    Parts whose input is not made yet are left out, with a sentence that says which command
+    makes it. Returns the path of the page. Raises `UserError` where the run has no weights
+    yet, or where something in it is damaged or does not belong to the rest.
+    """
+    run = RunFolder(run_path)
+    config = run.require_config()
+    with run.lock():
+        inputs = read_inputs(run, config)
+        page = {
+            "name": run.path.resolve().name,
+            "run": run.quoted,
+            "train_again": run.train_again,
+            "settings": settings(inputs),
+            "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
+            "comparisons": comparisons(inputs),
+            "reference": inputs.reference,
+            "has_labels": inputs.has_labels,
+            "has_latents": inputs.latents is not None,
+            "originals": draw_originals(inputs),
+            "reconstructions": draw_reconstructions(inputs),
+            "samples": read_samples(inputs),
+            "losses": draw_losses(inputs),
+            "untrained_loss": inputs.rows[0]["test_loss"] if inputs.rows else None,
+            "map": draw_map(inputs),
+            "num_test": len(inputs.images.test.pixels),
+            "traversal": draw_traversal(inputs),
+            "latent_dim": config.model.latent_dim,
+            "svm": inputs.svm,
+            "confusion": draw_confusion(inputs),
+            "confusions": commonest_confusions(inputs),
+            "commands": commands(inputs),
+        }
+        write_text(run.report, render(page))
+    print(f"report: {run.report}", flush=True)
+    return run.report
+
+
+def read_inputs(run: RunFolder, config: TrainConfig) -> Inputs:
+    """Read all that is there. What is absent is None; what is damaged raises `UserError`."""
+    weights = run.read_weights()
+    images = load_images(config.data, config.seed)
+    run.require_images(weights, images)
+    return Inputs(
+        run=run,
+        config=config,
+        weights=weights,
+        images=images,
+        rows=run.read_metrics(),
+        environment=_last_environment(run),
+        latents=read_latents(run) if run.latents.exists() else None,
+        svm=read_metrics(run) if run.svm.exists() else None,
+    )
+
+
+def settings(inputs: Inputs) -> list[Fact]:
+    """What was run, on what, when."""
+    config, images, environment = inputs.config, inputs.images, inputs.environment
+    channels, height, width = images.shape
+    colours = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[channels]
+    classes = f"{len(images.class_names)} classes" if images.class_names else "no labels"
+    held_out = " held-out" if config.data.holdout else ""
+    noise = f", input noise {config.input_noise}" if config.input_noise else ""
+    decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
+    average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
+    facts = [
+        Fact(
+            "Images",
+            f"{config.data.name}: {len(images.train.pixels):,} to train on, "
+            f"{len(images.test.pixels):,}{held_out} to test on; "
+            f"{height}x{width} pixels, {colours}, {classes}",
+        ),
+        Fact(
+            "Model",
+            f"convolutional VAE, {config.model.latent_dim} latent dimensions, "
+            f"{num_parameters(inputs.weights.vae):,} parameters",
+        ),
+        Fact(
+            "Training",
+            f"{_epochs_done(inputs)} of {config.epochs} epochs, batches of {config.batch_size}, "
+            f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{average}, "
+            f"seed {config.seed}",
+        ),
+    ]
+    if inputs.latents is not None:
+        facts.append(
+            Fact(
+                "Latents",
+                f"{_shape(inputs.latents.train)} to train on, {_shape(inputs.latents.test)} "
+                f"to test on: mean and log-variance",
+            )
+        )
+    if inputs.svm is not None:
+        facts.append(
+            Fact(
+                "SVM",
+                f"RBF kernel on mean and log-variance, C {inputs.svm['C']:g}, "
+                f"gamma {inputs.svm['gamma']:g}, {inputs.svm['num_support_vectors']:,} support "
+                f"vectors, fitted in {inputs.svm['seconds']:,.1f} s by {inputs.svm['backend']}",
+            )
+        )
+    seconds = sum(row["seconds"] for row in inputs.rows if row["seconds"])
+    if seconds:
+        minutes, rest = divmod(round(seconds), 60)
+        facts.append(Fact("Time to train", f"{minutes} min {rest:02d} s, without evaluation"))
+    facts += [
+        Fact(name, value)
+        for name, value in (
+            ("Device", _device(environment)),
+            ("Started", environment.get("time", "").replace("T", " ").replace("+00:00", " UTC")),
+            ("Versions", _versions(environment)),
+            ("Git revision", environment.get("git_revision")),
+        )
+        if value
+    ]
+    return facts
+
+
+def comparisons(inputs: Inputs) -> list[Comparison]:
+    """Losses and SVM figures, beside the reference's where the run can be compared with it."""
+    reference = inputs.reference
+    table = []
+    if _epochs_done(inputs):
+        last = inputs.rows[-1]
+        final = last.get("final_train_loss")
+        train_reference = None if reference is None else reference.train_loss
+        table = [
+            _loss("Test loss", last["test_loss"], reference and reference.test_loss),
+            _loss("of it reconstruction", last["test_reconstruction"]),
+            _loss("of it KL", last["test_kl"]),
+        ]
+        if final is not None:
+            table.append(_loss("Train loss", final, train_reference))
+            train_reference = None
+        table.append(_loss("Train loss while training", last["train_loss"], train_reference))
+    if inputs.svm is not None:
+        table += [
+            _score(name, inputs.svm[key], reference and getattr(reference, key))
+            for name, key in (
+                ("SVM accuracy", "accuracy"),
+                ("SVM precision", "precision"),
+                ("SVM recall", "recall"),
+                ("SVM F1", "f1"),
+            )
+        ]
+    return table
+
+
+def draw_originals(inputs: Inputs) -> Picture:
+    pixels = _some(inputs.images.train.pixels, NUM_ORIGINALS)
+    picture = pictures.image_grid(pixels)
+    return _draw(inputs.run, "originals", picture, f"{len(pixels)} images of the training set")
+
+
+def draw_reconstructions(inputs: Inputs) -> Picture:
+    vae = inputs.weights.vae
+    originals = _some(inputs.images.test.pixels, NUM_RECONSTRUCTIONS)
+    means = vae.enc(as_floats(torch.from_numpy(originals))).mean
+    picture = pictures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
+    alt = f"{len(originals)} test images, each row above the row of their reconstructions"
+    return _draw(inputs.run, "reconstructions", picture, alt)
+
+
+def read_samples(inputs: Inputs) -> list[Sample]:
+    """The pictures that training left, at most `MAX_SAMPLES`, spread over the epochs."""
+    paths = [inputs.run.samples(row["epoch"]) for row in inputs.rows]
+    paths = [path for path in paths if path.exists()]
+    if len(paths) > MAX_SAMPLES:
+        chosen = np.linspace(0, len(paths) - 1, MAX_SAMPLES).round().astype(int)
+        paths = [paths[index] for index in chosen]
+    samples = []
+    for path in paths:
+        epoch = int(path.stem.removeprefix("epoch-"))
+        when = f"after epoch {epoch}" if epoch else "before training"
+        samples.append(Sample(epoch, _embed(path, f"Generated images {when}")))
+    return samples
+
+
+def draw_losses(inputs: Inputs) -> list[Picture]:
+    """The whole loss, its reconstruction and its KL; none before the first epoch is done."""
+    if not _epochs_done(inputs):
+        return []
+    run, rows, reference = inputs.run, inputs.rows, inputs.reference
+    total = figures.loss_curve(rows, "loss", reference and reference.test_loss)
+    reconstruction = figures.loss_curve(rows, "reconstruction")
+    kl = figures.loss_curve(rows, "kl")
+    return [
+        _draw(run, "loss", total, "Curves of the train and test loss over the epochs"),
+        _draw(run, "loss-reconstruction", reconstruction, "Curves of the reconstruction term"),
+        _draw(run, "loss-kl", kl, "Curves of the KL term"),
+    ]
+
+
+def draw_map(inputs: Inputs) -> Map | None:
+    latents, run = inputs.latents, inputs.run
+    placed = None if latents is None else latent_map(run, latents)
+    if latents is None or placed is None:
+        return None
+    labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
+    picture = figures.latent_map(placed.points, labels, latents.class_names)
+    num_points = len(placed.indices)
+    alt = f"Map of {num_points:,} test latents"
+    if labels is not None:
+        alt += ", coloured by class"
+    return Map(_draw(run, "tsne", picture, alt), num_points, perplexity_for(num_points))
+
+
+def draw_traversal(inputs: Inputs) -> Traversal:
+    """Decode along each latent dimension, the others at 0, the prior's mean."""
+    vae = inputs.weights.vae
+    num_dimensions, num_steps = vae.config.latent_dim, len(TRAVERSAL_STEPS)
+    nats = _nats_per_dimension(inputs)
+    order = np.argsort(-nats, kind="stable")[:MAX_TRAVERSED]
+    latents = torch.zeros(len(order), num_steps, num_dimensions)
+    for row, dimension in enumerate(order):
+        latents[row, :, int(dimension)] = torch.from_numpy(TRAVERSAL_STEPS)
+    decoded = as_pixels(vae.decode(latents.flatten(end_dim=1)))
+    names = [f"z{dimension + 1}" for dimension in order]
+    steps = [
+        f"{step:+.1f}".replace("-", "\N{MINUS SIGN}") if step else "0" for step in TRAVERSAL_STEPS
+    ]
+    images = decoded.reshape(len(order), num_steps, *vae.image_shape)
+    alt = "Decoded images: a row for each latent dimension, from low values to high ones"
+    picture = figures.latent_traversal(images, names, steps)
+    return Traversal(
+        _draw(inputs.run, "traversal", picture, alt),
+        len(order),
+        [(name, f"{nats[dimension]:.2f}") for name, dimension in zip(names, order, strict=True)],
+    )
+
+
+def draw_confusion(inputs: Inputs) -> Picture | None:
+    if inputs.svm is None:
+        return None
+    picture = figures.confusion_counts(
+        np.array(inputs.svm["confusion_matrix"]), _class_names(inputs.svm)
+    )
+    alt = "Confusion matrix: true classes in rows, predicted classes in columns, with counts"
+    return _draw(inputs.run, "confusion", picture, alt)
+
+
+def commonest_confusions(inputs: Inputs) -> list[str]:
+    """The most frequent errors of the SVM in words, commonest first."""
+    if inputs.svm is None:
+        return []
+    names = _class_names(inputs.svm)
+    errors = np.array(inputs.svm["confusion_matrix"])
+    np.fill_diagonal(errors, 0)
+    order = np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSIONS]
+    pairs = [np.unravel_index(index, errors.shape) for index in order]
+    return [
+        f"{names[true]} taken for {names[predicted]}: {errors[true, predicted]}"
+        for true, predicted in pairs
+        if errors[true, predicted]
+    ]
+
+
+def commands(inputs: Inputs) -> str:
+    """The commands that make an equal run in a folder beside this one."""
+    config = shlex.quote(str(inputs.run.config))
+    again = shlex.quote(f"{inputs.run.path}-again")
+    svm = inputs.svm
+    svm_flags = "" if svm is None else f" --C {svm['C']:g} --gamma {svm['gamma']:g}"
+    arguments = f"--config {config} --run {again}"
+    return "\n".join(
+        [
+            f"vaekit train {arguments}",
+            "# or on several processes, from the source tree:",
+            f"# accelerate launch --config_file accelerate_config.yaml vaekit/train.py {arguments}",
+            f"vaekit latents {again}",
+            f"vaekit svm {again}{svm_flags}",
+            f"vaekit report {again}",
+        ]
+    )
+
+
+def render(page: dict[str, Any]) -> str:
+    """The page as HTML; names from the user's files and folders are escaped."""
+    environment = Environment(
+        loader=PackageLoader("vaekit.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(page)
+
+
+def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
+    path = run.figures / f"{name}.png"
+    pictures.write_image(path, image)
+    print(f"drawn: {path}", flush=True)
+    return _embed(path, alt)
+
+
+def _embed(path: Path, alt: str) -> Picture:
+    """A PNG of the run as a data URI, so that the page is one file."""
+    try:
+        with open_image(path, formats=("PNG",)) as image:
+            image.load()
+            width, height = image.size
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not a whole picture any more; delete it") from error
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return Picture(f"data:image/png;base64,{data}", alt, width, height)
+
+
+def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    return pixels[some_indices(len(pixels), most)]
+
+
+def _nats_per_dimension(inputs: Inputs) -> NDArray[np.float32]:
+    """KL of the posterior from the prior in each latent dimension [L], mean over test images."""
+    pixels = torch.from_numpy(_some(inputs.images.test.pixels, NUM_MEASURED))
+    kl = kl_per_dimension(inputs.weights.vae.enc(as_floats(pixels)))
+    nats: NDArray[np.float32] = kl.mean(dim=0).numpy()
+    return nats
+
+
+def _epochs_done(inputs: Inputs) -> int:
+    return int(inputs.rows[-1]["epoch"]) if inputs.rows else 0
+
+
+def _class_names(svm: dict[str, Any]) -> list[str]:
+    return [each["name"] for each in svm["per_class"]]
+
+
+def _loss(name: str, value: float, reference: float | None = None) -> Comparison:
+    return _comparison(name, value, reference, digits=2, lower_is_better=True)
+
+
+def _score(name: str, value: float, reference: float | None) -> Comparison:
+    return _comparison(name, value, reference, digits=4, lower_is_better=False)
+
+
+def _comparison(
+    name: str, value: float, reference: float | None, *, digits: int, lower_is_better: bool
+) -> Comparison:
+    printed = f"{value:.{digits}f}"
+    if reference is None:
+        return Comparison(name, printed)
+    lead = reference - float(printed) if lower_is_better else float(printed) - reference
+    verdict = "equal" if lead == 0 else "better" if lead > 0 else "worse"
+    return Comparison(name, printed, f"{reference:.{digits}f}", verdict)
+
+
+def _last_environment(run: RunFolder) -> dict[str, Any]:
+    """The facts of the last start; {} where none are recorded."""
+    starts = run.read_environment()
+    last = starts[-1] if starts else {}
+    with expected_of(run.environment, "delete it"):
+        typed(last.get("time", ""), str)
+        typed(last.get("versions", {}), dict)
+    return last
+
+
+def _device(environment: dict[str, Any]) -> str:
+    precision = environment.get("mixed_precision")
+    return _listed(
+        [
+            environment.get("device"),
+            _counted(environment.get("num_processes"), "process", "processes"),
+            _counted(environment.get("threads"), "thread", "threads"),
+            "float32" if precision == "no" else precision,
+            environment.get("execution_path"),
+        ]
+    )
+
+
+def _versions(environment: dict[str, Any]) -> str:
+    versions = environment.get("versions", {})
+    return _listed(f"{package} {version}" for package, version in versions.items())
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return " x ".join(f"{length:,}" for length in array.shape)
+
+
+def _counted(count: int | None, one: str, many: str) -> str | None:
+    return None if count is None else f"{count} {one if count == 1 else many}"
+
+
+def _listed(parts: Iterable[str | None]) -> str:
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,81 @@
+"""Checkpoints: one safetensors file each, written whole or not at all."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit.errors import UserError
+from vaekit.messages import say
+from vaekit.storage.sealed import expected_of, number, typed
+from vaekit.storage.tensors import read_tensors, write_tensors
+
+FORMAT_NAME = "vaekit-checkpoint"
+FORMAT_VERSION = 2
+NUM_KEPT = 2
+REMEDY = "remove it"
+
+
+class Checkpoint(NamedTuple):
+    """Everything a resumed run needs; facts are JSON values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write step-NNNNNNNN.safetensors and, once it is safe, prune all but the last two."""
+    write_tensors(
+        folder / f"step-{checkpoint.step:08d}.safetensors",
+        checkpoint.tensors,
+        {"step": checkpoint.step, **checkpoint.facts},
+        format_name=FORMAT_NAME,
+        version=FORMAT_VERSION,
+    )
+    for old in _newest_first(folder)[NUM_KEPT:]:
+        old.unlink()
+
+
+def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where none was ever written.
+
+    A damaged one is named on standard error and passed over. Raises `UserError` where all are.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            say(f"warning: {error}; resuming from the one before")
+    if paths:
+        raise UserError(
+            f"{folder}: none of the {len(paths)} checkpoints can be read; "
+            f"give another --run folder to start anew"
+        )
+    return None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint. Raises `UserError` where it is damaged."""
+    tensors, facts = read_tensors(
+        path, format_name=FORMAT_NAME, version=FORMAT_VERSION, remedy=REMEDY
+    )
+    with expected_of(path, REMEDY):
+        step = typed(facts.pop("step"), int)
+        for name in ("mixed_precision", "execution_path", "images_sha256"):
+            typed(facts[name], str)
+        typed(facts["config"], dict)
+        typed(facts["metrics"], list)
+        number(facts["seconds"])
+        if facts["scaler"] is not None:
+            typed(facts["scaler"], dict)
+        losses = tensors["losses"]
+        if losses.dtype != torch.float64 or losses.ndim != 2 or losses.shape[1] != 2:
+            raise ValueError(f"losses of shape {tuple(losses.shape)}")
+    return Checkpoint(step, tensors, facts)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)

@@ -1,0 +1,83 @@
+"""What a start of a run ran on: the facts that can influence its result or its speed."""
+
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from vaekit import __version__
+from vaekit.config import flatten
+
+# What may round a sum in another way; a run resumed on another of these is no longer exact.
+ROUNDING = (
+    "versions",
+    "device",
+    "cpu_capability",
+    "num_processes",
+    "threads",
+    "execution_path",
+    "git_revision",
+)
+PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "scikit-learn")
+
+
+def describe_environment(
+    accelerator: Accelerator, execution_path: str, step: int
+) -> dict[str, Any]:
+    """One entry of environment.json; `step` is where this start begins."""
+    on_cuda = accelerator.device.type == "cuda"
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "versions": installed_versions(),
+        "device": torch.cuda.get_device_name() if on_cuda else accelerator.device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "num_processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "mixed_precision": accelerator.mixed_precision,
+        "execution_path": execution_path,
+        "command_line": sys.argv,
+        "git_revision": git_revision(),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions by name; a package that a machine can do without may be missing."""
+    versions = {"python": platform.python_version(), "vaekit": __version__}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+def changes_since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What may round in another way than at an earlier start, as lines `name: before -> now`."""
+    old, new = (
+        flatten({name: facts[name] for name in ROUNDING if name in facts})
+        for facts in (before, now)
+    )
+    return [
+        f"{name}: {old[name]!r:.100} -> {new[name]!r:.100}"
+        for name in old
+        if name in new and old[name] != new[name]
+    ]
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree that runs; None for an installed package or without git."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,161 @@
+"""An RBF SVM of several classes: one binary problem for each pair, merged as libsvm does.
+
+Shapes in comments: D features, N rows, S support vectors, K classes, P = K(K-1)/2 pairs in the
+order (0, 1), (0, 2) ... (1, 2) ...
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.svm import SVC
+
+from vaekit.config import SvmBackend
+from vaekit.progress import Progress
+
+if TYPE_CHECKING:  # a cluster's workers need no PyTorch
+    from torch import Tensor
+
+Pair = tuple[int, int]
+
+# For all problems at once. Below some 30 MB a problem of 12,000 images takes twice as long.
+KERNEL_CACHE_MB = 1000
+
+
+class BinaryMachine(NamedTuple):
+    """What tells two classes apart; a positive decision speaks for the second."""
+
+    support: NDArray[np.intp]  # which rows of the first class, followed by those of the second
+    coefficients: NDArray[np.float64]  # of those rows
+    intercept: float
+
+
+class OneVsOne(NamedTuple):
+    """The machines of all pairs as one, in the layout of `vaekit.stages.svm.SvmTable`."""
+
+    support_vectors: NDArray[np.float64]  # [S, D], class by class
+    dual_coefficients: NDArray[np.float64]  # [K-1, S]
+    num_support: NDArray[np.int64]  # [K]
+    intercepts: NDArray[np.float64]  # [P]
+
+
+def fit_one_vs_one(
+    of_class: Sequence[NDArray[np.float64]],
+    C: float,
+    gamma: float,
+    backend: SvmBackend = "sklearn",
+    jobs: int | None = None,
+    on_device: "Sequence[Tensor] | None" = None,
+) -> OneVsOne:
+    """Fit the SVM that tells apart the rows [N, D] of two or more classes.
+
+    The result is that of one `SVC` fitted on all rows. `on_device` are the same rows as float32 on
+    a GPU, for cuML, which else copies them there. With scikit-learn `jobs` problems are
+    solved at a time (None: one a core), in threads or in what a surrounding
+    `joblib.parallel_config` names; the number of jobs changes no bit.
+    """
+    pairs = list(combinations(range(len(of_class)), 2))
+    with Progress("fitting", len(pairs), "pairs of classes", visible=len(pairs) > 1) as progress:
+        if backend == "cuml":
+            rows = of_class if on_device is None else on_device
+            machines = _fit_on_device(rows, pairs, C, gamma, progress)
+        else:
+            machines = _fit_on_cores(of_class, pairs, C, gamma, jobs, progress)
+    return _merge(of_class, machines)
+
+
+def read_machine(model: Any) -> BinaryMachine:
+    """A fitted binary SVC of scikit-learn or cuML, whose attributes have the same signs."""
+    return BinaryMachine(
+        support=np.asarray(model.support_),
+        coefficients=np.ravel(model.dual_coef_).astype(np.float64),
+        intercept=float(np.ravel(model.intercept_)[0]),
+    )
+
+
+def _fit_on_cores(
+    of_class: Sequence[NDArray[np.float64]],
+    pairs: Sequence[Pair],
+    C: float,
+    gamma: float,
+    jobs: int | None,
+    progress: Progress,
+) -> dict[Pair, BinaryMachine]:
+    num_jobs = -1 if jobs is None else jobs
+    # No core is left with a long problem when the others are done.
+    longest_first = sorted(pairs, key=lambda pair: -sum(len(of_class[each]) for each in pair))
+
+    def problems() -> Iterator[Any]:
+        # joblib begins here once its workers are up (a cluster's can't be counted before), and
+        # goes on when one has nothing to do: with that the bar advances.
+        cache_mb = KERNEL_CACHE_MB / min(joblib.effective_n_jobs(num_jobs), len(pairs))
+        for first, second in longest_first:
+            yield joblib.delayed(_fit_pair)(of_class[first], of_class[second], C, gamma, cache_mb)
+            progress.advance(1)
+
+    # Threads, because libsvm releases the GIL. Not as a generator: Ray's backend has none.
+    machines = joblib.Parallel(n_jobs=num_jobs, prefer="threads")(problems())
+    return dict(zip(longest_first, machines, strict=True))
+
+
+def _fit_pair(
+    first: NDArray[np.float64], second: NDArray[np.float64], C: float, gamma: float, cache_mb: float
+) -> BinaryMachine:
+    # The rows of a pair lie side by side: they fit a core's cache, as rows among those of all
+    # classes don't, which halves the time.
+    features, labels = np.concatenate([first, second]), _labels(first, second)
+    return read_machine(SVC(C=C, gamma=gamma, cache_size=cache_mb).fit(features, labels))
+
+
+def _fit_on_device(
+    of_class: "Sequence[NDArray[np.float64]] | Sequence[Tensor]",
+    pairs: Sequence[Pair],
+    C: float,
+    gamma: float,
+    progress: Progress,
+) -> dict[Pair, BinaryMachine]:
+    """In float32, which all GPUs are fast in; rows of the host are copied to the device once."""
+    cupy, cuml_svm = import_module("cupy"), import_module("cuml.svm")
+    on_device = [cupy.asarray(rows, dtype=np.float32) for rows in of_class]
+    machines = {}
+    for pair in pairs:
+        first, second = (on_device[each] for each in pair)
+        svc = cuml_svm.SVC(C=C, kernel="rbf", gamma=gamma, output_type="numpy")
+        svc.fit(cupy.concatenate([first, second]), _labels(first, second))
+        machines[pair] = read_machine(svc)
+        progress.advance(1)
+    return machines
+
+
+def _labels(first: Any, second: Any) -> NDArray[np.int64]:
+    return np.repeat([0, 1], [len(first), len(second)])
+
+
+def _merge(
+    of_class: Sequence[NDArray[np.float64]], machines: Mapping[Pair, BinaryMachine]
+) -> OneVsOne:
+    num_classes = len(of_class)
+    # With more than two classes libsvm lets a positive decision speak for the first of a pair.
+    sign = 1.0 if num_classes == 2 else -1.0
+    intercepts = np.array([sign * machines[pair].intercept for pair in sorted(machines)])
+    coefficients = [np.zeros((num_classes - 1, len(rows))) for rows in of_class]
+    for (i, j), machine in machines.items():
+        of_pair = np.zeros(len(of_class[i]) + len(of_class[j]))
+        of_pair[machine.support] = sign * machine.coefficients
+        coefficients[i][j - 1], coefficients[j][i] = np.split(of_pair, [len(of_class[i])])
+    kept = [np.flatnonzero(each.any(axis=0)) for each in coefficients]
+    return OneVsOne(
+        support_vectors=np.concatenate(
+            [rows[support] for rows, support in zip(of_class, kept, strict=True)]
+        ),
+        dual_coefficients=np.concatenate(
+            [each.take(support, axis=1) for each, support in zip(coefficients, kept, strict=True)],
+            axis=1,
+        ),
+        num_support=np.array([len(support) for support in kept]),
+        intercepts=intercepts,
+    )

@@ -1,0 +1,1 @@
+"""Steps and epochs, in memory."""

@@ -1,0 +1,210 @@
+"""One training step as one unit of work on the device, and its schedules."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vaekit.config import TrainConfig
+from vaekit.models.objective import negative_elbo
+from vaekit.models.vae import VAE
+from vaekit.training.feeds import Feed
+from vaekit.training.graph import choose_execution_path, record
+from vaekit.training.losses import EpochLosses
+from vaekit.training.noise import Stream, as_floats, draw_normal, rank_slice
+
+
+class Stepper:
+    """Updates the weights and their average: the same work at every step.
+
+    Whatever changes from step to step is a tensor that stays in its place, so that the work can
+    be recorded once and replayed, and nothing in it waits for the device. A loss or a gradient
+    that is not finite, on whatever rank, sets a flag that masks this update and all later ones;
+    whoever reads the losses finds the step.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        vae: VAE,
+        average: VAE,
+        feed: Feed,
+        steps_per_epoch: int,
+    ) -> None:
+        device = accelerator.device
+        self._config, self._accelerator, self._device = config, accelerator, device
+        self._vae, self._average, self._feed = vae, average, feed
+        self._total_steps = config.epochs * steps_per_epoch
+        self._share = rank_slice(
+            config.batch_size, accelerator.process_index, accelerator.num_processes
+        )
+        self.path = choose_execution_path(
+            device, accelerator.num_processes, accelerator.mixed_precision
+        )
+        self.losses = EpochLosses(steps_per_epoch, device)
+        self._parallel_vae: nn.Module = accelerator.prepare(vae)
+        self._scaler = accelerator.scaler
+        self._failed = torch.zeros((), device=device)  # 1 from the first step that was not finite
+        self._optimizer = self._make_optimizer()
+
+        self._batch = torch.zeros(1, dtype=torch.int64, device=device)  # of the epoch
+        self._share_of_new = torch.zeros((), device=device)  # in the average of the weights
+        self._one = torch.ones((), device=device)
+        self._not_a_number = torch.full((), math.nan, device=device)
+        self._latent_noise = torch.zeros(config.batch_size, config.model.latent_dim, device=device)
+        self._pixel_noise: Tensor | None = None
+        if config.input_noise > 0:
+            self._pixel_noise = torch.zeros(config.batch_size, *vae.image_shape, device=device)
+        self._run: Callable[[], None] | None = None
+
+    def start_epoch(
+        self, order: NDArray[np.int64], batch: int, settled: NDArray[np.float64]
+    ) -> None:
+        """Take the images in `order` from `batch` on; `settled` are the losses up to there."""
+        self._feed.start_epoch(order, batch)
+        self._batch.fill_(batch)
+        self.losses.restart(settled)
+
+    def advance(self, step: int) -> None:
+        """Do step number `step` of the run, on the next batch of the epoch."""
+        if self._run is None:
+            self._run = self._record() if self.path == "cuda graph" else self._update
+        seed = self._config.seed
+        self._feed.make_ready()
+        draw_normal(self._latent_noise, seed, Stream.LATENT, step)
+        if self._pixel_noise is not None:
+            draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
+        rate = learning_rate(self._config, step, self._total_steps)
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._share_of_new.fill_(1 - ema_decay(self._config, step))
+        self._run()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config, is_recorded = self._config, self.path == "cuda graph"
+        rate = config.learning_rate
+        parameters = list(self._vae.parameters())
+        optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [parameter for parameter in parameters if parameter.ndim > 1],
+                    "weight_decay": config.weight_decay,
+                },
+                {
+                    "params": [parameter for parameter in parameters if parameter.ndim == 1],
+                    "weight_decay": 0.0,
+                },
+            ],
+            lr=torch.tensor(rate, device=self._device) if is_recorded else rate,
+            fused=True,
+            capturable=is_recorded,
+        )
+        zero_moments = {
+            index: {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+            for index, parameter in enumerate(_parameters(optimizer))
+        }
+        _load_moments(optimizer, zero_moments)  # it would make them only at the first step
+        if self._scaler is None:
+            # The hook by which a gradient scaler masks a fused update without waiting for it.
+            optimizer.found_inf = self._failed  # type: ignore[attr-defined]
+        return optimizer
+
+    def moments(self) -> dict[int, dict[str, Tensor]]:
+        """The optimizer's state by the number of the parameter."""
+        state: dict[int, dict[str, Tensor]] = self._optimizer.state_dict()["state"]
+        return state
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """That of the fp16 loss scale, JSON values; None where there is none."""
+        return None if self._scaler is None else self._scaler.state_dict()
+
+    def load(
+        self, moments: dict[int, dict[str, Tensor]], scaler_state: dict[str, Any] | None
+    ) -> None:
+        """The inverse of `moments` and `scaler_state`, before the first `advance`."""
+        _load_moments(self._optimizer, moments)
+        if self._scaler is not None and scaler_state is not None:
+            self._scaler.load_state_dict(scaler_state)
+
+    def _record(self) -> Callable[[], None]:
+        batch = self._batch.clone()
+        run = record(self._update, rehearse=self.rehearse)
+        self._batch.copy_(batch)
+        self._failed.zero_()
+        return run
+
+    def rehearse(self) -> None:
+        """An update with its every effect masked: the weights and the moments stay as they are."""
+        self._failed.fill_(1)
+        self._batch.zero_()
+        self._update()
+
+    def _update(self) -> None:
+        images = as_floats(self._feed.batch(self._batch))
+        seen = images
+        if self._pixel_noise is not None:
+            seen = images + self._config.input_noise * self._pixel_noise[self._share]
+        output = self._parallel_vae(seen, self._latent_noise[self._share])
+        elbo = negative_elbo(output.logits, images, output.posterior)
+        self._update_weights(elbo.loss.mean())
+        self._update_average()
+        row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
+        self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
+        self._batch += 1
+
+    def _update_weights(self, loss: Tensor) -> None:
+        # A gradient that is no number reaches every rank, whichever rank's loss was none.
+        is_sound = loss.detach().isfinite() & (self._failed == 0)
+        loss = loss * torch.where(is_sound, self._one, self._not_a_number)
+        self._optimizer.zero_grad()
+        if self._scaler is None:
+            loss.backward()
+            gradients = [p.grad.sum() for p in self._vae.parameters() if p.grad is not None]
+            self._failed.copy_(~torch.stack(gradients).sum().isfinite())
+            self._optimizer.step()
+        else:
+            # Here gradients may overflow: the scaler leaves the step out and lowers its scale.
+            self._scaler.scale(loss).backward()
+            self._failed.copy_(~is_sound)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        share_of_new = self._share_of_new * (1 - self._failed)
+        pairs = zip(self._average.parameters(), self._vae.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, share_of_new)
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+
+
+def ema_decay(config: TrainConfig, step: int) -> float:
+    """Ramped up, so that the average soon forgets the initial weights."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, moments: dict[int, dict[str, Tensor]]) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
