@@ -11,12 +11,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from vaekit.config import SvmConfig
+from vaekit.images.pixels import as_floats
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
 from vaekit.stages.latents import read_latents
 from vaekit.stages.svm import SvmTable, fit_table, read_metrics, read_svm
-from vaekit.training.noise import as_floats
 
 NUM_CLASSES = 10
 BATCH_SIZE = 500

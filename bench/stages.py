@@ -133,8 +133,8 @@ def encode(folder: Path) -> Work:
 def encode_with_pytorch(folder: Path) -> Work:
     import torch
 
+    from vaekit.images.pixels import as_floats
     from vaekit.models.vae import VAE
-    from vaekit.training.noise import as_floats
 
     pixels = torch.from_numpy(np.load(folder / "pixels.npy")[:TO_ENCODE])
     return torch.inference_mode()(lambda: VAE().enc(as_floats(pixels)))

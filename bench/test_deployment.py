@@ -12,8 +12,8 @@ from torch import nn
 
 from bench.deployed import Deployed, deploy_run, make_up
 from bench.interleaved import Contest
+from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
-from vaekit.training.noise import as_floats
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed")

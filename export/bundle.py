@@ -18,7 +18,7 @@ from torch import nn
 
 from vaekit import __version__
 from vaekit.config import TrainConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, say
 from vaekit.export import float16 as half
 from vaekit.export.compare import MAX_BATCH, TOLERANCES, Expected, Reference, compare, expect
 from vaekit.export.graphs import (
@@ -45,7 +45,6 @@ from vaekit.export.metadata import describe, signature
 from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
 from vaekit.images.sets import ImageSet, load_images
-from vaekit.messages import say
 from vaekit.report.map import LatentMap, latent_map
 from vaekit.runs.folder import RunFolder, Weights
 from vaekit.stages.latents import Latents, read_latents

@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vaekit.errors import UserError
 from vaekit.export.compare import MAX_BATCH, Reference
+from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.objective import negative_elbo
 from vaekit.progress import Progress
 from vaekit.stages.svm import predict
-from vaekit.training.noise import as_floats
 
 MIN_VALUES = 1024  # a smaller tensor is not worth a node
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaekit.errors import UserError
+from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE, Posterior
 from vaekit.stages.svm import SvmTable, pair_coefficients, pair_signs
-from vaekit.training.noise import as_floats
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
 # D = 2L features, S support vectors, K classes, P = K(K-1)/2 pairs of classes.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaekit.errors import UserError, user_errors_in_one_line
+from vaekit.errors import UserError, say, some_of, user_errors_in_one_line
 
 
 def stopped_by(error: BaseException) -> int:
@@ -31,3 +31,13 @@ def test_ctrl_c_is_one_line_and_code_130(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_bug_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)), user_errors_in_one_line():
         raise error
+
+
+def test_a_long_list_is_cut_and_counted() -> None:
+    assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
+    assert some_of(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d, e, ... (6 in all)"
+
+
+def test_messages_leave_standard_output_to_results(capsys: pytest.CaptureFixture[str]) -> None:
+    say("decoding")
+    assert capsys.readouterr() == ("", "vaekit: decoding\n")

@@ -1,14 +1,13 @@
-"""Mistakes that the person at the keyboard can mend, and how a command reports them."""
+"""What the person at the keyboard is told: mistakes that they can mend, and what is happening."""
 
 import errno
+import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
-
-from vaekit.messages import escape_what_cannot_be_shown
 
 EXIT_CODE = 2
 
@@ -51,6 +50,23 @@ def user_errors_in_one_line() -> Iterator[None]:
         _exit(f"error: {name}: {error.strerror}; {remedy}", EXIT_CODE)
     except KeyboardInterrupt:
         _exit("interrupted; the same command starts again or goes on", 128 + signal.SIGINT)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error; standard output is left to results."""
+    print(f"vaekit: {line}", file=sys.stderr, flush=True)
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Have standard output escape what its encoding lacks, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five names on one line, and how many there are in all."""
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} in all)"
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 
 from vaekit.arguments import parse
 from vaekit.config import TrainConfig, flatten, to_dict, write_config
-from vaekit.errors import UserError, user_errors_in_one_line
+from vaekit.errors import UserError, say, user_errors_in_one_line
+from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.images.sets import Images, ImageSet, load_images
-from vaekit.messages import say
 from vaekit.models.vae import VAE, feature_shape, num_parameters
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
@@ -34,14 +34,7 @@ from vaekit.training.elbo import evaluate
 from vaekit.training.feeds import make_feed
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.losses import Losses
-from vaekit.training.noise import (
-    Stream,
-    as_floats,
-    as_pixels,
-    epoch_order,
-    normal_noise,
-    stream_seed,
-)
+from vaekit.training.noise import Stream, epoch_order, normal_noise, stream_seed
 from vaekit.training.process import keep_freed_memory
 from vaekit.training.ranks import (
     agree,

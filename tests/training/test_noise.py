@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.training.noise import (
-    Stream,
-    as_floats,
-    as_pixels,
-    draw_normal,
-    epoch_order,
-    normal_noise,
-    rank_slice,
-)
+from vaekit.training.noise import Stream, draw_normal, epoch_order, normal_noise, rank_slice
 
 CPU = torch.device("cpu")
 
@@ -56,11 +48,3 @@ def test_noise_drawn_in_place_is_the_same() -> None:
     noise = torch.full((7, 3), torch.nan)
     draw_normal(noise, 3, Stream.LATENT, 7)
     assert torch.equal(noise, normal_noise((7, 3), 3, Stream.LATENT, 7, CPU))
-
-
-def test_pixels_become_floats_in_the_unit_interval_and_come_back() -> None:
-    pixels = torch.arange(256, dtype=torch.uint8)
-    floats = as_floats(pixels)
-    np.testing.assert_allclose(floats.numpy(), np.arange(256) / np.float32(255))
-    assert floats.dtype == torch.float32
-    assert as_pixels(floats).tolist() == list(range(256))

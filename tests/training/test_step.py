@@ -9,6 +9,7 @@ from conftest import tiny_config
 
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.pixels import as_floats
 from vaekit.images.sets import Images, load_images
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
@@ -16,7 +17,6 @@ from vaekit.runs.resume import Training, checkpoint_tensors
 from vaekit.train import run_epoch, set_up
 from vaekit.training import step
 from vaekit.training.interruption import Interruption
-from vaekit.training.noise import as_floats
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.step import ema_decay, learning_rate
 

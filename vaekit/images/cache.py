@@ -13,10 +13,9 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, say, some_of
 from vaekit.images.decode import RESIZE_FILTER, common_channels, decode_files
 from vaekit.images.folder import Listing, list_folder
-from vaekit.messages import say, some_of
 from vaekit.storage.files import file_sha256, reserve, user_path, write_json
 
 CACHE_FOLDER = ".vaekit-cache"

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from vaekit.errors import UserError
-from vaekit.messages import some_of
+from vaekit.errors import UserError, some_of
 
 RESIZE_FILTER = "bilinear"
 

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.errors import UserError
+from vaekit.errors import UserError, some_of
 from vaekit.images.splits import FIXED_SEED, split
-from vaekit.messages import some_of
 
 EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm",

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
-from vaekit.errors import UserError
-from vaekit.messages import say
+from vaekit.errors import UserError, say
 from vaekit.storage.files import atomic_path, user_path, write_bytes
 
 IMAGE_SIZE = 28

@@ -18,6 +18,7 @@ from vaekit.config import TrainConfig, to_dict
 from vaekit.errors import UserError
 from vaekit.images import pictures
 from vaekit.images.decode import UNREADABLE, open_image
+from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.images.sets import Images, load_images
 from vaekit.models.objective import kl_per_dimension
 from vaekit.models.vae import num_parameters
@@ -29,7 +30,6 @@ from vaekit.stages.latents import Latents, read_latents
 from vaekit.stages.svm import read_metrics
 from vaekit.storage.files import write_text
 from vaekit.storage.sealed import expected_of, typed
-from vaekit.training.noise import as_floats, as_pixels
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32

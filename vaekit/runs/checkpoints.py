@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit.errors import UserError
-from vaekit.messages import say
+from vaekit.errors import UserError, say
 from vaekit.storage.sealed import expected_of, number, typed
 from vaekit.storage.tensors import read_tensors, write_tensors
 

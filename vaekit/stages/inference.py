@@ -9,9 +9,10 @@ import torch
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
 from vaekit.images.pictures import image_grid, write_image
+from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.runs.folder import RunFolder
 from vaekit.stages.svm import predict, read_svm, require_svm_of
-from vaekit.training.noise import Stream, as_floats, as_pixels, normal_noise
+from vaekit.training.noise import Stream, normal_noise
 
 BATCH_SIZE = 500
 MAX_GENERATED = 10_000

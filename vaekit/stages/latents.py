@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.errors import UserError
+from vaekit.images.pixels import as_floats
 from vaekit.images.sets import Images, ImageSet, load_images
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
@@ -21,7 +22,7 @@ from vaekit.runs.folder import RunFolder, Weights
 from vaekit.storage.files import atomic_path, errors_naming, file_sha256, temporary_path
 from vaekit.storage.sealed import expected_of, read_sealed, strings, typed, write_sealed
 from vaekit.storage.tensors import read_npy, write_array
-from vaekit.training.noise import as_floats, rank_slice
+from vaekit.training.noise import rank_slice
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
 FORMAT_VERSION = 2

@@ -7,10 +7,11 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from vaekit.images.pixels import as_floats
 from vaekit.models.objective import negative_elbo
 from vaekit.models.vae import VAE
 from vaekit.training.losses import Losses
-from vaekit.training.noise import Stream, as_floats, normal_noise, rank_slice
+from vaekit.training.noise import Stream, normal_noise, rank_slice
 
 BATCH_SIZE = 500
 

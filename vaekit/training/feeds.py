@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.config import TrainConfig
-from vaekit.messages import say
+from vaekit.errors import say
 from vaekit.training.noise import rank_slice
 
 MEGABYTE = 10**6

@@ -1,4 +1,4 @@
-"""Sample order and noise as functions of (seed, epoch, step), and pixels as floats.
+"""Sample order and noise as functions of (seed, epoch, step).
 
 Nothing here has state: the same arguments give the same numbers on every rank, at every world
 size, and after every resume. Noise is drawn for the global batch; a rank takes its slice.
@@ -51,14 +51,3 @@ def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
 def rank_slice(count: int, rank: int, num_ranks: int) -> slice:
     """The contiguous share of `count` items that `rank` takes; shares differ by at most one."""
     return slice(count * rank // num_ranks, count * (rank + 1) // num_ranks)
-
-
-def as_floats(pixels: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]."""
-    return pixels.float().div_(255)
-
-
-def as_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1] as uint8 on the CPU: the inverse of `as_floats`."""
-    pixels: NDArray[np.uint8] = images.mul(255).round().to(torch.uint8).cpu().numpy()
-    return pixels

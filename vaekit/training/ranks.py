@@ -22,8 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from vaekit.config import MixedPrecision, TrainConfig
-from vaekit.errors import UserError
-from vaekit.messages import say
+from vaekit.errors import UserError, say
 
 # How long a rank waits for another one, which may have stalled or lost its network. A main process
 # that evaluates, draws and writes a checkpoint to a slow disk needs less; people need no more.

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaekit.config import TrainConfig
+from vaekit.images.pixels import as_floats
 from vaekit.models.objective import negative_elbo
 from vaekit.models.vae import VAE
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, record
 from vaekit.training.losses import EpochLosses
-from vaekit.training.noise import Stream, as_floats, draw_normal, rank_slice
+from vaekit.training.noise import Stream, draw_normal, rank_slice
 
 
 class Stepper:

@@ -1,0 +1,17 @@
+"""Pixels as floats, and back."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1]."""
+    return pixels.float().div_(255)
+
+
+def as_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images in [0, 1] as uint8 on the CPU: the inverse of `as_floats`."""
+    pixels: NDArray[np.uint8] = images.mul(255).round().to(torch.uint8).cpu().numpy()
+    return pixels
