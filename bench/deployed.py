@@ -12,11 +12,10 @@ from sklearn.svm import SVC
 
 from vaekit.config import SvmConfig
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
-from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import read_latents
-from vaekit.stages.svm import SvmTable, fit_table, read_metrics, read_svm
+from vaekit.runs.run import Run
+from vaekit.svm.fit import fit_table
+from vaekit.svm.table import SvmTable
 
 NUM_CLASSES = 10
 BATCH_SIZE = 500
@@ -34,13 +33,13 @@ class Deployed(NamedTuple):
 
 def deploy_run(path: Path) -> Deployed:
     """A real run with latents and SVM. scikit-learn fits again, as it did for the table."""
-    run = RunFolder(path)
-    config, metrics, latents = run.require_config(), read_metrics(run), read_latents(run)
+    run = Run(path)
+    metrics, latents = run.svm_metrics, run.latents
     assert latents.train_labels is not None  # or there would be no metrics
-    vae = _rounded(run.read_weights().vae)
-    pixels = load_images(config.data, config.seed).test.pixels
+    vae = _rounded(run.weights.vae)
+    pixels = run.images.test.pixels
     pipeline = _fit(latents.train, latents.train_labels, metrics["C"], metrics["gamma"])
-    return Deployed(vae, read_svm(run).table, pipeline, pixels, latents.test)
+    return Deployed(vae, run.svm.table, pipeline, pixels, latents.test)
 
 
 def make_up(num_train: int, num_test: int) -> Deployed:

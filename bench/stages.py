@@ -81,7 +81,7 @@ def encode_latents_with_loader(folder: Path) -> Work:
 
 def fit(folder: Path) -> Work:
     from vaekit.config import SvmConfig
-    from vaekit.stages.svm import fit_table
+    from vaekit.svm.fit import fit_table
 
     latents, labels = np.load(folder / "latents.npy"), np.load(folder / "labels.npy")
     return lambda: fit_table(latents, labels, SvmConfig())
@@ -103,19 +103,19 @@ def fit_with_scikit_learn(folder: Path) -> Work:
 
 
 def predict(folder: Path) -> Work:
-    from vaekit.stages import svm
+    from vaekit.runs.svm import read_table
+    from vaekit.svm.table import predict
 
-    table, latents = (
-        svm.read_table(folder / "svm.safetensors").table,
-        np.load(folder / "latents.npy"),
-    )
-    return lambda: svm.predict(table, latents)
+    table = read_table(folder / "svm.safetensors").table
+    latents = np.load(folder / "latents.npy")
+    return lambda: predict(table, latents)
 
 
 def export(folder: Path) -> Work:
     from vaekit.export.bundle import export_run
+    from vaekit.runs.run import Run
 
-    return lambda: export_run(folder / "run")
+    return lambda: export_run(Run(folder / "run"))
 
 
 def encode(folder: Path) -> Work:

@@ -17,7 +17,8 @@ from vaekit.config import ModelConfig, SvmConfig
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import encode_into
-from vaekit.stages.svm import fit_table, predict
+from vaekit.svm.fit import fit_table
+from vaekit.svm.table import predict
 from vaekit.training.ranks import start_ranks
 
 Grow = Callable[[Growth], None]

@@ -9,7 +9,9 @@ import pytest
 from bench.made_up import clouds, noisy_images
 from bench.trainings import SMALL
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
-from vaekit.stages.svm import Svm, fit_table, write_table
+from vaekit.runs.run import Run
+from vaekit.runs.svm import Svm, write_table
+from vaekit.svm.fit import fit_table
 
 MeasureMemory = Callable[..., None]
 
@@ -49,9 +51,9 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     model = SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
     data = DataConfig(name="digits", limit=256)
     train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))
-    extract_latents(run)
-    fit_svm(run, SvmConfig())
-    export_run(run)
+    extract_latents(Run(run))
+    fit_svm(Run(run), SvmConfig())
+    export_run(Run(run))
     return folder
 
 

@@ -15,10 +15,10 @@ from sklearn.svm import SVC
 from bench.interleaved import Contest
 from bench.made_up import clouds
 from vaekit.config import SvmBackend, SvmConfig
-from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import read_latents
-from vaekit.stages.svm import SvmTable, fit_table, predict
+from vaekit.runs.run import Run
 from vaekit.svm.backend import choose_backend
+from vaekit.svm.fit import fit_table
+from vaekit.svm.table import SvmTable, predict
 
 Compete = Callable[[Contest], None]
 
@@ -44,7 +44,7 @@ class Task(NamedTuple):
 def task(pytestconfig: pytest.Config) -> Task:
     run = pytestconfig.getoption("run")
     if run is not None:
-        latents = read_latents(RunFolder(run))
+        latents = Run(run).latents
         assert latents.train_labels is not None
         return Task(latents.train, latents.train_labels, latents.test)
     num_train = FEW if pytestconfig.getoption("benchmark_disable") else NUM_TRAIN

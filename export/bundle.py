@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vaekit import __version__
-from vaekit.config import TrainConfig
 from vaekit.errors import UserError, say
 from vaekit.export import float16 as half
 from vaekit.export.compare import MAX_BATCH, TOLERANCES, Expected, Reference, compare, expect
@@ -44,11 +43,8 @@ from vaekit.export.manifest import (
 from vaekit.export.metadata import describe, signature
 from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
-from vaekit.images.sets import ImageSet, load_images
 from vaekit.report.map import LatentMap, latent_map
-from vaekit.runs.folder import RunFolder, Weights
-from vaekit.stages.latents import Latents, read_latents
-from vaekit.stages.svm import Svm, read_metrics, read_svm, require_svm_of
+from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
 
 StoredWeights = Literal["fp32", "fp16"]
@@ -76,51 +72,40 @@ OUTPUTS = {
 }
 
 
-class Source(NamedTuple):
-    """What a bundle is made from: parts of one run that belong together."""
-
-    run: RunFolder
-    config: TrainConfig
-    weights: Weights
-    svm: Svm | None
-    test: ImageSet
-    latents: Latents | None
-    map: LatentMap | None
-    test_loss: float | None
-    svm_metrics: dict[str, Any] | None
-
-
-def export_run(run_path: Path, weights: StoredWeights = "fp32") -> Path:
+def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
     """Make the ONNX bundle of a run; the stage behind `vaekit export`. Returns its folder.
 
     It is built beside its place, compared with PyTorch on every test image, and put there only
     if all is within tolerance. Raises `UserError` where it is not, where parts of the run are
     missing or don't belong together, and where the place holds something that is no bundle.
     """
-    run = RunFolder(run_path)
-    run.require_config()
-    target = run.path / FOLDERS[weights]
-    with run.lock(), new_bundle(target) as folder:
-        source = read_source(run)
-        reference = Reference(source.weights.vae, source.svm and source.svm.table)
-        facts = describe_source(source)
+    _ = run.config  # a folder without one is no run, and nothing is written there
+    target = run.folder.path / FOLDERS[weights]
+    with run.folder.lock(), new_bundle(target) as folder:
+        test, table = run.images.test, run.svm.table if run.has_svm else None
+        placed = latent_map(run.folder, run.latents) if run.has_latents else None
+        reference = Reference(run.weights.vae, table)
+        metadata = describe_run(run)
         if weights == "fp16":
-            reference, facts["weights_loss"] = half.round_weights(reference, source.test)
-        facts |= write_graphs(folder, reference, facts, stored_as=weights)
-        comparison = compare(folder, reference, source.test.pixels)
+            reference, metadata["weights_loss"] = half.round_weights(reference, test)
+        metadata |= write_graphs(folder, reference, metadata, stored_as=weights)
+        comparison = compare(folder, reference, test.pixels)
         comparison.require_within_tolerance()
-        facts["check"] = comparison.facts()
-        write_golden(folder, golden_cases(reference, source.test.pixels))
-        write_json(folder / EXPLORER, explorer_facts(source))
-        write_text(folder / README, readme(facts))
-        write_manifest(folder, facts)
+        metadata["check"] = comparison.facts()
+        write_golden(folder, golden_cases(reference, test.pixels))
+        write_json(folder / EXPLORER, explorer_data(run, placed))
+        write_text(folder / README, readme(metadata))
+        write_manifest(folder, metadata)
         verify(folder)
     print(comparison.summary())
-    if source.test.labels is None:
+    quoted = run.folder.quoted
+    if test.labels is None:
         print("the images have no labels, so the bundle has no SVM")
-    elif source.svm is None:
-        print(f"no SVM in {run.path}, so none in the bundle; `vaekit svm {run.quoted}` makes one")
-    print(f"bundle: {target}   next: vaekit explore {run.quoted}", flush=True)
+    elif table is None:
+        print(
+            f"no SVM in {run.folder.path}, so none in the bundle; `vaekit svm {quoted}` makes one"
+        )
+    print(f"bundle: {target}   next: vaekit explore {quoted}", flush=True)
     return target
 
 
@@ -154,45 +139,23 @@ def new_bundle(target: Path) -> Iterator[Path]:
         say(f"warning: {error}")
 
 
-def read_source(run: RunFolder) -> Source:
-    """The parts of a run, checked to belong together."""
-    config, weights = run.require_config(), run.read_weights()
-    latents = read_latents(run) if run.latents.exists() else None
-    svm = read_svm(run) if run.svm.exists() else None
-    if svm is not None:
-        require_svm_of(weights, svm, run)
-    images = load_images(config.data, config.seed)
-    run.require_images(weights, images)
-    rows = run.read_metrics()
-    return Source(
-        run=run,
-        config=config,
-        weights=weights,
-        svm=svm,
-        test=images.test,
-        latents=latents,
-        map=None if latents is None else latent_map(run, latents),
-        test_loss=rows[-1]["test_loss"] if rows else None,
-        svm_metrics=None if svm is None else read_metrics(run),
-    )
-
-
-def describe_source(source: Source) -> dict[str, Any]:
-    """What the manifest, and each graph, says of the run behind it."""
-    weights, svm, measured = source.weights, source.svm, source.svm_metrics
+def describe_run(run: Run) -> dict[str, Any]:
+    """What the manifest, and each graph, says of the run."""
+    weights, rows = run.weights, run.metrics
+    table = run.svm.table if run.has_svm else None
     return {
         "class_names": weights.class_names,
-        "score_labels": None if svm is None else svm.table.classes.tolist(),
-        "image": preparation(source.config.data, weights.vae.image_shape),
+        "score_labels": None if table is None else table.classes.tolist(),
+        "image": preparation(run.config.data, weights.vae.image_shape),
         "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
         "metrics": {
-            "test_loss": source.test_loss,
-            "svm_accuracy": None if measured is None else measured["accuracy"],
+            "test_loss": rows[-1]["test_loss"] if rows else None,
+            "svm_accuracy": run.svm_metrics["accuracy"] if run.has_svm else None,
         },
         "source": {
-            "run": source.run.path.resolve().name,
-            "model_sha256": weights.sha256,
-            "svm_sha256": None if measured is None else measured["svm_sha256"],
+            "run": run.folder.path.resolve().name,
+            "model_sha256": run.sha256("weights"),
+            "svm_sha256": run.sha256("SVM"),
             "images_sha256": weights.images_sha256,
         },
         "versions": {
@@ -246,13 +209,12 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
     return cases
 
 
-def explorer_facts(source: Source) -> dict[str, Any]:
+def explorer_data(run: Run, placed: LatentMap | None) -> dict[str, Any]:
     """Test images to pick from, and the map of the test latents."""
-    pixels, labels = source.test
-    placed, latents = source.map, source.latents
+    pixels, labels = run.images.test
     shown = None
-    if placed is not None and latents is not None:
-        num_dimensions = source.weights.vae.config.latent_dim
+    if placed is not None:
+        latents, num_dimensions = run.latents, run.weights.vae.config.latent_dim
         shown = {
             "method": "t-SNE",
             "points": _encoded(placed.points),

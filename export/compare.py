@@ -15,7 +15,7 @@ from vaekit.export.manifest import CLASSIFIER, DECODER, ENCODER, SVM, Arrays, ex
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
-from vaekit.stages.svm import Prediction, SvmTable, pair_signs, predict
+from vaekit.svm.table import Prediction, SvmTable, pair_signs, predict
 
 BATCH_SIZES = (1, 2, 7)  # tried on the first images; then all images in batches of MAX_BATCH
 MAX_BATCH = 1000

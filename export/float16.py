@@ -14,7 +14,7 @@ from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.objective import negative_elbo
 from vaekit.progress import Progress
-from vaekit.stages.svm import predict
+from vaekit.svm.table import predict
 
 MIN_VALUES = 1024  # a smaller tensor is not worth a node
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE, Posterior
-from vaekit.stages.svm import SvmTable, pair_coefficients, pair_signs
+from vaekit.svm.table import SvmTable, pair_coefficients, pair_signs
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
 # D = 2L features, S support vectors, K classes, P = K(K-1)/2 pairs of classes.
@@ -28,7 +28,7 @@ class Classification(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the SVM says of a batch; see `vaekit.stages.svm.Prediction`."""
+    """What the SVM says of a batch; see `vaekit.svm.table.Prediction`."""
 
     label: Tensor  # int64 [B]
     scores: Tensor  # [B, K]
@@ -59,7 +59,7 @@ class DecoderGraph(nn.Module):
 
 
 class SvmGraph(nn.Module):
-    """A posterior [B, L] to a label: `vaekit.stages.svm.predict` in float32.
+    """A posterior [B, L] to a label: `vaekit.svm.table.predict` in float32.
 
     With x the standardised latents, the exponent -gamma |x - s|^2 of every support vector s is
     one matrix product: [x, |x|^2, 1] times the columns [2 gamma s, -gamma, -gamma |s|^2].
@@ -91,7 +91,7 @@ class SvmGraph(nn.Module):
         return Verdict(torch.where(undefined, UNDEFINED_LABEL, label), scores, decisions)
 
     def _scores(self, decisions: Tensor) -> Tensor:
-        """Votes plus squashed sums of decisions, as `vaekit.stages.svm.Prediction` has them."""
+        """Votes plus squashed sums of decisions, as `vaekit.svm.table.Prediction` has them."""
         num_classes = self.signs.shape[1]
         wins_less_losses = torch.where(decisions >= 0, 1.0, -1.0) @ self.signs
         votes = (wins_less_losses + (num_classes - 1)) / 2

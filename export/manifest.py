@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
+from vaekit.storage.damage import Damaged, as_written, damage_told, typed
 from vaekit.storage.files import file_sha256, read_json, write_text
-from vaekit.storage.sealed import expected_of, is_as_sealed, typed, write_sealed
+from vaekit.storage.sealed import require_seal, write_sealed
 
 FORMAT = "vaekit-bundle"
 GOLDEN_FORMAT = "vaekit-golden"
@@ -77,26 +78,28 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{bundle}: not a bundle (no {MANIFEST}); give the folder that `vaekit export` wrote, "
             f"as in runs/mnist/onnx"
         )
-    facts = read_json(path, REMEDY)
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise UserError(f"{path}: not the manifest of a vaekit bundle; {REMEDY}")
-    if facts.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format version {facts.get('format_version')}, expected {FORMAT_VERSION}; "
-            f"{REMEDY}"
-        )
-    if not is_as_sealed(path, facts):
-        raise UserError(f"{path}: damaged, its content does not match its sha256; {REMEDY}")
-    with expected_of(path, REMEDY):
-        source = typed(facts["source"], dict)
+    with damage_told(path, REMEDY):
+        return read_manifest_file(path)
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """A manifest.json. Raises `Damaged` where it is something else."""
+    metadata = read_json(path)
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise Damaged("not the manifest of a vaekit bundle")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise Damaged(f"format version {metadata.get('format_version')}, expected {FORMAT_VERSION}")
+    require_seal(path, metadata)
+    with as_written():
+        source = typed(metadata["source"], dict)
         return Manifest(
-            opset=typed(facts["opset"], int),
-            ir_version=typed(facts["ir_version"], int),
+            opset=typed(metadata["opset"], int),
+            ir_version=typed(metadata["ir_version"], int),
             graphs={
                 name: Signature(_names(graph["inputs"]), _names(graph["outputs"]))
-                for name, graph in facts["graphs"].items()
+                for name, graph in metadata["graphs"].items()
             },
-            files={name: typed(file["sha256"], str) for name, file in facts["files"].items()},
+            files={name: typed(file["sha256"], str) for name, file in metadata["files"].items()},
             model_sha256=typed(source["model_sha256"], str),
             svm_sha256=None if source["svm_sha256"] is None else typed(source["svm_sha256"], str),
         )
@@ -165,7 +168,8 @@ def write_golden(bundle: Path, cases: list[GoldenCase]) -> None:
 def read_golden(bundle: Path) -> list[GoldenCase]:
     """What `write_golden` wrote. Raises `UserError` where it is something else."""
     path = bundle / GOLDEN
-    value = read_json(path, REMEDY)
+    with damage_told(path, REMEDY):
+        value = read_json(path)
     try:
         if (value["format"], value["format_version"]) != (GOLDEN_FORMAT, FORMAT_VERSION):
             raise ValueError(f"{value['format']} version {value['format_version']}")

@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from faults import FAULTS, injections, table
 
-from vaekit.config import DataConfig, ModelConfig, TrainConfig
+from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -122,15 +122,16 @@ def assert_one_line_error(
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every stage done; tests must not change it."""
     from vaekit.report.page import write_report
+    from vaekit.runs.run import Run
     from vaekit.stages.latents import extract_latents
-    from vaekit.stages.svm import SvmConfig, fit_svm
+    from vaekit.stages.svm import fit_svm
     from vaekit.train import train
 
     run = tmp_path_factory.mktemp("runs") / "finished"
     train(tiny_config(run))
-    extract_latents(run)
-    fit_svm(run, SvmConfig())
-    write_report(run)
+    extract_latents(Run(run))
+    fit_svm(Run(run), SvmConfig())
+    write_report(Run(run))
     return run
 
 
@@ -138,11 +139,12 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with its bundles, onnx/ and onnx-fp16/; tests must not change it."""
     from vaekit.export.bundle import export_run
+    from vaekit.runs.run import Run
 
     run = tmp_path_factory.mktemp("runs") / "exported"
     shutil.copytree(finished_run, run)
-    export_run(run)
-    export_run(run, "fp16")
+    export_run(Run(run))
+    export_run(Run(run), "fp16")
     return run
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from vaekit.config import TrainConfig
 from vaekit.runs.checkpoints import load_newest_checkpoint
-from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["vaekit.train", "sklearn.datasets", "torch._dynamo"])
@@ -80,7 +80,7 @@ def assert_same_result(run: Path, whole: Path) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert tensor.equal(second[name]), name
-    rows, other_rows = (RunFolder(path).read_metrics() for path in (run, whole))
+    rows, other_rows = (Run(path).metrics for path in (run, whole))
     for row in (*rows, *other_rows):
         del row["seconds"], row["images_per_second"]
     assert rows == other_rows

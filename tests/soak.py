@@ -20,6 +20,7 @@ import numpy as np
 
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 
 FLAGS = shlex.split(
     "--data.name digits --model.latent_dim 8 --model.conv_channels [8,16] "
@@ -148,7 +149,7 @@ def require_progress(run: RunFolder, step: int) -> int:
 
 def require_same_losses(one: RunFolder, other: RunFolder) -> int:
     """How many epochs both runs have recorded, which must be alike."""
-    rows, other_rows = one.read_metrics(), other.read_metrics()
+    rows, other_rows = Run(one.path).metrics, Run(other.path).metrics
     common = min(len(rows), len(other_rows))
     for row, other_row in zip(rows[:common], other_rows[:common], strict=True):
         for name in ("step", "train_loss", "test_loss"):

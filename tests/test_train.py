@@ -23,6 +23,7 @@ from vaekit.images.sets import load_images
 from vaekit.models.objective import negative_elbo
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 from vaekit.train import train
 from vaekit.training import step as step_module
 from vaekit.training.noise import Stream, epoch_order, normal_noise, stream_seed
@@ -45,7 +46,7 @@ def final_checkpoint(run: Path) -> bytes:
 def losses_of(run: Path) -> list[dict[str, float]]:
     return [
         {key: value for key, value in row.items() if "loss" in key and value is not None}
-        for row in RunFolder(run).read_metrics()
+        for row in Run(run).metrics
     ]
 
 
@@ -75,7 +76,7 @@ def test_a_run_leaves_the_whole_run_folder(finished_run: Path) -> None:
 
 
 def test_metrics_have_a_row_an_epoch_and_one_before_training(finished_run: Path) -> None:
-    rows = RunFolder(finished_run).read_metrics()
+    rows = Run(finished_run).metrics
     assert [(row["epoch"], row["step"]) for row in rows] == [(0, 0), (1, 6), (2, 12)]
     assert rows[0]["train_loss"] is None
     for row in rows:
@@ -97,7 +98,7 @@ def test_the_test_loss_is_that_of_the_saved_weights_over_the_whole_test_set(
     finished_run: Path,
 ) -> None:
     run = RunFolder(finished_run)
-    config, vae, last = run.require_config(), run.read_weights().vae, run.read_metrics()[-1]
+    config, vae, last = run.require_config(), Run(run.path).weights.vae, Run(run.path).metrics[-1]
     images = load_images(config.data, config.seed)
     for prefix, image_set in (("test_", images.test), ("final_train_", images.train)):
         pixels = torch.from_numpy(image_set.pixels / np.float32(255))
@@ -149,7 +150,7 @@ def test_weight_decay_shrinks_weights_and_spares_biases(tmp_path: Path) -> None:
 def test_training_learns(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", epochs=15, learning_rate=5e-3, sample_every=15)
     train(dataclasses.replace(config, data=DataConfig(name="digits", limit=320)))
-    rows = RunFolder(tmp_path / "run").read_metrics()
+    rows = Run(tmp_path / "run").metrics
     assert rows[-1]["test_loss"] < 0.7 * rows[0]["test_loss"]
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
 
@@ -165,7 +166,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert len(RunFolder(killed).read_metrics()) < 61
+    assert len(Run(killed).metrics) < 61
 
     for run in (killed, whole):
         result = vaekit("train", *flags, "--run", run)
@@ -325,7 +326,7 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(
         train(config)
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert kept == ["step-00000006.safetensors"]
-    assert [row["step"] for row in RunFolder(tmp_path / "run").read_metrics()] == [0, 6]
+    assert [row["step"] for row in Run(tmp_path / "run").metrics] == [0, 6]
 
 
 @pytest.mark.parametrize("batch_size", [97, 1000])
@@ -363,7 +364,7 @@ def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
     data = DataConfig(name="folder", root=str(tmp_path / "photos"), image_size=12)
     train(tiny_config(tmp_path / "run", data=data, batch_size=4))
-    weights = RunFolder(tmp_path / "run").read_weights()
+    weights = Run(tmp_path / "run").weights
     assert weights.vae.image_shape == (3, 12, 12)
     assert weights.class_names == ()
 
@@ -377,5 +378,5 @@ def test_a_tracker_receives_the_metrics(tmp_path: Path) -> None:
 
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "vaekit")).Reload()
     logged = [event.value for event in events.Scalars("test_loss")]
-    rows = RunFolder(tmp_path / "run").read_metrics()
+    rows = Run(tmp_path / "run").metrics
     assert logged == pytest.approx([row["test_loss"] for row in rows], rel=1e-6)

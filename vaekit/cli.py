@@ -19,9 +19,10 @@ def latents(run: str) -> None:
     Args:
         run: A trained run folder.
     """
+    from vaekit.runs.run import Run
     from vaekit.stages.latents import extract_latents
 
-    extract_latents(Path(run))
+    extract_latents(Run(run))
 
 
 def svm(
@@ -42,9 +43,10 @@ def svm(
     """
     config = SvmConfig(C, gamma)
     check_jobs(jobs)
+    from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm
 
-    fit_svm(Path(run), config, backend, jobs)
+    fit_svm(Run(run), config, backend, jobs)
 
 
 def report(run: str) -> None:
@@ -54,8 +56,9 @@ def report(run: str) -> None:
         run: A trained run folder.
     """
     from vaekit.report.page import write_report
+    from vaekit.runs.run import Run
 
-    write_report(Path(run))
+    write_report(Run(run))
 
 
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
@@ -67,9 +70,10 @@ def generate(run: str, count: int = 64, output: str = "generated.png", seed: int
         output: The PNG file to write.
         seed: Other seeds give other images.
     """
-    from vaekit.stages import inference
+    from vaekit.runs.run import Run
+    from vaekit.stages.generate import generate as generate_images
 
-    inference.generate(Path(run), count, Path(output), seed)
+    generate_images(Run(run), count, Path(output), seed)
 
 
 def predict(run: str, images: list[str], latents: bool = False) -> None:
@@ -80,9 +84,10 @@ def predict(run: str, images: list[str], latents: bool = False) -> None:
         images: Image files.
         latents: Add the mean and log-variance of each image.
     """
-    from vaekit.stages import inference
+    from vaekit.runs.run import Run
+    from vaekit.stages.predict import predict_files
 
-    inference.predict_files(Path(run), [Path(image) for image in images], latents)
+    predict_files(Run(run), [Path(image) for image in images], latents)
 
 
 def export(run: str, weights: Literal["fp32", "fp16"] = "fp32", check: bool = False) -> None:
@@ -98,9 +103,10 @@ def export(run: str, weights: Literal["fp32", "fp16"] = "fp32", check: bool = Fa
 
         verify.check(Path(run))
     else:
-        from vaekit.export import bundle
+        from vaekit.export.bundle import export_run
+        from vaekit.runs.run import Run
 
-        bundle.export_run(Path(run), weights)
+        export_run(Run(run), weights)
 
 
 def explore(run: str, port: int = 8000) -> None:

@@ -21,8 +21,14 @@ from vaekit.images.sets import Images, ImageSet, load_images
 from vaekit.models.vae import VAE, feature_shape, num_parameters
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
-from vaekit.runs.environment import changes_since, describe_environment
+from vaekit.runs.environment import (
+    append_environment,
+    changes_since,
+    describe_environment,
+    read_environment,
+)
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.metrics import write_metrics
 from vaekit.runs.resume import (
     Training,
     checkpoint_tensors,
@@ -30,6 +36,7 @@ from vaekit.runs.resume import (
     resume,
     stop_not_finite,
 )
+from vaekit.runs.weights import write_weights as save_weights
 from vaekit.training.elbo import evaluate
 from vaekit.training.feeds import make_feed
 from vaekit.training.interruption import Interrupted, Interruption
@@ -157,10 +164,10 @@ def announce(training: Training) -> None:
     write_config(run.config, config)
     path = training.stepper.path
     facts = describe_environment(accelerator, path, training.step)
-    run.append_environment(facts)
+    append_environment(run.environment, facts)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
-        run.write_metrics(training.metrics)
+        write_metrics(run.metrics, training.metrics)
         if not run.model.exists():
             write_weights(training)
     tensors = checkpoint_tensors(training).values()
@@ -178,7 +185,7 @@ def announce(training: Training) -> None:
 
 def note_changes(run: RunFolder) -> None:
     """Say where the last start and the one before it may round in different ways."""
-    starts = run.read_environment()
+    starts = read_environment(run.environment)
     if len(starts) > 1 and (changes := changes_since(*starts[-2:])):
         say(
             f"note: not as at the last start of {run.path} ({'; '.join(changes)}): the result may "
@@ -293,7 +300,7 @@ def record_epoch(training: Training, epoch: int, losses: Losses | None, progress
         row |= _prefixed("final_train_", evaluate_average(training, training.images.train))
     training.metrics.append(row)
     if accelerator.is_main_process:
-        run.write_metrics(training.metrics)
+        write_metrics(run.metrics, training.metrics)
         write_weights(training)
         if epoch % config.sample_every == 0 or last:
             write_pictures(training, epoch)
@@ -317,7 +324,7 @@ def evaluate_average(training: Training, image_set: ImageSet) -> Losses:
 
 
 def write_weights(training: Training) -> None:
-    training.run.write_weights(training.ema, training.images.class_names, training.images_sha256)
+    save_weights(training.run, training.ema, training.images.class_names, training.images_sha256)
 
 
 def _prefixed(prefix: str, losses: Losses | None) -> dict[str, float | None]:

@@ -25,8 +25,10 @@ from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import extract_latents, read_latents
-from vaekit.stages.svm import fit_svm, read_metrics, read_svm
+from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
+from vaekit.stages.latents import extract_latents
+from vaekit.stages.svm import fit_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import write_array
@@ -177,7 +179,7 @@ def test_every_missing_file_is_listed_with_what_makes_it_again(run: Path) -> Non
     findings = examine_run(run)
     train = RunFolder(run).train_again
     for name, remedy in {
-        "metrics.jsonl": f"write it anew with `{train}`",
+        "metrics.jsonl": f"make it again with `{train}`",
         "model.safetensors": f"make it again with `{train}`",
         "latents/train_latents.npy": f"`vaekit latents {run}`",
         "latents/test_labels.npy": f"`vaekit latents {run}`",
@@ -202,13 +204,13 @@ def test_each_stage_refuses_what_is_called_a_problem(run: Path) -> None:
     folder = RunFolder(run)
     for name, read in {
         "config.yaml": folder.require_config,
-        "metrics.jsonl": folder.read_metrics,
-        "environment.json": folder.read_environment,
-        "model.safetensors": folder.read_weights,
-        "latents/test_latents.npy": lambda: read_latents(folder),
-        "latents/latents.json": lambda: read_latents(folder),
-        "svm/svm.safetensors": lambda: read_svm(folder),
-        "svm/metrics.json": lambda: read_metrics(folder),
+        "metrics.jsonl": lambda: Run(folder.path).metrics,
+        "environment.json": lambda: Run(folder.path).environment,
+        "model.safetensors": lambda: Run(folder.path).weights,
+        "latents/test_latents.npy": lambda: Run(folder.path).latents,
+        "latents/latents.json": lambda: Run(folder.path).latents,
+        "svm/svm.safetensors": lambda: Run(folder.path).svm,
+        "svm/metrics.json": lambda: Run(folder.path).svm_metrics,
     }.items():
         content = (run / name).read_bytes()
         truncate(run / name)
@@ -285,21 +287,21 @@ def test_metrics_that_are_not_those_of_the_run_are_found(
 
 def test_all_that_was_made_from_other_weights_is_found(run: Path) -> None:
     folder = RunFolder(run)
-    weights = folder.read_weights()
+    weights = Run(folder.path).weights
     with torch.no_grad():
         weights.vae.enc.mu.bias += 1
-    folder.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    write_weights(folder, weights.vae, weights.class_names, weights.images_sha256)
     findings = examine_run(run)
     assert by_verdict(findings, "problem") == ROOTS - {"config.yaml"} | {"svm/svm.safetensors"}
     assert "`vaekit latents" in of(findings, "latents/latents.json").text
 
-    extract_latents(run)
+    extract_latents(Run(run))
     findings = examine_run(run)
     assert of(findings, "latents/latents.json").verdict == "ok"
     assert of(findings, "svm/metrics.json").verdict == "problem"
     assert "earlier latents" in of(findings, "figures").text  # a note: the report makes it anew
 
-    fit_svm(run, SvmConfig(C=3.0))
+    fit_svm(Run(run), SvmConfig(C=3.0))
     findings = examine_run(run)
     assert by_verdict(findings, "problem") == {"onnx/manifest.json", "onnx-fp16/manifest.json"}
     assert "--weights fp16" in of(findings, "onnx-fp16/manifest.json").text
@@ -307,8 +309,8 @@ def test_all_that_was_made_from_other_weights_is_found(run: Path) -> None:
 
 def test_weights_of_other_images_than_the_checkpoints_are_found(run: Path) -> None:
     folder = RunFolder(run)
-    weights = folder.read_weights()
-    folder.write_weights(weights.vae, weights.class_names, "0" * 64)
+    weights = Run(folder.path).weights
+    write_weights(folder, weights.vae, weights.class_names, "0" * 64)
     assert "of other images" in of(examine_run(run), "model.safetensors").text
 
 

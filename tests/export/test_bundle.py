@@ -23,7 +23,9 @@ from vaekit.export.bundle import export_run
 from vaekit.export.manifest import read_golden
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import extract_latents, read_latents
+from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
+from vaekit.stages.latents import extract_latents
 from vaekit.storage.files import write_bytes
 
 FILES = {
@@ -86,7 +88,7 @@ def test_a_bundle_has_the_files_of_the_contract(exported_run: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(exported_run: Path, run: Path) -> None:
-    export_run(run)
+    export_run(Run(run))
     assert contents(run / "onnx") == contents(exported_run / "onnx")
 
 
@@ -101,7 +103,7 @@ def test_the_classifier_gives_the_labels_that_the_svm_gave(exported_run: Path) -
 
 
 def test_the_encoder_gives_the_latents_of_the_run(exported_run: Path) -> None:
-    latents = read_latents(RunFolder(exported_run)).test
+    latents = Run(exported_run).latents.test
     test = load_images(DataConfig(name="digits", limit=96), seed=0).test
     session = onnxruntime.InferenceSession(exported_run / "onnx" / "encoder.onnx")
     encoded = np.concatenate(session.run(None, {"image": test.pixels}), axis=1)
@@ -140,7 +142,7 @@ def test_each_graph_says_in_its_metadata_what_it_is(exported_run: Path) -> None:
         properties = {each.key: each.value for each in model.metadata_props}
         facts = json.loads(properties["vaekit"])
         assert facts["class_names"] == list("0123456789")
-        assert facts["source"]["model_sha256"] == RunFolder(exported_run).read_weights().sha256
+        assert facts["source"]["model_sha256"] == Run(exported_run).sha256("weights")
         assert model.doc_string
         assert model.producer_name == "vaekit"
         if name != "svm.onnx":
@@ -172,7 +174,7 @@ def test_the_explorer_gets_test_images_and_the_map(exported_run: Path) -> None:
     assert images["labels"] == test.labels.tolist()
     latents = facts["map"]["latents"]
     values = np.frombuffer(base64.b64decode(latents["data"]), "<f4").reshape(latents["shape"])
-    np.testing.assert_array_equal(values, read_latents(RunFolder(exported_run)).test[:, :3])
+    np.testing.assert_array_equal(values, Run(exported_run).latents.test[:, :3])
     assert facts["map"]["points"]["shape"] == [96, 2]
     assert facts["map"]["labels"] == test.labels.tolist()
 
@@ -216,7 +218,7 @@ def test_a_run_without_an_svm_gets_a_bundle_without_one_and_says_so(
 def test_a_run_without_latents_gets_a_bundle_without_a_map(run: Path) -> None:
     shutil.rmtree(run / "svm")
     shutil.rmtree(run / "latents")
-    export_run(run, "fp16")
+    export_run(Run(run), "fp16")
     assert json.loads((run / "onnx-fp16" / "explorer.json").read_text())["map"] is None
 
 
@@ -231,14 +233,14 @@ def test_python_m_vaekit_export_is_the_same_command(run: Path) -> None:
 def test_weights_and_an_svm_that_do_not_belong_together_are_refused(run: Path) -> None:
     before = contents(run / "onnx")
     folder = RunFolder(run)
-    weights = folder.read_weights()
+    weights = Run(folder.path).weights
     weights.vae.enc.mu.bias.add_(1)
-    folder.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    write_weights(folder, weights.vae, weights.class_names, weights.images_sha256)
     with pytest.raises(UserError, match="made from other weights"):
-        export_run(run)
-    extract_latents(run)
+        export_run(Run(run))
+    extract_latents(Run(run))
     with pytest.raises(UserError, match=r"svm\.safetensors: made from other weights"):
-        export_run(run)
+        export_run(Run(run))
     assert contents(run / "onnx") == before
 
 
@@ -248,7 +250,7 @@ def test_a_run_without_weights_is_refused(run: Path, missing: str) -> None:
     before = contents(run / "onnx")
     (run / missing).unlink()
     with pytest.raises(UserError, match="vaekit train"):
-        export_run(run)
+        export_run(Run(run))
     assert contents(run / "onnx") == before
 
 
@@ -258,12 +260,12 @@ def test_a_folder_that_is_no_bundle_is_left_alone(run: Path) -> None:
     (run / "onnx").mkdir()
     (run / "onnx" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something that is no bundle"):
-        export_run(run)
+        export_run(Run(run))
     assert contents(run / "onnx") == {"thesis.txt": b"mine"}
     shutil.rmtree(run / "onnx")
     (run / "onnx").write_text("a file")
     with pytest.raises(UserError, match="a file or a link, expected a folder"):
-        export_run(run)
+        export_run(Run(run))
     assert (run / "onnx").read_text() == "a file"
 
 
@@ -275,7 +277,7 @@ def test_a_link_in_the_place_of_the_bundle_is_left_alone(run: Path, exists: bool
     before = contents(run / "elsewhere")
     (run / "onnx").symlink_to("elsewhere" if exists else "nowhere")
     with pytest.raises(UserError, match="a file or a link, expected a folder"):
-        export_run(run)
+        export_run(Run(run))
     assert (run / "onnx").is_symlink()
     assert contents(run / "elsewhere") == before
     assert left_over(run) == []
@@ -287,7 +289,7 @@ def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: P
     (tmp_path / "kept" / "file").write_text("mine")
     (run / ".tmp-onnx").symlink_to(tmp_path / "kept")
     (run / ".old-onnx").write_text("a file")
-    export_run(run)
+    export_run(Run(run))
     assert left_over(run) == []
     assert (tmp_path / "kept" / "file").read_text() == "mine"
 
@@ -297,7 +299,7 @@ def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: P
 def test_a_damaged_bundle_is_replaced(exported_run: Path, run: Path) -> None:
     for damage in ("", "{}", (run / "onnx" / "manifest.json").read_text().replace("20", "21")):
         (run / "onnx" / "manifest.json").write_text(damage)
-        export_run(run)
+        export_run(Run(run))
         assert contents(run / "onnx") == contents(exported_run / "onnx")
 
 
@@ -319,7 +321,7 @@ def test_every_file_is_on_the_disk_before_the_bundle_is_in_place(
 def test_a_bundle_with_files_of_the_user_s_own_is_not_replaced(run: Path) -> None:
     (run / "onnx" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt: no part of the bundle that is there"):
-        export_run(run)
+        export_run(Run(run))
     assert (run / "onnx" / "notes.txt").read_text() == "mine"
 
 
@@ -352,7 +354,7 @@ def test_an_export_that_breaks_off_leaves_the_old_bundle(
 
     monkeypatch.setattr(room, "write_manifest", break_off)
     with pytest.raises(KeyboardInterrupt):
-        export_run(run)
+        export_run(Run(run))
     assert contents(run / "onnx") == before
     assert left_over(run) == []
 

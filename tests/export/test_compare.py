@@ -20,13 +20,14 @@ from vaekit.export.compare import (
 )
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
-from vaekit.stages.svm import pair_signs, read_svm
+from vaekit.runs.run import Run
+from vaekit.svm.table import pair_signs
 
 
 @pytest.fixture
 def reference(exported_run: Path) -> Reference:
     run = RunFolder(exported_run)
-    return Reference(run.read_weights().vae, read_svm(run).table)
+    return Reference(Run(run.path).weights.vae, Run(run.path).svm.table)
 
 
 @pytest.fixture

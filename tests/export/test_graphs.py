@@ -22,7 +22,8 @@ from vaekit.export.graphs import (
     to_onnx,
 )
 from vaekit.models.vae import VAE
-from vaekit.stages.svm import SvmTable, fit_table, predict
+from vaekit.svm.fit import fit_table
+from vaekit.svm.table import SvmTable, predict
 
 LATENT_DIM = 3
 SHAPE = (3, 11, 14)

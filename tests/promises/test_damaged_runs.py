@@ -24,7 +24,7 @@ from damage_helpers import (
 from vaekit.cli import main
 from vaekit.config import TrainConfig, read_config, trajectory_differences
 from vaekit.errors import UserError
-from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 
 # The quickest stage that reads a file, and then the others.
 READERS = {
@@ -235,4 +235,4 @@ def test_no_stage_writes_through_a_link_that_lies_where_it_writes(
     main(["latents", str(run)])
     main(["svm", str(run)])
     assert target.read_text() == "precious"
-    assert RunFolder(run).read_weights().class_names[0] == "0"
+    assert Run(run).weights.class_names[0] == "0"

@@ -24,7 +24,6 @@ from vaekit.config import DataConfig
 from vaekit.export import bundle as bundle_module
 from vaekit.images.sets import load_images
 from vaekit.report import page as report_module
-from vaekit.runs.folder import RunFolder
 from vaekit.stages import latents as latents_module
 from vaekit.stages import svm as svm_module
 from vaekit.storage.files import read_json, reserve, write_bytes
@@ -46,8 +45,8 @@ class Write(NamedTuple):
 WRITES = [
     Write("train", train_module, "save_checkpoint", 2, "checkpoints/step-00000012.safetensors"),
     Write("train", train_module, "write_weights", 2, "model.safetensors"),
-    Write("train", RunFolder, "write_metrics", 2, "metrics.jsonl"),
-    Write("train", RunFolder, "append_environment", 1, "environment.json"),
+    Write("train", train_module, "write_metrics", 2, "metrics.jsonl"),
+    Write("train", train_module, "append_environment", 1, "environment.json"),
     Write("train", train_module, "write_pictures", 2, "samples/epoch-001.png"),
     Write("latents", latents_module, "encode_into", 2, "latents/test_latents.npy"),
     Write("latents", latents_module, "write_array", 2, "latents/test_labels.npy"),
@@ -151,7 +150,7 @@ def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
         for path in made.glob("*.onnx"):
             write_bytes(folder / path.name, path.read_bytes())
-        facts = read_json(made / "manifest.json", "")
+        facts = read_json(made / "manifest.json")
         return {key: facts[key] for key in ("opset", "ir_version", "weights", "graphs")}
 
     monkeypatch.setattr(bundle_module, "write_graphs", write)

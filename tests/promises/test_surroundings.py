@@ -17,7 +17,7 @@ from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, tiny_
 from safetensors.torch import load_file
 
 from vaekit.cli import main
-from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 from vaekit.train import train
 
 ODD_FOLDER = "mes données & $HOME; it's ü"
@@ -255,7 +255,7 @@ def test_a_run_resumed_under_another_clock_comes_to_the_same_weights(
     main(["latents", str(run)])
     main(["svm", str(run)])
     assert_same_weights(run, finished_run)
-    rows, expected = RunFolder(run).read_metrics(), RunFolder(finished_run).read_metrics()
+    rows, expected = Run(run).metrics, Run(finished_run).metrics
     assert [row["test_loss"] for row in rows] == [row["test_loss"] for row in expected]
     assert all(row["seconds"] is None or row["seconds"] > 0 for row in rows)
     assert (run / "svm" / "svm.safetensors").read_bytes() == (

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from vaekit import train as train_module
 from vaekit.errors import UserError
-from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 from vaekit.train import train
 
 SCRIPT = Path(train_module.__file__)
@@ -91,7 +91,7 @@ def assert_same_result(run: Path, whole: Path) -> None:
 
 
 def losses_of(run: Path) -> list[dict[str, float]]:
-    rows = RunFolder(run).read_metrics()
+    rows = Run(run).metrics
     return [{name: value for name, value in row.items() if "loss" in name} for row in rows]
 
 
@@ -123,7 +123,7 @@ def test_an_epoch_that_a_tracker_refuses_is_in_a_checkpoint_all_the_same(
     with pytest.raises(ServerGoneError):
         train(tiny_config(tmp_path / "run", tracker=TRACKER))
     assert (tmp_path / "run" / "checkpoints" / f"step-{6 * epoch:08d}.safetensors").exists()
-    assert RunFolder(tmp_path / "run").read_metrics()[-1]["epoch"] == epoch
+    assert Run(tmp_path / "run").metrics[-1]["epoch"] == epoch
 
 
 @pytest.mark.injects(19)
@@ -156,7 +156,7 @@ def test_of_two_processes_neither_waits_for_ever(finished_run: Path, tmp_path: P
     run, worker = tmp_path / "run", tmp_path / "worker.py"
     worker.write_text(WORKER)
     launch(2, worker, *TINY_FLAGS, "--run", run, "--tracker", TRACKER)
-    assert RunFolder(run).read_metrics()
+    assert Run(run).metrics
     result = launch(2, SCRIPT, *TINY_FLAGS, "--run", run)
     assert result.returncode == 0, result.stderr
     weights, expected = (load_file(each / "model.safetensors") for each in (run, finished_run))

@@ -25,6 +25,7 @@ from vaekit.config import SvmConfig, TrainConfig, flatten, to_dict
 from vaekit.errors import user_errors_in_one_line
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
 from vaekit.stages import svm as svm_module
 from vaekit.stages.svm import fit_svm
 
@@ -225,7 +226,7 @@ def test_of_two_fits_at_once_the_second_is_refused_and_the_first_is_whole(
         return fit(*arguments)
 
     monkeypatch.setattr(svm_module, "fit_table", fit_slowly)
-    first = threading.Thread(target=fit_svm, args=(run, SvmConfig()))
+    first = threading.Thread(target=fit_svm, args=(Run(run), SvmConfig()))
     first.start()
     assert is_fitting.wait(60)
     before = snapshot(run)

@@ -9,7 +9,8 @@ import pytest
 from vaekit.errors import UserError
 from vaekit.report.map import LatentMap, latent_map, tsne
 from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import Latents, read_latents
+from vaekit.runs.latents import Latents
+from vaekit.runs.run import Run
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def made(run: RunFolder, latents: Latents) -> LatentMap:
 
 
 def test_every_test_image_of_a_small_set_has_a_point(run: RunFolder) -> None:
-    latents = read_latents(run)
+    latents = Run(run.path).latents
     points, indices = made(run, latents)
     assert points.shape == (len(latents.test), 2)
     assert np.isfinite(points).all()
@@ -35,7 +36,7 @@ def test_every_test_image_of_a_small_set_has_a_point(run: RunFolder) -> None:
 
 
 def test_a_map_is_made_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    latents = read_latents(run)
+    latents = Run(run.path).latents
     first = made(run, latents)
     assert "t-SNE" in capsys.readouterr().out
     second = made(run, latents)
@@ -44,7 +45,7 @@ def test_a_map_is_made_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_other_latents_get_a_map_of_their_own(run: RunFolder) -> None:
-    latents = read_latents(run)
+    latents = Run(run.path).latents
     first = made(run, latents)
     others = latents._replace(test=latents.test[::-1].copy(), sha256="0" * 64)
     second = made(run, others)
@@ -52,14 +53,14 @@ def test_other_latents_get_a_map_of_their_own(run: RunFolder) -> None:
 
 
 def test_a_damaged_map_is_refused(run: RunFolder) -> None:
-    made(run, read_latents(run))
+    made(run, Run(run.path).latents)
     (run.figures / "tsne.safetensors").write_bytes(b"no map")
     with pytest.raises(UserError, match=r"tsne\.safetensors: not a whole safetensors file"):
-        latent_map(run, read_latents(run))
+        latent_map(run, Run(run.path).latents)
 
 
 def test_too_few_latents_have_no_map(run: RunFolder) -> None:
-    latents = read_latents(run)
+    latents = Run(run.path).latents
     assert latent_map(run, latents._replace(test=latents.test[:3])) is None
 
 

@@ -18,16 +18,18 @@ from vaekit.images.pictures import image_grid, write_image
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
 from vaekit.report.page import (
-    Inputs,
     commands,
     commonest_confusions,
-    read_inputs,
     read_samples,
     settings,
     write_report,
 )
+from vaekit.runs.environment import append_environment
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.metrics import write_metrics
 from vaekit.runs.reference import REFERENCE_MNIST
+from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.sealed import write_sealed
@@ -87,7 +89,7 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     write_config(run.config, config)
     torch.manual_seed(0)
     images = load_images(config.data, config.seed)
-    run.write_weights(VAE(config.model, images.shape), images.class_names, images.sha256())
+    write_weights(run, VAE(config.model, images.shape), images.class_names, images.sha256())
     losses = ("loss", "reconstruction", "kl")
     rows = [
         {
@@ -102,8 +104,10 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
         for epoch in range(3)
     ]
     rows[-1] |= {f"final_train_{name}": 97.0 for name in losses}
-    run.write_metrics(rows)
-    run.append_environment({"device": "cpu", "versions": {"torch": "2.15.0"}, "num_processes": 2})
+    write_metrics(run.metrics, rows)
+    append_environment(
+        run.environment, {"device": "cpu", "versions": {"torch": "2.15.0"}, "num_processes": 2}
+    )
     for epoch in (0, 2):
         write_image(run.samples(epoch), image_grid(np.zeros((4, 3, SIZE, SIZE), np.uint8)))
     return run.path
@@ -113,9 +117,9 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every stage done and its report written; tests must not change it."""
     run = make_run(tmp_path_factory.mktemp("finished"))
-    extract_latents(run)
-    fit_svm(run, SvmConfig(C=3, gamma=0.5))
-    write_report(run)
+    extract_latents(Run(run))
+    fit_svm(Run(run), SvmConfig(C=3, gamma=0.5))
+    write_report(Run(run))
     return run
 
 
@@ -127,11 +131,6 @@ def run(finished: Path, tmp_path: Path) -> Path:
     shutil.rmtree(copy / "figures")
     (copy / "report.html").unlink()
     return copy
-
-
-def inputs_of(run: Path) -> Inputs:
-    folder = RunFolder(run)
-    return read_inputs(folder, folder.require_config())
 
 
 def test_the_page_is_one_file_that_asks_for_nothing_else(finished: Path) -> None:
@@ -182,9 +181,9 @@ def test_generated_images_are_shown_epoch_by_epoch(finished: Path) -> None:
 def test_many_generated_pictures_are_thinned_out_evenly(run: Path) -> None:
     for epoch in range(1, 100):
         shutil.copy(run / "samples" / "epoch-000.png", RunFolder(run).samples(epoch))
-    rows = RunFolder(run).read_metrics()
-    RunFolder(run).write_metrics([rows[-1] | {"epoch": epoch} for epoch in range(100)])
-    samples = read_samples(inputs_of(run))
+    rows = Run(run).metrics
+    write_metrics(RunFolder(run).metrics, [rows[-1] | {"epoch": epoch} for epoch in range(100)])
+    samples = read_samples(Run(run))
     assert [sample.epoch for sample in samples] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
 
 
@@ -208,7 +207,7 @@ def test_beside_the_reference_each_figure_is_marked_better_or_worse(
     del metrics["sha256"]
     write_sealed(metrics_path, metrics | {"accuracy": 0.97, "precision": 0.93161, "recall": 0.5})
     monkeypatch.setattr("vaekit.report.page.reference_for", lambda data: REFERENCE_MNIST)
-    source = Page(write_report(run)).source
+    source = Page(write_report(Run(run))).source
     rows = re.findall(r"<tr.*?</tr>", source, flags=re.DOTALL)
 
     def row_of(name: str) -> str:
@@ -246,7 +245,7 @@ def test_facts_that_were_not_recorded_are_left_out(run: Path, environment: str |
     path.unlink()
     if environment is not None:
         path.write_text(environment, encoding="utf-8")
-    names = [fact.name for fact in settings(inputs_of(run))]
+    names = [fact.name for fact in settings(Run(run))]
     assert names == ["Images", "Model", "Training", "Latents", "SVM", "Time to train"]
 
 
@@ -262,11 +261,11 @@ def test_the_commonest_errors_are_told_with_their_counts(run: Path) -> None:
     metrics = json.loads(path.read_text(encoding="utf-8"))
     del metrics["sha256"]
     write_sealed(path, metrics | {"confusion_matrix": [[5, 3], [0, 8]]})
-    assert commonest_confusions(inputs_of(run)) == [f"{CLASSES[0]} taken for dog: 3"]
+    assert commonest_confusions(Run(run)) == [f"{CLASSES[0]} taken for dog: 3"]
 
 
 def test_the_commands_make_an_equal_run_beside_this_one(run: Path) -> None:
-    lines = commands(inputs_of(run)).splitlines()
+    lines = commands(Run(run)).splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
         f"vaekit train --config '{run}/config.yaml' --run '{run}-again'",
         f"vaekit latents '{run}-again'",
@@ -277,13 +276,13 @@ def test_the_commands_make_an_equal_run_beside_this_one(run: Path) -> None:
 
 def test_the_page_holds_the_commands_and_every_setting(finished: Path) -> None:
     text = Page(finished / "report.html").text
-    assert commands(inputs_of(finished)) in text
+    assert commands(Run(finished)) in text
     assert (finished / "config.yaml").read_text(encoding="utf-8") in text
 
 
 def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> None:
     shutil.rmtree(run / "svm")
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     assert f"vaekit svm '{run}'" in page.text
     assert not any("Confusion" in alt for alt in page.alts())
     assert any("Map" in alt for alt in page.alts())
@@ -292,7 +291,7 @@ def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> N
 def test_without_latents_the_page_names_the_command_that_makes_them(run: Path) -> None:
     shutil.rmtree(run / "svm")
     shutil.rmtree(run / "latents")
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     assert f"vaekit latents '{run}'" in page.text
     assert not any("Map" in alt for alt in page.alts())
     assert any("Decoded" in alt for alt in page.alts())
@@ -300,16 +299,16 @@ def test_without_latents_the_page_names_the_command_that_makes_them(run: Path) -
 
 def test_before_the_first_epoch_the_page_names_the_command_that_goes_on(run: Path) -> None:
     folder = RunFolder(run)
-    folder.write_metrics(folder.read_metrics()[:1])
-    page = Page(write_report(run))
+    write_metrics(folder.metrics, Run(folder.path).metrics[:1])
+    page = Page(write_report(Run(run)))
     assert f"vaekit train --config '{run}/config.yaml' --run '{run}'" in page.text
     assert not any("Curves" in alt for alt in page.alts())
 
 
 def test_images_without_labels_have_a_map_but_no_confusion(tmp_path: Path) -> None:
     run = make_run(tmp_path, classes=())
-    extract_latents(run)
-    page = Page(write_report(run))
+    extract_latents(Run(run))
+    page = Page(write_report(Run(run)))
     assert any("Map" in alt for alt in page.alts())
     assert not any("Confusion" in alt for alt in page.alts())
     assert "no labels" in page.text
@@ -317,7 +316,7 @@ def test_images_without_labels_have_a_map_but_no_confusion(tmp_path: Path) -> No
 
 def refusal(run: Path) -> str:
     with pytest.raises(UserError) as caught:
-        write_report(run)
+        write_report(Run(run))
     return str(caught.value)
 
 
@@ -330,9 +329,9 @@ def test_damaged_latents_are_refused(run: Path) -> None:
 
 def test_latents_of_other_weights_are_refused(run: Path) -> None:
     folder = RunFolder(run)
-    weights = folder.read_weights()
+    weights = Run(folder.path).weights
     torch.nn.init.zeros_(weights.vae.enc.mu.bias)
-    folder.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    write_weights(folder, weights.vae, weights.class_names, weights.images_sha256)
     assert "vaekit latents" in refusal(run)
 
 

@@ -13,6 +13,7 @@ from vaekit.runs.checkpoints import (
     save_checkpoint,
 )
 from vaekit.storage import tensors as tensor_files
+from vaekit.storage.damage import Damaged
 
 
 def a_checkpoint(step: int) -> Checkpoint:
@@ -111,7 +112,7 @@ def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
 ) -> None:
     whole = a_checkpoint(1)
     save_checkpoint(tmp_path, whole._replace(facts=whole.facts | {name: value}))
-    with pytest.raises(UserError, match=r"step-00000001.safetensors: not as vaekit writes it"):
+    with pytest.raises(Damaged, match="not as vaekit writes it"):
         load_checkpoint(tmp_path / "step-00000001.safetensors")
 
 
@@ -119,5 +120,5 @@ def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
 def test_one_without_losses_is_refused(tmp_path: Path) -> None:
     whole = a_checkpoint(1)
     save_checkpoint(tmp_path, whole._replace(tensors={"weight": torch.zeros(1)}))
-    with pytest.raises(UserError, match="not as vaekit writes it"):
+    with pytest.raises(Damaged, match="not as vaekit writes it"):
         load_checkpoint(tmp_path / "step-00000001.safetensors")

@@ -11,7 +11,11 @@ from safetensors import safe_open
 from vaekit.config import TrainConfig, read_config
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
+from vaekit.runs.environment import append_environment
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.metrics import write_metrics
+from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
 from vaekit.storage.files import file_sha256
 from vaekit.storage.tensors import read_tensors, write_tensors
 
@@ -81,27 +85,27 @@ def test_a_folder_without_a_run_names_the_command_that_makes_one(tmp_path: Path)
 
 
 def test_metrics_and_environment_come_back(run: RunFolder) -> None:
-    assert run.read_metrics() == []
+    assert Run(run.path).metrics == []
     test = {"test_loss": 3.5, "test_reconstruction": 3.0, "test_kl": 0.5}
     train = {"train_loss": 5.5, "train_reconstruction": 5.0, "train_kl": 0.5, "seconds": 1.0}
     rows = [{"epoch": 0, **test}, {"epoch": 1, **train, **test}]
-    run.write_metrics(rows)
-    assert run.read_metrics() == rows
+    write_metrics(run.metrics, rows)
+    assert Run(run.path).metrics == rows
     assert len(run.metrics.read_text().splitlines()) == 2
-    run.append_environment({"start": 1})
-    run.append_environment({"start": 2})
+    append_environment(run.environment, {"start": 1})
+    append_environment(run.environment, {"start": 2})
     assert '"start": 2' in run.environment.read_text()
     assert '"start": 1' in run.environment.read_text()
 
 
 def test_weights_come_back_with_their_model_and_class_names(run: RunFolder) -> None:
     vae = tiny_vae(run)
-    run.write_weights(vae, ("cat", "dög"), "abc")
-    weights = run.read_weights()
+    write_weights(run, vae, ("cat", "dög"), "abc")
+    weights = Run(run.path).weights
     assert str(weights.vae) == str(vae)
     assert weights.vae.image_shape == (2, 9, 11)
     assert weights.class_names == ("cat", "dög")
-    assert weights.sha256 == file_sha256(run.model)
+    assert Run(run.path).sha256("weights") == file_sha256(run.model)
     for name, tensor in weights.vae.state_dict().items():
         assert torch.equal(tensor, vae.state_dict()[name])
     with safe_open(run.model, framework="pt") as file:
@@ -110,13 +114,13 @@ def test_weights_come_back_with_their_model_and_class_names(run: RunFolder) -> N
 
 def test_a_stage_before_training_names_the_command_that_trains(run: RunFolder) -> None:
     with pytest.raises(UserError, match=r"no weights yet; make them with `vaekit train --config"):
-        run.read_weights()
+        Run(run.path).weights
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_are_not_the_models_are_refused(run: RunFolder, change: str) -> None:
-    run.write_weights(tiny_vae(run), (), "abc")
-    tensors, facts = read_tensors(run.model, remedy="", **KIND)
+    write_weights(run, tiny_vae(run), (), "abc")
+    tensors, facts = read_tensors(run.model, **KIND)
     if change == "missing":
         del tensors["enc.mu.bias"]
     elif change == "extra":
@@ -125,4 +129,4 @@ def test_weights_that_are_not_the_models_are_refused(run: RunFolder, change: str
         tensors["enc.mu.bias"] = torch.ones(99)
     write_tensors(run.model, tensors, facts, **KIND)
     with pytest.raises(UserError, match=r"(?s)model\.safetensors: .*enc\.(mu\.bias|extra)"):
-        run.read_weights()
+        Run(run.path).weights

@@ -12,9 +12,10 @@ from PIL import Image
 from vaekit.errors import UserError
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
-from vaekit.stages import inference
-from vaekit.stages.latents import read_latents
-from vaekit.stages.svm import predict, read_svm
+from vaekit.runs.run import Run
+from vaekit.stages.generate import generate
+from vaekit.stages.predict import predict_files
+from vaekit.svm.table import predict
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def rows_of(text: str) -> list[dict[str, str]]:
 def test_files_of_test_images_get_the_labels_and_latents_of_the_stages(
     finished_run: Path, test_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inference.predict_files(finished_run, test_files, with_latents=True)
+    predict_files(Run(finished_run), test_files, with_latents=True)
     rows = rows_of(capsys.readouterr().out)
-    latents = read_latents(RunFolder(finished_run)).test[:5]
-    svm = read_svm(RunFolder(finished_run))
+    latents = Run(finished_run).latents.test[:5]
+    svm = Run(finished_run).svm
     expected = predict(svm.table, latents)
     assert [row["file"] for row in rows] == [str(path) for path in test_files]
     assert [int(row["label"]) for row in rows] == expected.labels.tolist()
@@ -55,7 +56,7 @@ def test_files_of_test_images_get_the_labels_and_latents_of_the_stages(
 def test_latents_are_left_out_unless_asked_for(
     finished_run: Path, test_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inference.predict_files(finished_run, test_files[:1], with_latents=False)
+    predict_files(Run(finished_run), test_files[:1], with_latents=False)
     header = capsys.readouterr().out.splitlines()[0]
     assert header == "file,label,class_name," + ",".join(f"score_{i}" for i in range(10))
 
@@ -64,14 +65,14 @@ def test_colour_images_of_any_size_are_prepared_for_the_model(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGBA", (50, 70), (200, 10, 10, 128)).save(tmp_path / "big.png")
-    inference.predict_files(finished_run, [tmp_path / "big.png"], with_latents=False)
+    predict_files(Run(finished_run), [tmp_path / "big.png"], with_latents=False)
     assert len(rows_of(capsys.readouterr().out)) == 1
 
 
 def test_a_file_that_is_no_image_is_named(finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("not an image")
     with pytest.raises(UserError, match=r"notes\.png"):
-        inference.predict_files(finished_run, [tmp_path / "notes.png"], with_latents=False)
+        predict_files(Run(finished_run), [tmp_path / "notes.png"], with_latents=False)
 
 
 def test_prediction_without_an_svm_names_the_command_that_makes_it(
@@ -80,14 +81,14 @@ def test_prediction_without_an_svm_names_the_command_that_makes_it(
     run = tmp_path / "run"
     shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("svm"))
     with pytest.raises(UserError, match=rf"`vaekit svm {run}`"):
-        inference.predict_files(run, test_files, with_latents=False)
+        predict_files(Run(run), test_files, with_latents=False)
 
 
 def test_generated_images_fill_a_grid_and_follow_the_seed(
     finished_run: Path, tmp_path: Path
 ) -> None:
     for name, seed in (("a.png", 0), ("b.png", 0), ("c.png", 1)):
-        inference.generate(finished_run, 9, tmp_path / name, seed)
+        generate(Run(finished_run), 9, tmp_path / name, seed)
     images = {path.name: Image.open(path) for path in tmp_path.iterdir()}
     assert images["a.png"].width == images["a.png"].height
     assert images["a.png"].tobytes() == images["b.png"].tobytes()
@@ -102,5 +103,5 @@ def test_a_bad_count_or_name_is_refused(
     finished_run: Path, tmp_path: Path, count: int, output: str, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        inference.generate(finished_run, count, tmp_path / output, 0)
+        generate(Run(finished_run), count, tmp_path / output, 0)
     assert not list(tmp_path.iterdir())

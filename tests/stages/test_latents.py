@@ -14,8 +14,10 @@ from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
 from vaekit.stages import latents as latents_module
-from vaekit.stages.latents import extract_latents, read_latents
+from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 
 
@@ -27,8 +29,8 @@ def run(finished_run: Path, tmp_path: Path) -> RunFolder:
 
 
 def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
-    config, weights = run.require_config(), run.read_weights()
-    images, latents = load_images(config.data, config.seed), read_latents(run)
+    config, weights = run.require_config(), Run(run.path).weights
+    images, latents = load_images(config.data, config.seed), Run(run.path).latents
     for pixels, labels, rows, row_labels in (
         (*images.train, latents.train, latents.train_labels),
         (*images.test, latents.test, latents.test_labels),
@@ -42,12 +44,12 @@ def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
         assert labels is not None
         assert row_labels.tolist() == labels.tolist()
     assert latents.class_names == tuple("0123456789")
-    assert latents.model_sha256 == weights.sha256
+    assert latents.model_sha256 == Run(run.path).sha256("weights")
 
 
 def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:
     before = {path.name: path.read_bytes() for path in run.latents.iterdir()}
-    extract_latents(run.path)
+    extract_latents(Run(run.path))
     assert {path.name: path.read_bytes() for path in run.latents.iterdir()} == before
 
 
@@ -57,27 +59,27 @@ def test_one_of_several_processes_makes_no_latents_for_itself(
     shutil.rmtree(run.latents)
     monkeypatch.setattr(latents_module, "start_ranks", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(UserError, match=rf"2 processes; launch `-m vaekit latents {run.path}`"):
-        fit_svm(run.path, SvmConfig())
+        fit_svm(Run(run.path), SvmConfig())
     assert not run.latents.exists()
 
 
 def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
-    one = read_latents(run)
+    one = Run(run.path).latents
     shutil.rmtree(run.latents)
     result = launch(2, "-m", "vaekit", "latents", run.path)
     assert result.returncode == 0, result.stderr
-    two = read_latents(run)
+    two = Run(run.path).latents
     np.testing.assert_allclose(two.train, one.train, atol=1e-5)
     np.testing.assert_allclose(two.test, one.test, atol=1e-5)
     assert not list(run.latents.glob(".tmp*"))
 
 
 def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:
-    weights = run.read_weights()
+    weights = Run(run.path).weights
     weights.vae.enc.mu.bias += 1
-    run.write_weights(weights.vae, weights.class_names, weights.images_sha256)
+    write_weights(run, weights.vae, weights.class_names, weights.images_sha256)
     with pytest.raises(UserError, match=r"made from other weights .* `vaekit latents"):
-        read_latents(run)
+        Run(run.path).latents
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "version"])
@@ -93,7 +95,7 @@ def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
         facts = json.loads(facts_path.read_text())
         facts_path.write_text(json.dumps(facts | {"format_version": 99}))
     with pytest.raises(UserError, match=r"make them with `vaekit latents"):
-        read_latents(run)
+        Run(run.path).latents
 
 
 def test_the_command_before_training_names_the_one_that_trains(tmp_path: Path) -> None:

@@ -1,57 +1,56 @@
-"""Whether a run is whole: every file that a stage reads, read as that stage reads it."""
+"""Whether a run is whole: every product read as a stage reads it, and what spans several."""
 
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import (
-    SvmConfig,
-    TrainConfig,
-    from_dict,
-    read_config,
-    trajectory_differences,
-)
-from vaekit.doctor.findings import Finding, Verdict
+from vaekit.config import TrainConfig, from_dict, trajectory_differences
+from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
-from vaekit.export.manifest import (
-    MANIFEST,
-    Manifest,
-    read_manifest,
-    require_complete,
-    require_file,
-)
-from vaekit.models.vae import VAE, num_parameters
-from vaekit.report import map as latent_map
+from vaekit.export.manifest import MANIFEST, Manifest, read_manifest_file, require_complete
+from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
-from vaekit.runs.folder import RunFolder, Weights
-from vaekit.stages import latents
-from vaekit.stages.svm import Svm, read_measurements, read_table
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.latents import assemble, latents_sha256, read_array
+from vaekit.runs.metrics import Row
+from vaekit.runs.products import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    LATENTS,
+    MAP,
+    METRICS,
+    PRODUCTS,
+    REPORT,
+    SVM,
+    SVM_CONFIG,
+    SVM_METRICS,
+    WEIGHTS,
+    Origin,
+    Parts,
+    Product,
+    other,
+    told,
+)
+from vaekit.storage.damage import Damaged, as_written, typed
 from vaekit.storage.files import file_sha256
-from vaekit.storage.sealed import expected_of, typed
-from vaekit.storage.tensors import read_tensors
 
-BUNDLES = {"onnx": "", "onnx-fp16": " --weights fp16"}  # folder -> the flag that makes it
-FOLDERS = {"checkpoints", "samples", "reconstructions", "latents", "svm", "figures", *BUNDLES}
 MADE_BESIDES = {".lock", "trackers"}  # and read by no stage
 OLD, TEMPORARY = ".old-", ".tmp"  # how the names begin of what only a killed writer leaves
 MOMENTS = ("exp_avg", "exp_avg_sq")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-Row = dict[str, Any]
-T = TypeVar("T")
 
 
-class Reading(NamedTuple, Generic[T]):
-    """A file and what its reader gives; neither a value nor a fault where there is no file."""
+class Reading(NamedTuple):
+    """A file and what its reader gives, or what is wrong; neither where there is no file."""
 
     path: Path
-    value: T | None = None
+    value: Any = None
     fault: str | None = None
+    is_whole: bool = False
 
 
 class Outline(NamedTuple):
@@ -64,21 +63,87 @@ class Outline(NamedTuple):
     shapes: dict[str, Size]
 
 
-class Parts(NamedTuple):
-    """What training and the stages after it have left, as far as it can be read."""
+def read_outline(path: Path) -> Outline:
+    step, tensors, metadata = load_checkpoint(path)
+    with as_written():
+        return Outline(
+            step=typed(step, int),
+            config=from_dict(TrainConfig, typed(metadata["config"], dict)),
+            images_sha256=typed(metadata["images_sha256"], str),
+            metrics=typed(metadata["metrics"], list),
+            shapes={name: tensor.shape for name, tensor in tensors.items()},
+        )
 
-    lock: Reading[bool]  # whether a live process holds it
-    config: Reading[TrainConfig]
-    rows: Reading[list[Row]]
-    checkpoints: list[Reading[Outline]]  # the oldest first
-    weights: Reading[Weights]
-    latents: Reading[dict[str, Any]]  # their facts
-    svm: Reading[Svm]
+
+def read_bundle_file(path: Path, sha256: str) -> None:
+    if file_sha256(path) != sha256:
+        raise Damaged(f"damaged, its content does not match its sha256 in {MANIFEST}")
+
+
+def _bundle(folder: str, flag: str = "") -> Product:
+    again = f"make it again with `vaekit export {{run}}{flag}`"
+    return Product(
+        folder,
+        f"{folder}/{MANIFEST}",
+        read_manifest_file,
+        lambda manifest: f"names {len(manifest.files)} files",
+        again,
+        missed_by=(f"{folder}/*",),
+        made_of={
+            "weights": Origin(lambda manifest: manifest.model_sha256, again),
+            "SVM": Origin(lambda manifest: manifest.svm_sha256, again),
+        },
+        parts=Parts(
+            lambda manifest: manifest.files, read_bundle_file, lambda _: "as the manifest says"
+        ),
+    )
+
+
+BUNDLES = (_bundle("onnx"), _bundle("onnx-fp16", " --weights fp16"))
+# The files of checkpoints are large, and all are held at once.
+EXAMINED = tuple(
+    each._replace(read=read_outline) if each is CHECKPOINTS else each
+    for each in (*PRODUCTS, *BUNDLES)
+)
+FOLDERS = sorted({each.files.partition("/")[0] for each in EXAMINED if "/" in each.files})
+
+
+class Known:
+    """All products of a run, as far as they can be read."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._readings = {
+            product.name: [
+                read(path, partial(product.read, path), told(product.remedy, run))
+                for path in product.paths(run)
+            ]
+            for product in EXAMINED
+        }
+
+    def all(self, product: Product) -> list[Reading]:
+        return self._readings[product.name]
+
+    def one(self, product: Product) -> Reading:
+        (reading,) = self._readings[product.name]
+        return reading
+
+    def value(self, product: Product) -> Any:
+        return self.one(product).value
+
+    def sha256(self, name: str) -> str | None:
+        """What others made of that product are bound to; None where it can't be read."""
+        (product,) = [each for each in (WEIGHTS, LATENTS, SVM) if each.name == name]
+        path, value, *_ = self.one(product)
+        if value is None:
+            return None
+        return latents_sha256(value) if product is LATENTS else file_sha256(path)
 
     @property
     def newest(self) -> Outline | None:
         """The checkpoint from which training would go on."""
-        return next((each.value for each in reversed(self.checkpoints) if each.value), None)
+        readings = reversed(self.all(CHECKPOINTS))
+        return next((each.value for each in readings if each.value is not None), None)
 
 
 def examine_run(run_path: Path) -> list[Finding]:
@@ -90,54 +155,21 @@ def examine_run(run_path: Path) -> list[Finding]:
     run = RunFolder(run_path)
     if not run.path.is_dir() or not any(run.path.iterdir()):
         run.require_config()
-    parts = read_parts(run)
-    findings = [
-        *check_lock(run, parts),
-        *check_config(run, parts),
-        *check_environment(run, parts),
-        *check_metrics(run, parts),
-        *check_checkpoints(run, parts),
-        *check_weights(run, parts),
-        *check_training_pictures(run, parts),
-        *check_latents(run, parts),
-        *check_svm(run, parts),
-        *check_report(run, parts),
-        *(finding for name in BUNDLES for finding in check_bundle(run, parts, name)),
-    ]
+    lock = read(run.path / ".lock", run.is_being_written)
+    known = Known(run)
+    faults = {name: fault for name in FOLDERS if (fault := fault_of_folder(run.path / name))}
+    findings = [*check_lock(run, lock)]
+    findings += [problem(run, run.path / name, fault) for name, fault in faults.items()]
+    for product in EXAMINED:
+        if product.files.partition("/")[0] not in faults:
+            findings += check_product(known, product)
+    findings += [note for note in notes(known) if note.subject not in faults]
     examined = {finding.subject for finding in findings}
-    return [*findings, *list_others(run, run.path, examined, bool(parts.lock.value))]
+    return [*findings, *list_others(run, run.path, examined, bool(lock.value))]
 
 
-def read_parts(run: RunFolder) -> Parts:
-    svm_path = run.svm / "svm.safetensors"
-    return Parts(
-        lock=read(run.path / ".lock", run.is_being_written),
-        config=read(run.config, run.require_config),
-        rows=read(run.metrics, run.read_metrics),
-        checkpoints=[
-            read(path, partial(read_outline, path))
-            for path in sorted(run.checkpoints.glob("step-*.safetensors"))
-        ],
-        weights=read(run.model, run.read_model),
-        latents=read(run.latents / "latents.json", partial(latents.read_facts, run)),
-        svm=read(svm_path, partial(read_table, svm_path)),
-    )
-
-
-def read_outline(path: Path) -> Outline:
-    step, tensors, facts = load_checkpoint(path)
-    with expected_of(path, "remove it"):
-        return Outline(
-            step=typed(step, int),
-            config=from_dict(TrainConfig, typed(facts["config"], dict)),
-            images_sha256=typed(facts["images_sha256"], str),
-            metrics=typed(facts["metrics"], list),
-            shapes={name: tensor.shape for name, tensor in tensors.items()},
-        )
-
-
-def read(path: Path, reader: Callable[[], T]) -> Reading[T]:
-    """What a stage would read of a file, or what it would say."""
+def read(path: Path, reader: Callable[[], Any], remedy: str = "") -> Reading:
+    """What a stage would read of a file, or why it can't, and what to do."""
     try:
         if path.is_symlink() and not path.exists():
             return Reading(
@@ -148,7 +180,9 @@ def read(path: Path, reader: Callable[[], T]) -> Reading[T]:
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "neither a file nor a folder"
             return Reading(path, fault=f"{kind}, expected a file; move it away")
-        return Reading(path, reader())
+        return Reading(path, reader(), is_whole=True)
+    except Damaged as damage:
+        return Reading(path, fault=f"{damage}; {remedy}")
     except UserError as error:
         return Reading(path, fault=str(error).removeprefix(f"{path}: "))
     except OSError as error:
@@ -156,104 +190,101 @@ def read(path: Path, reader: Callable[[], T]) -> Reading[T]:
         return Reading(path, fault=f"can't be read ({reason}); check its permissions and its disk")
 
 
-def check_lock(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    if parts.lock.fault:
-        yield unread(run, parts.lock)
-    elif parts.lock.value:
+def check_lock(run: RunFolder, lock: Reading) -> Iterator[Finding]:
+    if lock.fault:
+        yield problem(run, lock.path, lock.fault)
+    elif lock.value:
         text = "a process is writing to this run; what it has not finished may look like a fault"
-        yield Finding(named(run, parts.lock.path), "note", text)
+        yield Finding(named(run, lock.path), "note", text)
 
 
-def check_config(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    config = parts.config.value
-    if config is None:
-        missing = "missing, and no stage goes on without it; put a good copy there"
-        yield unread(run, parts.config, "problem", missing)
+def check_product(known: Known, product: Product) -> Iterator[Finding]:
+    """The files of a product, and those that it names."""
+    run = known.run
+    for reading in known.all(product):
+        if reading.is_whole:
+            fault = fault_of_origins(known, product, reading.value)
+            if fault is None and product.name in SPANNING:
+                fault = SPANNING[product.name](known, reading)
+            yield (
+                problem(run, reading.path, fault)
+                if fault
+                else whole(run, reading.path, product.summary(reading.value))
+            )
+        elif reading.fault is not None:
+            more = where_training_goes_on(known) if product.name == CHECKPOINTS.name else ""
+            yield problem(run, reading.path, reading.fault + more)
+        elif product.is_missed(run):
+            remedy = told(product.remedy, run).removeprefix("remove it and ")
+            yield problem(run, reading.path, f"missing; {remedy}")
+        if product.parts is not None:
+            yield from check_parts(known, product, product.parts, reading)
+
+
+def check_parts(known: Known, product: Product, parts: Parts, index: Reading) -> Iterator[Finding]:
+    """The files that an index names; where it can't be read, those that are there."""
+    run, folder = known.run, index.path.parent
+    if not index.is_whole:
+        for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
+            if path != index.path:
+                yield Finding(named(run, path), "note", f"not examined without {index.path.name}")
         return
-    yield whole(run, run.config, "every setting is there and in its range")
-    if config.data.name == "folder" and not Path(config.data.root).is_dir():
-        text = f"not in {config.data.root}; resume, latents, report and export need them there"
-        yield Finding("images", "note", text)
+    remedy = told(product.remedy, run)
+    for name, sha256 in parts.files(index.value).items():
+        path = folder / name
+        if Path(name).name != name or name == "..":
+            where = "which is in another folder; don't use this bundle"
+            yield problem(run, path, f"{index.path.name} names {name!r}, {where}")
+            continue
+        part = read(path, partial(parts.read, path, sha256), remedy)
+        if part.is_whole:
+            yield whole(run, path, parts.summary(part.value))
+        else:
+            yield problem(run, path, part.fault or f"missing; {remedy}")
 
 
-def check_environment(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    starts = read(run.environment, run.read_environment)
-    if starts.value is not None:
-        yield whole(run, run.environment, f"starts recorded: {len(starts.value)}")
-    elif starts.fault or parts.rows.value:
-        yield unread(run, starts, "note", "missing; the report does without")
-
-
-def check_metrics(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    rows, config = parts.rows.value, parts.config.value
-    anew = f"write it anew with `{run.train_again}`"
-    if rows is None and (parts.rows.fault or parts.checkpoints or is_there(run.model)):
-        yield unread(run, parts.rows, "problem", f"missing; {anew}")
-    elif rows is None:
-        yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")
-    elif fault := fault_of_rows(rows, config, parts.newest):
-        yield problem(run, run.metrics, f"{fault}; {anew}")
-    else:
-        done = len(rows) - 1
-        yield whole(run, run.metrics, f"epochs done: {done}")
-        if config is not None and done < config.epochs:
-            text = f"{done} of {config.epochs} epochs are done; go on with `{run.train_again}`"
-            yield Finding("training", "note", text)
-
-
-def fault_of_rows(
-    rows: Sequence[Row], config: TrainConfig | None, newest: Outline | None
-) -> str | None:
-    if not rows:
-        return "empty"
-    per_epoch = rows[1].get("step") if len(rows) > 1 else 0
-    for epoch, row in enumerate(rows):
-        if not isinstance(per_epoch, int) or row.get("step") != epoch * per_epoch:
-            return f"line {epoch + 1} is of step {row.get('step')}, not of the end of epoch {epoch}"
-    if config is not None and len(rows) - 1 > config.epochs:
-        return f"has {len(rows) - 1} epochs, config.yaml asks for {config.epochs}"
-    if newest is not None and rows[: len(newest.metrics)] != newest.metrics:
-        return f"other figures than in the checkpoint of step {newest.step}"
+def fault_of_origins(known: Known, product: Product, value: Any) -> str | None:
+    """Whether it was made from others than those that are there now, as far as can be told."""
+    for name, origin in product.made_of.items():
+        present = known.sha256(name)
+        if present is not None and origin.sha256(value) != present:
+            return f"made from {other(name)} than the run has now; {told(origin.remedy, known.run)}"
     return None
 
 
-def check_checkpoints(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    if fault := fault_of_folder(run.checkpoints):
-        yield problem(run, run.checkpoints, fault)
-    elif not parts.checkpoints and len(parts.rows.value or ()) > 1:
-        text = "none; should training stop now, it would begin anew"
-        if parts.config.value and len(parts.rows.value or ()) > parts.config.value.epochs:
-            text = "none; the run is trained to its end and the later stages do without"
-        yield Finding("checkpoints", "note", text)
-    goes_on = "none is whole: give another --run folder to start anew"
-    if parts.newest is not None:
-        goes_on = f"`{run.train_again}` goes on from step {parts.newest.step}"
-    for reading in parts.checkpoints:
-        if reading.fault is not None:
-            yield problem(run, reading.path, f"{reading.fault}; {goes_on}")
-        elif reading.value is None:
-            continue  # pruned by the process that trains, since the folder was listed
-        elif fault := fault_of_checkpoint(reading.path, reading.value, parts):
-            yield problem(run, reading.path, fault)
-        else:
-            yield whole(run, reading.path, f"step {reading.value.step}")
+def fault_of_metrics(known: Known, reading: Reading) -> str | None:
+    rows, config, newest = reading.value, known.value(CONFIG), known.newest
+    fault = None
+    if not rows:
+        fault = "empty"
+    elif wrong := next(_rows_of_wrong_steps(rows), None):
+        fault = wrong
+    elif config is not None and len(rows) - 1 > config.epochs:
+        fault = f"has {len(rows) - 1} epochs, config.yaml asks for {config.epochs}"
+    elif newest is not None and rows[: len(newest.metrics)] != newest.metrics:
+        fault = f"other figures than in the checkpoint of step {newest.step}"
+    return None if fault is None else f"{fault}; {told(METRICS.remedy, known.run)}"
 
 
-def fault_of_checkpoint(path: Path, outline: Outline, parts: Parts) -> str | None:
+def _rows_of_wrong_steps(rows: Sequence[Row]) -> Iterator[str]:
+    per_epoch = rows[1].get("step") if len(rows) > 1 else 0
+    for epoch, row in enumerate(rows):
+        if not isinstance(per_epoch, int) or row.get("step") != epoch * per_epoch:
+            yield f"line {epoch + 1} is of step {row.get('step')}, not of the end of epoch {epoch}"
+
+
+def fault_of_checkpoint(known: Known, reading: Reading) -> str | None:
+    outline, config, weights = reading.value, known.value(CONFIG), known.value(WEIGHTS)
     name = f"step-{outline.step:08d}"
-    if path.stem != name:
+    if reading.path.stem != name:
         return f"holds step {outline.step}, so it was renamed; name it {name}, or remove it"
-    if parts.config.value is not None:
-        differences = trajectory_differences(outline.config, parts.config.value)
-        if differences:
-            return (
-                f"made with other settings than config.yaml ({'; '.join(differences)}); "
-                f"put the right config.yaml back"
-            )
-    if parts.weights.value is not None:
-        differing = differing_tensors(outline.shapes, parts.weights.value.vae)
-        if differing:
-            return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
+    if config is not None and (differences := trajectory_differences(outline.config, config)):
+        return (
+            f"made with other settings than config.yaml ({'; '.join(differences)}); "
+            f"put the right config.yaml back"
+        )
+    if weights is not None and (differing := differing_tensors(outline.shapes, weights.vae)):
+        return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
     return None
 
 
@@ -275,225 +306,106 @@ def differing_tensors(shapes: dict[str, Size], vae: VAE) -> list[str]:
     return differing
 
 
-def check_weights(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    weights, config, newest = parts.weights.value, parts.config.value, parts.newest
-    anew = f"make it again with `{run.train_again}`"
-    if weights is None:
-        if parts.weights.fault or parts.rows.value or newest:
-            yield unread(run, parts.weights, "problem", f"missing; {anew}")
-    elif config is not None and weights.vae.config != config.model:
-        text = f"of another model than config.yaml asks for; put the right one back, or {anew}"
-        yield problem(run, run.model, text)
-    elif newest is not None and newest.images_sha256 != weights.images_sha256:
-        text = f"of other images than the checkpoint of step {newest.step}; remove it and {anew}"
-        yield problem(run, run.model, text)
-    else:
-        yield whole(run, run.model, f"{num_parameters(weights.vae):,} parameters")
+def where_training_goes_on(known: Known) -> str:
+    if known.newest is None:
+        return "; none is whole: give another --run folder to start anew"
+    return f"; `{known.run.train_again}` goes on from step {known.newest.step}"
 
 
-def check_training_pictures(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    """Those before training and at its end must be there; the others depend on --sample_every."""
-    rows, config = parts.rows.value or [], parts.config.value
-    epochs = [0] if rows else []
-    if config is not None and len(rows) > config.epochs:
-        epochs.append(config.epochs)
+def fault_of_weights(known: Known, reading: Reading) -> str | None:
+    weights, config, newest = reading.value, known.value(CONFIG), known.newest
+    again = told(WEIGHTS.remedy, known.run)
+    if config is not None and weights.vae.config != config.model:
+        return f"of another model than config.yaml asks for; put the right one back, or {again}"
+    if newest is not None and newest.images_sha256 != weights.images_sha256:
+        return f"of other images than the checkpoint of step {newest.step}; {again}"
+    return None
+
+
+def fault_of_latents(known: Known, reading: Reading) -> str | None:
+    """Of the arrays together; each is told of alone."""
+    folder, metadata = reading.path.parent, reading.value
+    arrays = {}
+    for name, sha256 in metadata["files"].items():
+        array = read(folder / name, partial(read_array, folder / name, sha256))
+        if not array.is_whole:
+            return None
+        arrays[name] = array.value
+    remedy = told(LATENTS.remedy, known.run)
+    return read(reading.path, partial(assemble, metadata, arrays), remedy).fault
+
+
+def fault_of_svm_config(known: Known, reading: Reading) -> str | None:
+    config, metrics = reading.value, known.value(SVM_METRICS)
+    if metrics is None or (config.C, config.gamma) == (metrics["C"], metrics["gamma"]):
+        return None
+    return f"other settings than in metrics.json; {told(SVM_CONFIG.remedy, known.run)}"
+
+
+def fault_of_bundle(known: Known, reading: Reading) -> str | None:
+    manifest: Manifest = reading.value
+    try:
+        require_complete(reading.path.parent, manifest)
+    except UserError as error:
+        return str(error).removeprefix(f"{reading.path}: ")
+    svm = known.one(SVM)
+    if manifest.svm_sha256 is not None and not svm.is_whole and svm.fault is None:
+        return "of an SVM, and the run has none; make both again"
+    return None
+
+
+SPANNING: dict[str, Callable[[Known, Reading], str | None]] = {
+    METRICS.name: fault_of_metrics,
+    CHECKPOINTS.name: fault_of_checkpoint,
+    WEIGHTS.name: fault_of_weights,
+    LATENTS.name: fault_of_latents,
+    SVM_CONFIG.name: fault_of_svm_config,
+    **{bundle.name: fault_of_bundle for bundle in BUNDLES},
+}
+
+
+def notes(known: Known) -> Iterator[Finding]:
+    """What is no fault: what is not made yet, and what the report does without."""
+    run, config = known.run, known.value(CONFIG)
+    metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
+    rows = metrics.value or []
+    if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
+        text = f"not in {config.data.root}; resume, latents, report and export need them there"
+        yield Finding("images", "note", text)
+    if not metrics.path.exists() and not METRICS.is_missed(run):
+        yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")
+    elif config and rows and len(rows) - 1 < config.epochs:
+        text = f"{len(rows) - 1} of {config.epochs} epochs are done"
+        yield Finding("training", "note", f"{text}; go on with `{run.train_again}`")
+    yield from notes_on_what_training_leaves(known, rows)
+    if latents.fault is None and not latents.is_whole and not LATENTS.is_missed(run):
+        yield Finding("latents", "note", told(f"none yet; {LATENTS.remedy}", run))
+    if latents.is_whole and "train_labels.npy" in latents.value["files"] and not run.svm.exists():
+        yield Finding("svm", "note", told("none yet; make it with `vaekit svm {run}`", run))
+    placed = known.value(MAP)
+    if placed and latents.is_whole and placed.metadata["latents_sha256"] != known.sha256("latents"):
+        text = "the map is of earlier latents; `vaekit report {run}` makes it anew"
+        yield Finding("figures", "note", told(text, run))
+    if weights.is_whole and not is_there(run.report):
+        text = "none yet; make it with `vaekit report {run}`"
+        yield Finding(REPORT.files, "note", told(text, run))
+
+
+def notes_on_what_training_leaves(known: Known, rows: Sequence[Row]) -> Iterator[Finding]:
+    run, config = known.run, known.value(CONFIG)
+    is_done = config is not None and len(rows) > config.epochs
+    if rows and not is_there(run.environment):
+        yield Finding(ENVIRONMENT.files, "note", "missing; the report does without")
+    if len(rows) > 1 and not known.all(CHECKPOINTS):
+        text = "none; should training stop now, it would begin anew"
+        if is_done:
+            text = "none; the run is trained to its end and the later stages do without"
+        yield Finding("checkpoints", "note", text)
+    epochs = ([0] if rows else []) + ([config.epochs] if is_done else [])
     for path_of in (run.samples, run.reconstructions):
-        folder = path_of(0).parent
-        yield from check_pictures(run, folder)
-        for path in [] if fault_of_folder(folder) else map(path_of, epochs):
-            if not is_there(path):
+        for path in map(path_of, epochs):
+            if not is_there(path) and not fault_of_folder(path.parent):
                 yield Finding(named(run, path), "note", "missing; the report does without")
-
-
-def check_pictures(run: RunFolder, folder: Path) -> Iterator[Finding]:
-    if fault := fault_of_folder(folder):
-        yield problem(run, folder, fault)
-        return
-    for path in sorted(folder.glob("[!.]*.png")):
-        reading = read(path, path.read_bytes)
-        if reading.value is None:
-            yield unread(run, reading)
-        elif is_whole_png(reading.value):
-            yield whole(run, path, "a whole picture")
-        else:
-            yield problem(run, path, "not a whole picture any more; delete it")
-
-
-def is_whole_png(content: bytes) -> bool:
-    """Whether every chunk up to the last is there and as its checksum says."""
-    at = len(PNG_SIGNATURE)
-    if content[:at] != PNG_SIGNATURE:
-        return False
-    while len(content) - at >= 12:
-        length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
-        end = at + 8 + length
-        if int.from_bytes(content[end : end + 4]) != zlib.crc32(content[at + 4 : end]):
-            return False
-        at = end + 4
-        if kind == b"IEND":
-            return at == len(content)
-    return False
-
-
-def check_latents(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    facts, weights = parts.latents.value, parts.weights.value
-    anew = f"make them with `vaekit latents {run.quoted}`"
-    if fault := fault_of_folder(run.latents):
-        yield problem(run, run.latents, fault)
-    elif facts is None:
-        paths = [run.latents / name for name in (*latents.LATENT_FILES, *latents.LABEL_FILES)]
-        present = [path for path in paths if is_there(path)]
-        if not present and not parts.latents.fault:
-            yield Finding("latents", "note", f"none yet; {anew}")
-            return
-        yield unread(run, parts.latents, "problem", f"missing; {anew}")
-        for path in present:
-            yield Finding(
-                named(run, path), "note", f"not examined without {parts.latents.path.name}"
-            )
-    else:
-        arrays = [
-            read(run.latents / name, partial(latents.read_array, run, facts, name))
-            for name in facts["files"]
-        ]
-        fault = None
-        if weights is not None and facts["model_sha256"] != weights.sha256:
-            fault = f"made from other weights than {run.model.name}; {anew}"
-        elif parts.config.value and weights and all(each.value is not None for each in arrays):
-            fault = read(parts.latents.path, partial(latents.read_latents, run)).fault
-        yield (
-            problem(run, parts.latents.path, fault)
-            if fault
-            else whole(run, parts.latents.path, f"names {len(arrays)} files")
-        )
-        for array in arrays:
-            if array.value is None:
-                yield unread(run, array, "problem", f"missing; {anew}")
-            else:
-                yield whole(run, array.path, f"{array.value.dtype} {list(array.value.shape)}")
-
-
-def check_svm(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    anew = f"make it again with `vaekit svm {run.quoted}`"
-    svm, weights, facts = parts.svm.value, parts.weights.value, parts.latents.value
-    config_path, metrics_path = run.svm / "config.yaml", run.svm / "metrics.json"
-    config = read(config_path, partial(read_config, SvmConfig, config_path))
-    metrics = read(metrics_path, partial(read_measurements, run))
-    latents_sha256 = None if facts is None else latents.facts_sha256(facts)
-
-    if fault := fault_of_folder(run.svm):
-        yield problem(run, run.svm, fault)
-        return
-    if not any(is_there(each.path) for each in (parts.svm, config, metrics)):
-        if facts is not None and "train_labels.npy" in facts["files"]:
-            yield Finding("svm", "note", f"none yet; make it with `vaekit svm {run.quoted}`")
-        return
-
-    if svm is None:
-        yield unread(run, parts.svm, "problem", f"missing; {anew}")
-    elif weights is not None and svm.model_sha256 != weights.sha256:
-        first = f"`vaekit latents {run.quoted}`"
-        text = f"of other weights than {run.model.name}; after {first} {anew}"
-        yield problem(run, parts.svm.path, text)
-    elif latents_sha256 not in (None, svm.latents_sha256):
-        yield problem(run, parts.svm.path, f"of other latents than those in latents; {anew}")
-    else:
-        num_classes, num_vectors = len(svm.table.classes), len(svm.table.support_vectors)
-        yield whole(run, parts.svm.path, f"{num_classes} classes, {num_vectors:,} support vectors")
-
-    if config.value is None:
-        yield unread(run, config, "problem", f"missing; {anew}")
-    elif metrics.value is not None and disagree(config.value, metrics.value):
-        yield problem(run, config_path, f"other settings than in metrics.json; {anew}")
-    else:
-        yield whole(run, config_path, f"C {config.value.C:g}, gamma {config.value.gamma:g}")
-
-    if metrics.value is None:
-        yield unread(run, metrics, "problem", f"missing; {anew}")
-    elif latents_sha256 not in (None, metrics.value.get("latents_sha256")):
-        yield problem(run, metrics_path, f"of other latents than those in latents; {anew}")
-    else:
-        yield whole(run, metrics_path, f"accuracy {metrics.value['accuracy']:.4f}")
-
-
-def disagree(config: SvmConfig, metrics: dict[str, Any]) -> bool:
-    return (config.C, config.gamma) != (metrics.get("C"), metrics.get("gamma"))
-
-
-def check_report(run: RunFolder, parts: Parts) -> Iterator[Finding]:
-    """The page, its figures, and the map that is kept beside them."""
-    yield from check_pictures(run, run.figures)
-    path = run.figures / "tsne.safetensors"
-    placed = read(
-        path,
-        lambda: read_tensors(
-            path,
-            format_name=latent_map.FORMAT,
-            version=latent_map.FORMAT_VERSION,
-            remedy="delete it",
-        ),
-    )
-    if placed.value is not None:
-        yield whole(run, path, "the map of the latents")
-        facts = parts.latents.value
-        made_of = placed.value.facts.get("latents_sha256")
-        if facts is not None and made_of != latents.facts_sha256(facts):
-            text = f"the map is of earlier latents; `vaekit report {run.quoted}` makes it anew"
-            yield Finding(named(run, run.figures), "note", text)
-    elif placed.fault:
-        yield unread(run, placed)
-
-    page = read(run.report, run.report.read_bytes)
-    if page.value is None:
-        anew = f"make it with `vaekit report {run.quoted}`"
-        if page.fault or parts.weights.value is not None:
-            yield unread(run, page, "note", f"none yet; {anew}")
-    elif page.value.rstrip().endswith(b"</html>"):
-        yield whole(run, run.report, f"{len(page.value) / 1e6:.1f} MB")
-    else:
-        anew = f"make it again with `vaekit report {run.quoted}`"
-        yield problem(run, run.report, f"ends in the middle; {anew}")
-
-
-def check_bundle(run: RunFolder, parts: Parts, name: str) -> Iterator[Finding]:
-    bundle = run.path / name
-    anew = f"make it again with `vaekit export {run.quoted}{BUNDLES[name]}`"
-    if fault := fault_of_folder(bundle):
-        yield problem(run, bundle, fault)
-    if fault or not bundle.is_dir():
-        return
-    reading = read(bundle / MANIFEST, lambda: read_manifest(bundle))
-    manifest = reading.value
-    if manifest is None:
-        yield unread(run, reading, "problem", f"missing; {anew}")
-        for path in sorted(bundle.iterdir()):
-            if path != reading.path:
-                yield Finding(named(run, path), "note", f"not examined, for want of {MANIFEST}")
-        return
-
-    complete = read(reading.path, partial(require_complete, bundle, manifest))
-    if complete.fault:
-        yield problem(run, reading.path, complete.fault)
-    elif not is_of_run(manifest, parts):
-        yield problem(run, reading.path, f"of other weights or another SVM than the run's; {anew}")
-    else:
-        yield whole(run, reading.path, f"names {len(manifest.files)} files")
-    for file in manifest.files:
-        found = read(bundle / file, partial(require_file, bundle, manifest, file))
-        if found.fault or not is_there(found.path):
-            yield unread(run, found, "problem", f"missing; {anew}")
-        else:
-            yield whole(run, found.path, "as the manifest says")
-
-
-def is_of_run(manifest: Manifest, parts: Parts) -> bool:
-    """Whether a bundle was made from the present weights and SVM, as far as they can be read."""
-    weights, svm = parts.weights.value, parts.svm
-    if weights is not None and manifest.model_sha256 != weights.sha256:
-        return False
-    if svm.fault:
-        return True
-    return manifest.svm_sha256 == (file_sha256(svm.path) if svm.value else None)
 
 
 def list_others(
@@ -507,7 +419,7 @@ def list_others(
         if path.name.startswith(TEMPORARY):
             text = "left by a writer that was killed; it can be deleted"
             yield Finding(name, "note", "being written" if is_being_written else text)
-        elif path.name.startswith(OLD) and path.name.removeprefix(OLD) in BUNDLES:
+        elif path.name.startswith(OLD) and path.name.removeprefix(OLD) in FOLDERS:
             place = path.with_name(path.name.removeprefix(OLD))
             text = "left by an export that was killed; "
             text += "it can be deleted" if place.exists() else f"rename it to {place.name}"
@@ -542,12 +454,3 @@ def whole(run: RunFolder, path: Path, text: str) -> Finding:
 
 def problem(run: RunFolder, path: Path, text: str) -> Finding:
     return Finding(named(run, path), "problem", text)
-
-
-def unread(
-    run: RunFolder, reading: Reading[Any], verdict: Verdict = "problem", missing: str = "missing"
-) -> Finding:
-    """Of a file without a value: the problem that it can't be read, or that it is missing."""
-    if reading.fault is not None:
-        return problem(run, reading.path, reading.fault)
-    return Finding(named(run, reading.path), verdict, missing)

@@ -1,6 +1,5 @@
 """The test latents on a 2-D map (t-SNE), made once and kept with the figures of the run."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +10,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vaekit.runs.folder import RunFolder
-from vaekit.stages.latents import Latents
-from vaekit.storage.sealed import expected_of
-from vaekit.storage.tensors import read_tensors, write_tensors
+from vaekit.runs.latents import Latents
+from vaekit.runs.products import MAP, MAP_FORMAT, MAP_VERSION
+from vaekit.storage.damage import as_written, damage_told
+from vaekit.storage.tensors import write_tensors
 
-FORMAT = "vaekit-map"
-FORMAT_VERSION = 1
 MAX_POINTS = 5000
 MIN_POINTS = 4
 PERPLEXITY = 30.0
@@ -35,13 +33,12 @@ def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
 
     It is read from figures/tsne.safetensors if that was made of these latents, else made.
     """
-    path = run.figures / "tsne.safetensors"
+    path = MAP.path(run)
     if path.is_file():
-        tensors, facts = read_tensors(
-            path, format_name=FORMAT, version=FORMAT_VERSION, remedy="delete it"
-        )
-        if facts.get("latents_sha256") == latents.sha256:
-            return _map_of(path, tensors, len(latents.test))
+        with damage_told(path, MAP.remedy):
+            tensors, metadata = MAP.read(path)
+            if metadata.get("latents_sha256") == latents.sha256:
+                return _map_of(tensors, len(latents.test))
     if len(latents.test) < MIN_POINTS:
         return None
     indices = some_indices(len(latents.test), MAX_POINTS)
@@ -49,14 +46,14 @@ def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
     means = latents.test[indices, : latents.test.shape[1] // 2]
     points = tsne(means, perplexity_for(len(indices)))
     tensors = {"points": torch.from_numpy(points), "indices": torch.from_numpy(indices)}
-    facts = {"latents_sha256": latents.sha256}
-    write_tensors(path, tensors, facts, format_name=FORMAT, version=FORMAT_VERSION)
+    metadata = {"latents_sha256": latents.sha256}
+    write_tensors(path, tensors, metadata, format_name=MAP_FORMAT, version=MAP_VERSION)
     return LatentMap(points, indices)
 
 
-def _map_of(path: Path, tensors: dict[str, Tensor], num_latents: int) -> LatentMap:
+def _map_of(tensors: dict[str, Tensor], num_latents: int) -> LatentMap:
     indices = torch.from_numpy(some_indices(num_latents, MAX_POINTS))
-    with expected_of(path, "delete it"):
+    with as_written():
         points = tensors["points"]
         if points.dtype != torch.float32 or points.shape != (len(indices), 2):
             raise ValueError(f"points are {points.dtype} {tuple(points.shape)}")

@@ -3,7 +3,6 @@
 import base64
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,22 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.config import TrainConfig, to_dict
+from vaekit.config import to_dict
 from vaekit.errors import UserError
 from vaekit.images import pictures
 from vaekit.images.decode import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
-from vaekit.images.sets import Images, load_images
 from vaekit.models.objective import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures
 from vaekit.report.map import latent_map, perplexity_for, some_indices
-from vaekit.runs.folder import RunFolder, Weights
-from vaekit.runs.reference import Reference, reference_for
-from vaekit.stages.latents import Latents, read_latents
-from vaekit.stages.svm import read_metrics
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.reference import reference_for
+from vaekit.runs.run import Run
 from vaekit.storage.files import write_text
-from vaekit.storage.sealed import expected_of, typed
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32
@@ -88,88 +84,48 @@ class Map(NamedTuple):
     perplexity: float
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the stages before have left in the run folder."""
-
-    run: RunFolder
-    config: TrainConfig
-    weights: Weights
-    images: Images
-    rows: list[dict[str, Any]]
-    environment: dict[str, Any]  # of the last start; {} where none is recorded
-    latents: Latents | None
-    svm: dict[str, Any] | None
-
-    @property
-    def has_labels(self) -> bool:
-        return self.images.test.labels is not None
-
-    @property
-    def reference(self) -> Reference | None:
-        return reference_for(self.config.data)
-
-
-def write_report(run_path: Path) -> Path:
+def write_report(run: Run) -> Path:
     """Draw the figures of a run and write its report.html; the stage behind `vaekit report`.
 
     Parts whose input is not made yet are left out, with a sentence that says which command
     makes it. Returns the path of the page. Raises `UserError` where the run has no weights
     yet, or where something in it is damaged or does not belong to the rest.
     """
-    run = RunFolder(run_path)
-    config = run.require_config()
-    with run.lock():
-        inputs = read_inputs(run, config)
+    folder, config = run.folder, run.config
+    with folder.lock():
+        rows = run.metrics
         page = {
-            "name": run.path.resolve().name,
-            "run": run.quoted,
-            "train_again": run.train_again,
-            "settings": settings(inputs),
+            "name": folder.path.resolve().name,
+            "run": folder.quoted,
+            "train_again": folder.train_again,
+            "settings": settings(run),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
-            "comparisons": comparisons(inputs),
-            "reference": inputs.reference,
-            "has_labels": inputs.has_labels,
-            "has_latents": inputs.latents is not None,
-            "originals": draw_originals(inputs),
-            "reconstructions": draw_reconstructions(inputs),
-            "samples": read_samples(inputs),
-            "losses": draw_losses(inputs),
-            "untrained_loss": inputs.rows[0]["test_loss"] if inputs.rows else None,
-            "map": draw_map(inputs),
-            "num_test": len(inputs.images.test.pixels),
-            "traversal": draw_traversal(inputs),
+            "comparisons": comparisons(run),
+            "reference": reference_for(run.config.data),
+            "has_labels": has_labels(run),
+            "has_latents": run.has_latents,
+            "originals": draw_originals(run),
+            "reconstructions": draw_reconstructions(run),
+            "samples": read_samples(run),
+            "losses": draw_losses(run),
+            "untrained_loss": rows[0]["test_loss"] if rows else None,
+            "map": draw_map(run),
+            "num_test": len(run.images.test.pixels),
+            "traversal": draw_traversal(run),
             "latent_dim": config.model.latent_dim,
-            "svm": inputs.svm,
-            "confusion": draw_confusion(inputs),
-            "confusions": commonest_confusions(inputs),
-            "commands": commands(inputs),
+            "svm": run.svm_metrics if run.has_svm else None,
+            "confusion": draw_confusion(run),
+            "confusions": commonest_confusions(run),
+            "commands": commands(run),
         }
-        write_text(run.report, render(page))
-    print(f"report: {run.report}", flush=True)
-    return run.report
+        write_text(folder.report, render(page))
+    print(f"report: {folder.report}", flush=True)
+    return folder.report
 
 
-def read_inputs(run: RunFolder, config: TrainConfig) -> Inputs:
-    """Read all that is there. What is absent is None; what is damaged raises `UserError`."""
-    weights = run.read_weights()
-    images = load_images(config.data, config.seed)
-    run.require_images(weights, images)
-    return Inputs(
-        run=run,
-        config=config,
-        weights=weights,
-        images=images,
-        rows=run.read_metrics(),
-        environment=_last_environment(run),
-        latents=read_latents(run) if run.latents.exists() else None,
-        svm=read_metrics(run) if run.svm.exists() else None,
-    )
-
-
-def settings(inputs: Inputs) -> list[Fact]:
+def settings(run: Run) -> list[Fact]:
     """What was run, on what, when."""
-    config, images, environment = inputs.config, inputs.images, inputs.environment
+    config, images, environment = run.config, run.images, _last_start(run)
     channels, height, width = images.shape
     colours = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[channels]
     classes = f"{len(images.class_names)} classes" if images.class_names else "no labels"
@@ -187,33 +143,34 @@ def settings(inputs: Inputs) -> list[Fact]:
         Fact(
             "Model",
             f"convolutional VAE, {config.model.latent_dim} latent dimensions, "
-            f"{num_parameters(inputs.weights.vae):,} parameters",
+            f"{num_parameters(run.weights.vae):,} parameters",
         ),
         Fact(
             "Training",
-            f"{_epochs_done(inputs)} of {config.epochs} epochs, batches of {config.batch_size}, "
+            f"{_epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
             f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{average}, "
             f"seed {config.seed}",
         ),
     ]
-    if inputs.latents is not None:
+    if run.has_latents:
         facts.append(
             Fact(
                 "Latents",
-                f"{_shape(inputs.latents.train)} to train on, {_shape(inputs.latents.test)} "
+                f"{_shape(run.latents.train)} to train on, {_shape(run.latents.test)} "
                 f"to test on: mean and log-variance",
             )
         )
-    if inputs.svm is not None:
+    if run.has_svm:
+        svm = run.svm_metrics
         facts.append(
             Fact(
                 "SVM",
-                f"RBF kernel on mean and log-variance, C {inputs.svm['C']:g}, "
-                f"gamma {inputs.svm['gamma']:g}, {inputs.svm['num_support_vectors']:,} support "
-                f"vectors, fitted in {inputs.svm['seconds']:,.1f} s by {inputs.svm['backend']}",
+                f"RBF kernel on mean and log-variance, C {svm['C']:g}, gamma {svm['gamma']:g}, "
+                f"{svm['num_support_vectors']:,} support vectors, fitted in "
+                f"{svm['seconds']:,.1f} s by {svm['backend']}",
             )
         )
-    seconds = sum(row["seconds"] for row in inputs.rows if row["seconds"])
+    seconds = sum(row["seconds"] for row in run.metrics if row["seconds"])
     if seconds:
         minutes, rest = divmod(round(seconds), 60)
         facts.append(Fact("Time to train", f"{minutes} min {rest:02d} s, without evaluation"))
@@ -230,12 +187,12 @@ def settings(inputs: Inputs) -> list[Fact]:
     return facts
 
 
-def comparisons(inputs: Inputs) -> list[Comparison]:
+def comparisons(run: Run) -> list[Comparison]:
     """Losses and SVM figures, beside the reference's where the run can be compared with it."""
-    reference = inputs.reference
+    reference = reference_for(run.config.data)
     table = []
-    if _epochs_done(inputs):
-        last = inputs.rows[-1]
+    if _epochs_done(run):
+        last = run.metrics[-1]
         final = last.get("final_train_loss")
         train_reference = None if reference is None else reference.train_loss
         table = [
@@ -247,9 +204,9 @@ def comparisons(inputs: Inputs) -> list[Comparison]:
             table.append(_loss("Train loss", final, train_reference))
             train_reference = None
         table.append(_loss("Train loss while training", last["train_loss"], train_reference))
-    if inputs.svm is not None:
+    if run.has_svm:
         table += [
-            _score(name, inputs.svm[key], reference and getattr(reference, key))
+            _score(name, run.svm_metrics[key], reference and getattr(reference, key))
             for name, key in (
                 ("SVM accuracy", "accuracy"),
                 ("SVM precision", "precision"),
@@ -260,24 +217,24 @@ def comparisons(inputs: Inputs) -> list[Comparison]:
     return table
 
 
-def draw_originals(inputs: Inputs) -> Picture:
-    pixels = _some(inputs.images.train.pixels, NUM_ORIGINALS)
+def draw_originals(run: Run) -> Picture:
+    pixels = _some(run.images.train.pixels, NUM_ORIGINALS)
     picture = pictures.image_grid(pixels)
-    return _draw(inputs.run, "originals", picture, f"{len(pixels)} images of the training set")
+    return _draw(run.folder, "originals", picture, f"{len(pixels)} images of the training set")
 
 
-def draw_reconstructions(inputs: Inputs) -> Picture:
-    vae = inputs.weights.vae
-    originals = _some(inputs.images.test.pixels, NUM_RECONSTRUCTIONS)
+def draw_reconstructions(run: Run) -> Picture:
+    vae = run.weights.vae
+    originals = _some(run.images.test.pixels, NUM_RECONSTRUCTIONS)
     means = vae.enc(as_floats(torch.from_numpy(originals))).mean
     picture = pictures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
     alt = f"{len(originals)} test images, each row above the row of their reconstructions"
-    return _draw(inputs.run, "reconstructions", picture, alt)
+    return _draw(run.folder, "reconstructions", picture, alt)
 
 
-def read_samples(inputs: Inputs) -> list[Sample]:
+def read_samples(run: Run) -> list[Sample]:
     """The pictures that training left, at most `MAX_SAMPLES`, spread over the epochs."""
-    paths = [inputs.run.samples(row["epoch"]) for row in inputs.rows]
+    paths = [run.folder.samples(row["epoch"]) for row in run.metrics]
     paths = [path for path in paths if path.exists()]
     if len(paths) > MAX_SAMPLES:
         chosen = np.linspace(0, len(paths) - 1, MAX_SAMPLES).round().astype(int)
@@ -290,24 +247,24 @@ def read_samples(inputs: Inputs) -> list[Sample]:
     return samples
 
 
-def draw_losses(inputs: Inputs) -> list[Picture]:
+def draw_losses(run: Run) -> list[Picture]:
     """The whole loss, its reconstruction and its KL; none before the first epoch is done."""
-    if not _epochs_done(inputs):
+    if not _epochs_done(run):
         return []
-    run, rows, reference = inputs.run, inputs.rows, inputs.reference
+    folder, rows, reference = run.folder, run.metrics, reference_for(run.config.data)
     total = figures.loss_curve(rows, "loss", reference and reference.test_loss)
     reconstruction = figures.loss_curve(rows, "reconstruction")
     kl = figures.loss_curve(rows, "kl")
     return [
-        _draw(run, "loss", total, "Curves of the train and test loss over the epochs"),
-        _draw(run, "loss-reconstruction", reconstruction, "Curves of the reconstruction term"),
-        _draw(run, "loss-kl", kl, "Curves of the KL term"),
+        _draw(folder, "loss", total, "Curves of the train and test loss over the epochs"),
+        _draw(folder, "loss-reconstruction", reconstruction, "Curves of the reconstruction term"),
+        _draw(folder, "loss-kl", kl, "Curves of the KL term"),
     ]
 
 
-def draw_map(inputs: Inputs) -> Map | None:
-    latents, run = inputs.latents, inputs.run
-    placed = None if latents is None else latent_map(run, latents)
+def draw_map(run: Run) -> Map | None:
+    latents = run.latents if run.has_latents else None
+    placed = None if latents is None else latent_map(run.folder, latents)
     if latents is None or placed is None:
         return None
     labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
@@ -316,14 +273,14 @@ def draw_map(inputs: Inputs) -> Map | None:
     alt = f"Map of {num_points:,} test latents"
     if labels is not None:
         alt += ", coloured by class"
-    return Map(_draw(run, "tsne", picture, alt), num_points, perplexity_for(num_points))
+    return Map(_draw(run.folder, "tsne", picture, alt), num_points, perplexity_for(num_points))
 
 
-def draw_traversal(inputs: Inputs) -> Traversal:
+def draw_traversal(run: Run) -> Traversal:
     """Decode along each latent dimension, the others at 0, the prior's mean."""
-    vae = inputs.weights.vae
+    vae = run.weights.vae
     num_dimensions, num_steps = vae.config.latent_dim, len(TRAVERSAL_STEPS)
-    nats = _nats_per_dimension(inputs)
+    nats = _nats_per_dimension(run)
     order = np.argsort(-nats, kind="stable")[:MAX_TRAVERSED]
     latents = torch.zeros(len(order), num_steps, num_dimensions)
     for row, dimension in enumerate(order):
@@ -337,28 +294,28 @@ def draw_traversal(inputs: Inputs) -> Traversal:
     alt = "Decoded images: a row for each latent dimension, from low values to high ones"
     picture = figures.latent_traversal(images, names, steps)
     return Traversal(
-        _draw(inputs.run, "traversal", picture, alt),
+        _draw(run.folder, "traversal", picture, alt),
         len(order),
         [(name, f"{nats[dimension]:.2f}") for name, dimension in zip(names, order, strict=True)],
     )
 
 
-def draw_confusion(inputs: Inputs) -> Picture | None:
-    if inputs.svm is None:
+def draw_confusion(run: Run) -> Picture | None:
+    if not run.has_svm:
         return None
     picture = figures.confusion_counts(
-        np.array(inputs.svm["confusion_matrix"]), _class_names(inputs.svm)
+        np.array(run.svm_metrics["confusion_matrix"]), _class_names(run.svm_metrics)
     )
     alt = "Confusion matrix: true classes in rows, predicted classes in columns, with counts"
-    return _draw(inputs.run, "confusion", picture, alt)
+    return _draw(run.folder, "confusion", picture, alt)
 
 
-def commonest_confusions(inputs: Inputs) -> list[str]:
+def commonest_confusions(run: Run) -> list[str]:
     """The most frequent errors of the SVM in words, commonest first."""
-    if inputs.svm is None:
+    if not run.has_svm:
         return []
-    names = _class_names(inputs.svm)
-    errors = np.array(inputs.svm["confusion_matrix"])
+    names = _class_names(run.svm_metrics)
+    errors = np.array(run.svm_metrics["confusion_matrix"])
     np.fill_diagonal(errors, 0)
     order = np.argsort(-errors, axis=None, kind="stable")[:NUM_CONFUSIONS]
     pairs = [np.unravel_index(index, errors.shape) for index in order]
@@ -369,12 +326,13 @@ def commonest_confusions(inputs: Inputs) -> list[str]:
     ]
 
 
-def commands(inputs: Inputs) -> str:
+def commands(run: Run) -> str:
     """The commands that make an equal run in a folder beside this one."""
-    config = shlex.quote(str(inputs.run.config))
-    again = shlex.quote(f"{inputs.run.path}-again")
-    svm = inputs.svm
-    svm_flags = "" if svm is None else f" --C {svm['C']:g} --gamma {svm['gamma']:g}"
+    config = shlex.quote(str(run.folder.config))
+    again = shlex.quote(f"{run.folder.path}-again")
+    svm_flags = ""
+    if run.has_svm:
+        svm_flags = f" --C {run.svm_metrics['C']:g} --gamma {run.svm_metrics['gamma']:g}"
     arguments = f"--config {config} --run {again}"
     return "\n".join(
         [
@@ -423,16 +381,16 @@ def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
     return pixels[some_indices(len(pixels), most)]
 
 
-def _nats_per_dimension(inputs: Inputs) -> NDArray[np.float32]:
+def _nats_per_dimension(run: Run) -> NDArray[np.float32]:
     """KL of the posterior from the prior in each latent dimension [L], mean over test images."""
-    pixels = torch.from_numpy(_some(inputs.images.test.pixels, NUM_MEASURED))
-    kl = kl_per_dimension(inputs.weights.vae.enc(as_floats(pixels)))
+    pixels = torch.from_numpy(_some(run.images.test.pixels, NUM_MEASURED))
+    kl = kl_per_dimension(run.weights.vae.enc(as_floats(pixels)))
     nats: NDArray[np.float32] = kl.mean(dim=0).numpy()
     return nats
 
 
-def _epochs_done(inputs: Inputs) -> int:
-    return int(inputs.rows[-1]["epoch"]) if inputs.rows else 0
+def _epochs_done(run: Run) -> int:
+    return int(run.metrics[-1]["epoch"]) if run.metrics else 0
 
 
 def _class_names(svm: dict[str, Any]) -> list[str]:
@@ -458,14 +416,13 @@ def _comparison(
     return Comparison(name, printed, f"{reference:.{digits}f}", verdict)
 
 
-def _last_environment(run: RunFolder) -> dict[str, Any]:
-    """The facts of the last start; {} where none are recorded."""
-    starts = run.read_environment()
-    last = starts[-1] if starts else {}
-    with expected_of(run.environment, "delete it"):
-        typed(last.get("time", ""), str)
-        typed(last.get("versions", {}), dict)
-    return last
+def _last_start(run: Run) -> dict[str, Any]:
+    """What the last start ran on; {} where none is recorded."""
+    return run.environment[-1] if run.environment else {}
+
+
+def has_labels(run: Run) -> bool:
+    return run.images.test.labels is not None
 
 
 def _device(environment: dict[str, Any]) -> str:

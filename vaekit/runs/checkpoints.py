@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import UserError, say
-from vaekit.storage.sealed import expected_of, number, typed
+from vaekit.storage.damage import Damaged, as_written, number, typed
 from vaekit.storage.tensors import read_tensors, write_tensors
 
 FORMAT_NAME = "vaekit-checkpoint"
 FORMAT_VERSION = 2
 NUM_KEPT = 2
-REMEDY = "remove it"
 
 
 class Checkpoint(NamedTuple):
@@ -46,8 +45,8 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
     for path in paths:
         try:
             return load_checkpoint(path)
-        except UserError as error:
-            say(f"warning: {error}; resuming from the one before")
+        except Damaged as damage:
+            say(f"warning: {path}: {damage}; remove it; resuming from the one before")
     if paths:
         raise UserError(
             f"{folder}: none of the {len(paths)} checkpoints can be read; "
@@ -57,11 +56,9 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint. Raises `UserError` where it is damaged."""
-    tensors, facts = read_tensors(
-        path, format_name=FORMAT_NAME, version=FORMAT_VERSION, remedy=REMEDY
-    )
-    with expected_of(path, REMEDY):
+    """Read and verify one checkpoint. Raises `Damaged` where it is something else."""
+    tensors, facts = read_tensors(path, format_name=FORMAT_NAME, version=FORMAT_VERSION)
+    with as_written():
         step = typed(facts.pop("step"), int)
         for name in ("mixed_precision", "execution_path", "images_sha256"):
             typed(facts[name], str)

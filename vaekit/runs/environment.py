@@ -1,4 +1,4 @@
-"""What a start of a run ran on: the facts that can influence its result or its speed."""
+"""What a start of a run ran on: all that can influence its result or its speed."""
 
 import platform
 import subprocess
@@ -14,6 +14,8 @@ from accelerate import Accelerator
 
 from vaekit import __version__
 from vaekit.config import flatten
+from vaekit.storage.damage import as_written, damage_told, typed
+from vaekit.storage.files import read_json, write_json
 
 # What may round a sum in another way; a run resumed on another of these is no longer exact.
 ROUNDING = (
@@ -46,6 +48,23 @@ def describe_environment(
         "command_line": sys.argv,
         "git_revision": git_revision(),
     }
+
+
+def append_environment(path: Path, start: dict[str, Any]) -> None:
+    """Add one start to environment.json."""
+    with damage_told(path, "remove it"):
+        before = read_environment(path) if path.exists() else []
+    write_json(path, [*before, start])
+
+
+def read_environment(path: Path) -> list[dict[str, Any]]:
+    """The starts of a run, the first one first. Raises `Damaged` where they are something else."""
+    starts: list[dict[str, Any]] = read_json(path)
+    with as_written():
+        for start in typed(starts, list):
+            typed(start.get("time", ""), str)
+            typed(start.get("versions", {}), dict)
+    return starts
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,45 +1,16 @@
-"""Where each thing lies in a run folder, who may write to it, its metrics and its weights."""
+"""Where each thing lies in a run folder, and who may write to it."""
 
-import fcntl
-import json
+import errno
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
+from filelock import FileLock, Timeout
 
-from vaekit.config import (
-    MAX_CHANNELS,
-    MAX_IMAGE_SIZE,
-    ModelConfig,
-    TrainConfig,
-    from_dict,
-    read_config,
-    to_dict,
-    trajectory_differences,
-    write_config,
-)
+from vaekit.config import TrainConfig, read_config, trajectory_differences, write_config
 from vaekit.errors import UserError
-from vaekit.images.sets import Images
-from vaekit.models.vae import VAE
-from vaekit.storage.files import file_sha256, read_json, require_file, write_json, write_text
-from vaekit.storage.sealed import expected_of, number, strings, typed
-from vaekit.storage.tensors import difference, read_tensors, write_tensors
-
-WEIGHTS_FORMAT = "vaekit-weights"
-WEIGHTS_VERSION = 1
-
-
-class Weights(NamedTuple):
-    """The weights of a run with what is needed to use them."""
-
-    vae: VAE
-    class_names: tuple[str, ...]
-    images_sha256: str  # of the images it was trained and tested on
-    sha256: str  # of model.safetensors: what latents and an SVM are bound to
 
 
 @dataclass(frozen=True)
@@ -83,6 +54,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
 
     @property
     def quoted(self) -> str:
@@ -142,25 +117,30 @@ class RunFolder:
 
     def is_being_written(self) -> bool:
         """Whether a live process holds the lock, which must be there."""
-        with (self.path / ".lock").open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        try:
+            with FileLock(self._lock, blocking=False):
+                return False
+        except Timeout:
+            return True
+        except OSError as error:
+            # Who may not write, or can't on this disk, is not told; and needs no more to read.
+            if error.errno in (errno.EACCES, errno.EROFS):
+                return False
+            raise
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing; a second writer gets a `UserError` at once."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.path}: another process is writing to this run folder; "
-                    f"wait for it, or use another folder"
-                ) from error
+        try:
+            # The file stays: whoever removed it could lock another one than who waits for it.
+            held = FileLock(self._lock, blocking=False).acquire()
+        except Timeout as error:
+            raise UserError(
+                f"{self.path}: another process is writing to this run folder; "
+                f"wait for it, or use another folder"
+            ) from error
+        with held:
             self._remove_leftovers()
             yield
 
@@ -174,112 +154,3 @@ class RunFolder:
             for path in folder.glob(".tmp*"):
                 if path.is_symlink() or path.is_file():
                     path.unlink()
-
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Replace the metrics; each row is one epoch."""
-        write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """One row an epoch, row 0 before training; none where training has not begun."""
-        if not self.metrics.exists():
-            return []
-        require_file(self.metrics, f"remove it and make it again with `{self.train_again}`")
-        try:
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines]
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{self.metrics}: damaged ({error}); make it again with `{self.train_again}`"
-            ) from error
-        with expected_of(self.metrics, f"make it again with `{self.train_again}`"):
-            for epoch, row in enumerate(rows):
-                _require_row_of(epoch, row)
-        return rows
-
-    def append_environment(self, facts: dict[str, Any]) -> None:
-        """Add the facts of one start."""
-        write_json(self.environment, [*self.read_environment(), facts])
-
-    def read_environment(self) -> list[dict[str, Any]]:
-        """The facts of each start; none where training has not begun."""
-        if not self.environment.exists():
-            return []
-        starts = read_json(self.environment, remedy="remove it")
-        if not (isinstance(starts, list) and all(isinstance(facts, dict) for facts in starts)):
-            raise UserError(f"{self.environment}: damaged, expected a list of starts; remove it")
-        return starts
-
-    def write_weights(self, vae: VAE, class_names: tuple[str, ...], images_sha256: str) -> None:
-        """Write the weights to use, with the model, the classes and the images they are of."""
-        facts = {
-            "model": to_dict(vae.config),
-            "image_shape": vae.image_shape,
-            "class_names": class_names,
-            "images_sha256": images_sha256,
-        }
-        write_tensors(
-            self.model,
-            vae.state_dict(),
-            facts,
-            format_name=WEIGHTS_FORMAT,
-            version=WEIGHTS_VERSION,
-        )
-
-    def read_weights(self) -> Weights:
-        """The weights to use, strictly: every tensor of the model, no other.
-
-        Raises `UserError` where there are none, or where the file is damaged.
-        """
-        self.require_config()
-        return self.read_model()
-
-    def read_model(self) -> Weights:
-        """`read_weights`, whatever the state of the rest of the folder."""
-        if not self.model.is_file():
-            raise UserError(f"{self.model}: no weights yet; make them with `{self.train_again}`")
-        remedy = f"remove it and make it again with `{self.train_again}`"
-        state, facts = read_tensors(
-            self.model, format_name=WEIGHTS_FORMAT, version=WEIGHTS_VERSION, remedy=remedy
-        )
-        with expected_of(self.model, remedy):
-            image_shape = _image_shape(facts["image_shape"])
-            settings = typed(facts["model"], dict)
-            class_names = strings(facts["class_names"])
-            images_sha256 = typed(facts["images_sha256"], str)
-        with torch.device("meta"):  # takes no memory, however large a forged model would be
-            vae = VAE(from_dict(ModelConfig, settings), image_shape)
-        fault = difference(state, vae.state_dict())
-        if fault is not None:
-            raise UserError(f"{self.model}: not the weights of its model ({fault}); {remedy}")
-        vae.to_empty(device="cpu").load_state_dict(state)
-        vae.eval().requires_grad_(False)
-        return Weights(vae, class_names, images_sha256, file_sha256(self.model))
-
-    def require_images(self, weights: Weights, images: Images) -> None:
-        """Raise `UserError` where `images` are not those that the run was trained on."""
-        if images.sha256() != weights.images_sha256:
-            raise UserError(
-                f"--data.root {self.require_config().data.root}: other images, labels or classes "
-                f"than {self.path} was trained on; put those back, or train another --run"
-            )
-
-
-def _require_row_of(epoch: int, row: Any) -> None:
-    """Raise what `expected_of` reports where `row` is not the metrics of `epoch`."""
-    if typed(row, dict)["epoch"] != epoch:
-        raise ValueError(f"line {epoch + 1} is of epoch {row['epoch']!s:.20}")
-    for part in ("loss", "reconstruction", "kl"):
-        number(row[f"test_{part}"])
-        if epoch > 0:
-            number(row[f"train_{part}"])
-    if epoch > 0:
-        number(row["seconds"])
-
-
-def _image_shape(value: Any) -> tuple[int, int, int]:
-    channels, height, width = (typed(length, int) for length in value)
-    if not 1 <= channels <= MAX_CHANNELS or min(height, width) < 1:
-        raise ValueError(f"images of shape {value}")
-    if max(height, width) > MAX_IMAGE_SIZE:
-        raise ValueError(f"images of shape {value}, expected at most {MAX_IMAGE_SIZE} pixels")
-    return channels, height, width

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.errors import UserError
+from vaekit.storage.damage import Damaged
 
 
 def user_path(flag: str, text: str) -> Path:
@@ -95,19 +96,19 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, remedy: str) -> Any:
-    """What `write_json` wrote. Raises `UserError`, ending in `remedy`, where it is no JSON."""
-    require_file(path, remedy)
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises `Damaged` where it is no JSON."""
+    require_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, not JSON ({error}); {remedy}") from error
+        raise Damaged(f"damaged, not JSON ({error})") from error
 
 
-def require_file(path: Path, remedy: str) -> None:
-    """Raise `UserError` for what is no file: a folder, or a pipe, which would keep us waiting."""
+def require_file(path: Path) -> None:
+    """Raise `Damaged` for what is no file: a folder, or a pipe, which would keep us waiting."""
     if not path.is_file():
-        raise UserError(f"{path}: no file; {remedy}")
+        raise Damaged("no file")
 
 
 def file_sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaekit.errors import UserError
+from vaekit.storage.damage import Damaged
 from vaekit.storage.files import atomic_path, require_file, write_bytes
 
 METADATA_KEY = "vaekit"  # one key: with more, safetensors orders them at random
@@ -29,20 +29,20 @@ class TensorFile(NamedTuple):
     """The tensors of a file, on the CPU, and what was recorded beside them."""
 
     tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     *,
     format_name: str,
     version: int,
 ) -> None:
-    """Write tensors with `facts` (JSON values); the same arguments give the same bytes."""
+    """Write tensors with `metadata` (JSON values); the same arguments give the same bytes."""
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    recorded = {"format": format_name, "format_version": version, **facts}
+    recorded = {"format": format_name, "format_version": version, **metadata}
     recorded["sha256"] = _sha256(contiguous, recorded)
     with atomic_path(path) as temporary:
         try:
@@ -54,36 +54,36 @@ def write_tensors(
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
-def read_tensors(path: Path, *, format_name: str, version: int, remedy: str) -> TensorFile:
+def read_tensors(path: Path, *, format_name: str, version: int) -> TensorFile:
     """All tensors of a file that `write_tensors` wrote.
 
-    Raises `UserError`, ending in `remedy`, where it is damaged or of another format or version.
+    Raises `Damaged` where it is not whole, or of another format or version.
     """
-    require_file(path, remedy)
+    require_file(path)
     path.open("rb").close()  # safetensors' own OSError has no errno and no file name
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            recorded = file.metadata() or {}
             # As copies: of a memory map, pages can be gone once another process prunes the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); {remedy}") from error
+        raise Damaged(f"not a whole safetensors file ({error})") from error
     try:
-        facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+        metadata = json.loads(recorded.get(METADATA_KEY, "{}"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, its metadata is no JSON; {remedy}") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path}: damaged, its metadata is no object; {remedy}")
-    found = facts.get("format"), facts.get("format_version")
+        raise Damaged("damaged, its metadata is no JSON") from error
+    if not isinstance(metadata, dict):
+        raise Damaged("damaged, its metadata is no object")
+    found = metadata.get("format"), metadata.get("format_version")
     if found != (format_name, version):
-        raise UserError(
-            f"{path}: format {found[0]!s:.100} version {found[1]!s:.100}, expected {format_name} "
-            f"version {version}; {remedy}"
+        raise Damaged(
+            f"format {found[0]!s:.100} version {found[1]!s:.100}, expected {format_name} "
+            f"version {version}"
         )
-    if facts.pop("sha256", None) != _sha256(tensors, facts):
-        raise UserError(f"{path}: damaged, its content does not match its sha256; {remedy}")
-    del facts["format"], facts["format_version"]
-    return TensorFile(tensors, facts)
+    if metadata.pop("sha256", None) != _sha256(tensors, metadata):
+        raise Damaged("damaged, its content does not match its sha256")
+    del metadata["format"], metadata["format_version"]
+    return TensorFile(tensors, metadata)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -93,11 +93,9 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     write_bytes(path, content.getvalue())
 
 
-def read_npy(path: Path, dtype: DTypeLike, num_dimensions: int, remedy: str) -> NDArray[Any]:
-    """An array of a .npy file, in memory.
-
-    Raises `UserError`, ending in `remedy`, where the file is damaged or holds another kind.
-    """
+def read_npy(path: Path, dtype: DTypeLike, num_dimensions: int) -> NDArray[Any]:
+    """An array of a .npy file, in memory. Raises `Damaged` where it is none of this kind."""
+    require_file(path)
     try:
         mapped = open_memmap(path, mode="r")  # a forged shape takes no memory
     except (
@@ -108,12 +106,9 @@ def read_npy(path: Path, dtype: DTypeLike, num_dimensions: int, remedy: str) -> 
         TokenError,
         RecursionError,
     ) as error:  # what NumPy raises for a header that is none
-        raise UserError(f"{path}: not a whole .npy file ({error!s:.200}); {remedy}") from error
+        raise Damaged(f"not a whole .npy file ({error!s:.200})") from error
     if (mapped.dtype, mapped.ndim) != (dtype, num_dimensions):
-        raise UserError(
-            f"{path}: expected a .npy file of {np.dtype(dtype)} in {num_dimensions} dimensions; "
-            f"{remedy}"
-        )
+        raise Damaged(f"expected a .npy file of {np.dtype(dtype)} in {num_dimensions} dimensions")
     return np.array(mapped)
 
 
@@ -129,9 +124,9 @@ def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> s
     return None
 
 
-def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """Over facts, names, types, shapes and values; safetensors itself has no such check."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Over metadata, names, types, shapes and values; safetensors itself has no such check."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -35,7 +35,7 @@ class BinaryMachine(NamedTuple):
 
 
 class OneVsOne(NamedTuple):
-    """The machines of all pairs as one, in the layout of `vaekit.stages.svm.SvmTable`."""
+    """The machines of all pairs as one, in the layout of `vaekit.svm.table.SvmTable`."""
 
     support_vectors: NDArray[np.float64]  # [S, D], class by class
     dual_coefficients: NDArray[np.float64]  # [K-1, S]

@@ -1,0 +1,97 @@
+"""A run is read once, and its parts belong together."""
+
+import hashlib
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vaekit
+from vaekit import config
+from vaekit.errors import UserError
+from vaekit.export.bundle import export_run
+from vaekit.runs.run import Run
+from vaekit.storage import files
+
+
+@pytest.fixture
+def path(finished_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_parts_of_a_run_are_those_that_the_stages_left(finished_run: Path) -> None:
+    run = vaekit.Run(finished_run)
+    assert repr(run) == f"Run({str(finished_run)!r})"
+    assert run.config.epochs == 2
+    assert [row["epoch"] for row in run.metrics] == [0, 1, 2]
+    assert run.environment[-1]["mixed_precision"] == "no"
+    assert run.images.train.pixels.shape == (96, 1, 28, 28)
+    assert run.latents.train.shape == (96, 6)
+    mean = run.weights.vae.enc(torch.from_numpy(run.images.test.pixels[:1] / np.float32(255))).mean
+    np.testing.assert_allclose(run.latents.test[:1, :3], mean, atol=1e-5)
+    assert run.svm.class_names == run.weights.class_names == tuple("0123456789")
+    assert run.svm_metrics["num_support_vectors"] == len(run.svm.table.support_vectors)
+
+
+def test_a_part_is_read_when_it_is_asked_for_and_then_kept(path: Path) -> None:
+    run = Run(path)
+    metrics = run.metrics
+    shutil.rmtree(path)
+    assert run.metrics is metrics
+    with pytest.raises(UserError, match="not a run folder"):
+        run.config
+
+
+def test_a_part_that_was_made_anew_is_read_again(path: Path) -> None:
+    run = Run(path)
+    before = run.sha256("weights")
+    run.folder.model.write_bytes(b"others")
+    assert run.sha256("weights") == before
+    run.forget("weights")
+    assert run.sha256("weights") == hashlib.sha256(b"others").hexdigest()
+    with pytest.raises(UserError, match="remove it and make it again"):
+        run.weights
+
+
+def test_an_export_parses_each_file_and_hashes_each_file_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: Counter[Path] = Counter()
+    hashed: Counter[Path] = Counter()
+    read_config, file_sha256 = config.read_config, files.file_sha256
+
+    def counted_config(kind: type[object], place: Path) -> object:
+        parsed[place] += 1
+        return read_config(kind, place)
+
+    def counted_sha256(place: Path) -> str:
+        hashed[place] += 1
+        return file_sha256(place)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("vaekit"):
+            for name, counted in (("read_config", counted_config), ("file_sha256", counted_sha256)):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, counted)
+    export_run(Run(path))
+    assert parsed == {path / "config.yaml": 1}
+    of_run = {place: count for place, count in hashed.items() if ".tmp-onnx" not in str(place)}
+    assert of_run == dict.fromkeys(
+        [
+            path / "model.safetensors",
+            path / "svm" / "svm.safetensors",
+            *(path / "latents").glob("*.npy"),
+        ],
+        1,
+    )
+
+
+def test_importing_vaekit_imports_no_torch_and_hands_its_names_on() -> None:
+    assert set(vaekit.__all__) <= set(dir(vaekit))
+    with pytest.raises(AttributeError, match="has no attribute 'Runn'"):
+        vaekit.Runn

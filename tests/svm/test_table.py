@@ -1,0 +1,140 @@
+"""The table of an SVM predicts what scikit-learn's SVC predicts."""
+
+import numpy as np
+import pytest
+from svm_helpers import Split, digits, fit_scikit_learn, fitted_on, fitted_svm
+
+from vaekit.config import SvmConfig
+from vaekit.errors import UserError
+from vaekit.runs.svm import Svm
+from vaekit.svm import table as table_module
+from vaekit.svm.table import predict
+
+
+@pytest.fixture
+def fitted() -> Svm:
+    return fitted_svm()
+
+
+@pytest.mark.parametrize("classes", [(3, 8), (0, 4, 9), tuple(range(10))])
+@pytest.mark.parametrize("config", [SvmConfig(), SvmConfig(C=0.1, gamma=3.0)])
+def test_labels_scores_and_decisions_are_those_of_scikit_learn(
+    classes: tuple[int, ...], config: SvmConfig
+) -> None:
+    split = digits(20, classes)
+    prediction = predict(fitted_on(split, config), split.test)
+    oracle = fit_scikit_learn(split, config)
+    test = split.test.astype(np.float64)
+
+    np.testing.assert_array_equal(prediction.labels, oracle.predict(test))
+    num_pairs = len(classes) * (len(classes) - 1) // 2
+    assert prediction.decisions.shape == (len(test), num_pairs)
+    assert prediction.scores.shape == (len(test), len(classes))
+    if len(classes) > 2:
+        np.testing.assert_allclose(prediction.scores, oracle.decision_function(test), atol=1e-9)
+        oracle["svc"].set_params(decision_function_shape="ovo", break_ties=False)
+    decisions = oracle.decision_function(test).reshape(len(test), num_pairs)
+    np.testing.assert_allclose(prediction.decisions, decisions, atol=1e-9)
+
+
+def test_tied_votes_are_broken_as_scikit_learn_breaks_them() -> None:
+    split = digits(2)
+    oracle = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
+    first_wins = fit_scikit_learn(split, SvmConfig(), break_ties=False).predict(
+        split.test.astype(np.float64)
+    )
+    assert (oracle != first_wins).any()  # else there is no tie to break
+
+    prediction = predict(fitted_on(split, SvmConfig()), split.test)
+
+    np.testing.assert_array_equal(prediction.labels, oracle)
+
+
+def test_of_two_classes_the_predicted_one_has_the_vote_and_the_higher_score() -> None:
+    split = digits(2, (3, 8))
+    prediction = predict(fitted_on(split, SvmConfig()), split.test)
+    second = prediction.labels == 8
+
+    assert set(prediction.labels) == {3, 8}
+    np.testing.assert_array_equal(prediction.decisions[:, 0] > 0, second)
+    np.testing.assert_array_equal(prediction.scores[:, 1] > 0.5, second)
+    np.testing.assert_array_equal(prediction.scores[:, 0] > 0.5, ~second)
+    np.testing.assert_allclose(prediction.scores.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.injects(16)
+def test_latents_that_are_all_the_same_get_the_label_that_scikit_learn_gives(
+    num_classes: int,
+) -> None:
+    same = np.full((6 * num_classes, 4), 0.25, np.float32)  # every feature constant
+    labels = np.arange(6 * num_classes) % num_classes
+    split = Split(same, labels, same, labels)
+
+    prediction = predict(fitted_on(split, SvmConfig()), same)
+
+    oracle = fit_scikit_learn(split, SvmConfig()).predict(same)
+    np.testing.assert_array_equal(prediction.labels, oracle)
+
+
+def test_classes_of_very_unequal_size_are_told_apart_as_by_scikit_learn() -> None:
+    whole = digits(20, (1, 5, 8))
+    rare = np.flatnonzero(whole.train_labels == 5)[:4]
+    kept = np.sort(np.concatenate([np.flatnonzero(whole.train_labels != 5), rare]))
+    split = whole._replace(train=whole.train[kept], train_labels=whole.train_labels[kept])
+
+    table = fitted_on(split, SvmConfig())
+
+    assert table.num_support.min() <= 4 < table.num_support.max()
+    oracle = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
+    np.testing.assert_array_equal(predict(table, split.test).labels, oracle)
+
+
+def test_labels_are_indices_into_all_class_names_where_some_have_no_training_images() -> None:
+    split = digits(20, (2, 7))
+    table = fitted_on(split, SvmConfig())
+    assert table.classes.tolist() == [2, 7]
+    assert set(predict(table, split.test).labels) == {2, 7}
+
+
+def test_predictions_do_not_depend_on_how_many_images_are_predicted_at_once(
+    fitted: Svm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = digits(20).test
+    whole = predict(fitted.table, test)
+    monkeypatch.setattr(
+        table_module, "MAX_KERNEL_VALUES", 7 * len(fitted.table.support_vectors) + 1
+    )
+    chunked = predict(fitted.table, test)
+    monkeypatch.setattr(table_module, "MAX_KERNEL_VALUES", 1)
+    one_by_one = predict(fitted.table, test[:20])
+
+    np.testing.assert_array_equal(chunked.labels, whole.labels)
+    np.testing.assert_allclose(chunked.decisions, whole.decisions, atol=1e-12)
+    np.testing.assert_array_equal(one_by_one.labels, whole.labels[:20])
+    np.testing.assert_allclose(one_by_one.decisions, whole.decisions[:20], atol=1e-12)
+
+
+def test_no_images_get_no_labels(fitted: Svm) -> None:
+    prediction = predict(fitted.table, np.empty((0, 20), np.float32))
+    assert prediction.labels.shape == (0,)
+    assert prediction.scores.shape == (0, 10)
+    assert prediction.decisions.shape == (0, 45)
+
+
+@pytest.mark.injects(16)
+def test_latents_that_are_not_finite_are_refused_with_their_number(fitted: Svm) -> None:
+    split = digits(20)
+    split.train[3, 0] = np.nan
+    split.train[8, [1, 2]] = np.inf
+    with pytest.raises(UserError, match=r"training latents: 2 of 900 rows are not finite"):
+        fitted_on(split, SvmConfig())
+    with pytest.raises(UserError, match=r"2 of 900 rows are not finite"):
+        predict(fitted.table, split.train)
+
+
+@pytest.mark.injects(16)
+def test_one_class_alone_is_refused() -> None:
+    split = digits(20, (4,))
+    with pytest.raises(UserError, match="an SVM needs at least two classes"):
+        fitted_on(split, SvmConfig())

@@ -1,0 +1,223 @@
+"""What lies in a run folder, as data: every product, how it is read, what it was made from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vaekit.config import SvmConfig, TrainConfig, read_config
+from vaekit.models.vae import num_parameters
+from vaekit.runs.checkpoints import load_checkpoint
+from vaekit.runs.environment import read_environment
+from vaekit.runs.folder import RunFolder
+from vaekit.runs.latents import read_array, read_metadata
+from vaekit.runs.metrics import read_metrics
+from vaekit.runs.svm import read_svm_metrics, read_table
+from vaekit.runs.weights import read_weights
+from vaekit.storage.damage import Damaged
+from vaekit.storage.files import require_file
+from vaekit.storage.pictures import require_png
+from vaekit.storage.tensors import TensorFile, read_tensors
+
+MAP_FORMAT, MAP_VERSION = "vaekit-map", 1
+
+
+class Origin(NamedTuple):
+    """Another product, which one was made from."""
+
+    sha256: Callable[[Any], str | None]  # of the other, as the one recorded it
+    remedy: str  # where the other is another one by now
+
+
+class Parts(NamedTuple):
+    """Files that a product names, beside its own."""
+
+    files: Callable[[Any], Mapping[str, str]]  # their names, and the sha256 of each
+    read: Callable[[Path, str], Any]  # raises `Damaged` where a file has not that sha256
+    summary: Callable[[Any], str]
+
+
+class Product(NamedTuple):
+    """A file of a run, or a number of files of one kind.
+
+    Remedies are texts in which {run} stands for the folder and {train} for the command that goes
+    on with its training.
+    """
+
+    name: str
+    files: str  # its path in the run folder, or a pattern
+    read: Callable[[Path], Any]  # raises `Damaged` for what vaekit did not write
+    summary: Callable[[Any], str]  # of what was read
+    remedy: str  # where it is damaged
+    absent: str | None = None  # where there is none yet, and a stage wants it
+    missed_by: tuple[str, ...] = ()  # patterns of files that should not be there without it
+    made_of: Mapping[str, Origin] = {}
+    parts: Parts | None = None
+
+    def path(self, run: RunFolder) -> Path:
+        return run.path / self.files
+
+    def paths(self, run: RunFolder) -> list[Path]:
+        """All that are there, in order of names; of a single one where it should lie."""
+        return sorted(run.path.glob(self.files)) if "*" in self.files else [self.path(run)]
+
+    def is_missed(self, run: RunFolder) -> bool:
+        """Whether something is there that can't be of use without it."""
+        return any(any(run.path.glob(pattern)) for pattern in self.missed_by)
+
+
+def other(name: str) -> str:
+    """The product of another run, or of an earlier time."""
+    return f"{'another' if name == SVM.name else 'other'} {name}"
+
+
+def told(remedy: str, run: RunFolder) -> str:
+    """A remedy as a person can type it."""
+    return remedy.format(run=run.quoted, train=f"`{run.train_again}`")
+
+
+def _read_page(path: Path) -> int:
+    """The bytes of a report."""
+    require_file(path)
+    content = path.read_bytes()
+    if not content.rstrip().endswith(b"</html>"):
+        raise Damaged("ends in the middle")
+    return len(content)
+
+
+def _read_map(path: Path) -> TensorFile:
+    return read_tensors(path, format_name=MAP_FORMAT, version=MAP_VERSION)
+
+
+def _picture(name: str, files: str) -> Product:
+    return Product(name, files, require_png, lambda _: "a whole picture", "delete it")
+
+
+CONFIG = Product(
+    "config",
+    "config.yaml",
+    lambda path: read_config(TrainConfig, path),
+    lambda _: "every setting is there and in its range",
+    "put a good copy there",
+    missed_by=("*",),
+)
+ENVIRONMENT = Product(
+    "environment",
+    "environment.json",
+    read_environment,
+    lambda starts: f"starts recorded: {len(starts)}",
+    "remove it",
+)
+METRICS = Product(
+    "metrics",
+    "metrics.jsonl",
+    read_metrics,
+    lambda rows: f"epochs done: {len(rows) - 1}",
+    "remove it and make it again with {train}",
+    missed_by=("model.safetensors", "checkpoints/step-*.safetensors"),
+)
+CHECKPOINTS = Product(
+    "checkpoints",
+    "checkpoints/step-*.safetensors",
+    load_checkpoint,
+    lambda checkpoint: f"step {checkpoint.step}",
+    "remove it",
+)
+WEIGHTS = Product(
+    "weights",
+    "model.safetensors",
+    read_weights,
+    lambda weights: f"{num_parameters(weights.vae):,} parameters",
+    "remove it and make it again with {train}",
+    absent="no weights yet; make them with {train}",
+    missed_by=("metrics.jsonl", "checkpoints/step-*.safetensors"),
+)
+LATENTS = Product(
+    "latents",
+    "latents/latents.json",
+    read_metadata,
+    lambda metadata: f"names {len(metadata['files'])} files",
+    "make them with `vaekit latents {run}`",
+    absent="no latents yet; make them with `vaekit latents {run}`",
+    missed_by=("latents/*.npy",),
+    made_of={
+        "weights": Origin(
+            lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
+        )
+    },
+    parts=Parts(
+        lambda metadata: metadata["files"],
+        read_array,
+        lambda array: f"{array.dtype} {list(array.shape)}",
+    ),
+)
+_FIT_AGAIN = "make it again with `vaekit svm {run}`"
+_ENCODE_AND_FIT_AGAIN = "make it again with `vaekit latents {run}` and `vaekit svm {run}`"
+SVM = Product(
+    "SVM",
+    "svm/svm.safetensors",
+    read_table,
+    lambda svm: (
+        f"{len(svm.table.classes)} classes, {len(svm.table.support_vectors):,} support vectors"
+    ),
+    _FIT_AGAIN,
+    absent="no SVM yet; make it with `vaekit svm {run}`",
+    missed_by=("svm/config.yaml", "svm/metrics.json"),
+    made_of={
+        "weights": Origin(lambda svm: svm.model_sha256, _ENCODE_AND_FIT_AGAIN),
+        "latents": Origin(lambda svm: svm.latents_sha256, _FIT_AGAIN),
+    },
+)
+SVM_CONFIG = Product(
+    "SVM settings",
+    "svm/config.yaml",
+    lambda path: read_config(SvmConfig, path),
+    lambda config: f"C {config.C:g}, gamma {config.gamma:g}",
+    _FIT_AGAIN,
+    missed_by=("svm/svm.safetensors", "svm/metrics.json"),
+)
+_MEASURE_AGAIN = "measure anew with `vaekit svm {run}`"
+SVM_METRICS = Product(
+    "SVM metrics",
+    "svm/metrics.json",
+    read_svm_metrics,
+    lambda metrics: f"accuracy {metrics['accuracy']:.4f}",
+    _MEASURE_AGAIN,
+    absent="no SVM yet; make it with `vaekit svm {run}`",
+    missed_by=("svm/svm.safetensors", "svm/config.yaml"),
+    made_of={
+        "SVM": Origin(lambda metrics: metrics["svm_sha256"], _MEASURE_AGAIN),
+        "latents": Origin(lambda metrics: metrics["latents_sha256"], _MEASURE_AGAIN),
+    },
+)
+MAP = Product(
+    "map",
+    "figures/tsne.safetensors",
+    _read_map,
+    lambda _: "the map of the latents",
+    "delete it",
+)
+REPORT = Product(
+    "report",
+    "report.html",
+    _read_page,
+    lambda num_bytes: f"{num_bytes / 1e6:.1f} MB",
+    "make it again with `vaekit report {run}`",
+)
+
+# In the order in which they are made.
+PRODUCTS = (
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    CHECKPOINTS,
+    WEIGHTS,
+    _picture("samples", "samples/epoch-*.png"),
+    _picture("reconstructions", "reconstructions/epoch-*.png"),
+    LATENTS,
+    SVM,
+    SVM_CONFIG,
+    SVM_METRICS,
+    _picture("figures", "figures/[!.]*.png"),
+    MAP,
+    REPORT,
+)

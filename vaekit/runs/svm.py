@@ -1,0 +1,70 @@
+"""The SVM in a run folder: its table, and what it was measured to do."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vaekit.storage.damage import Damaged, as_written, number, strings, typed
+from vaekit.storage.sealed import read_sealed
+from vaekit.storage.tensors import read_tensors, write_tensors
+from vaekit.svm.table import SvmTable, fault_of_arrays
+
+FORMAT = "vaekit-svm"
+FORMAT_VERSION = 1
+METRICS_VERSION = 2
+
+
+class Svm(NamedTuple):
+    """A table with what is needed to use it, and what it was made from."""
+
+    table: SvmTable
+    class_names: tuple[str, ...]
+    model_sha256: str
+    latents_sha256: str
+
+
+def write_table(path: Path, svm: Svm) -> None:
+    metadata = {
+        "class_names": svm.class_names,
+        "model_sha256": svm.model_sha256,
+        "latents_sha256": svm.latents_sha256,
+    }
+    tensors = {
+        name: torch.from_numpy(np.asarray(array, order="C"))
+        for name, array in vars(svm.table).items()
+    }
+    write_tensors(path, tensors, metadata, format_name=FORMAT, version=FORMAT_VERSION)
+
+
+def read_table(path: Path) -> Svm:
+    """What `write_table` wrote. Raises `Damaged` where the file is something else."""
+    tensors, metadata = read_tensors(path, format_name=FORMAT, version=FORMAT_VERSION)
+    with as_written():
+        class_names = strings(metadata["class_names"])
+        model_sha256 = typed(metadata["model_sha256"], str)
+        latents_sha256 = typed(metadata["latents_sha256"], str)
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    fault = fault_of_arrays(arrays, len(class_names))
+    if fault is not None:
+        raise Damaged(f"{fault}; the file is damaged")
+    table = SvmTable(**{**arrays, "gamma": float(arrays["gamma"])})
+    return Svm(table, class_names, model_sha256, latents_sha256)
+
+
+def read_svm_metrics(path: Path) -> dict[str, Any]:
+    """What was measured of the SVM. Raises `Damaged` where the file is something else."""
+    metrics = read_sealed(path, version=METRICS_VERSION)
+    with as_written():
+        for name in ("accuracy", "precision", "recall", "f1", "seconds", "C", "gamma"):
+            number(metrics[name])
+        typed(metrics["num_support_vectors"], int)
+        typed(metrics["backend"], str)
+        classes = strings([each["name"] for each in metrics["per_class"]])
+        counts = [[typed(count, int) for count in row] for row in metrics["confusion_matrix"]]
+        if [len(row) for row in counts] != [len(classes)] * len(classes):
+            raise ValueError("confusion_matrix is not of the classes")
+        for name in ("svm_sha256", "latents_sha256"):
+            typed(metrics[name], str)
+    return metrics
