@@ -4,7 +4,7 @@ from typing import Any
 
 from vaekit.config import DataConfig
 from vaekit.images.decode import RESIZE_FILTER
-from vaekit.models.vae import ImageShape
+from vaekit.images.pixels import ImageShape
 
 # The names of the channels, by their number.
 CHANNELS = {

@@ -20,7 +20,7 @@ from vaekit.images import pictures
 from vaekit.images.decode import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.images.sets import Images, load_images
-from vaekit.models.objective import kl_per_dimension
+from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures
 from vaekit.report.map import latent_map, perplexity_for, some_indices
@@ -269,7 +269,7 @@ def draw_originals(inputs: Inputs) -> Picture:
 def draw_reconstructions(inputs: Inputs) -> Picture:
     vae = inputs.weights.vae
     originals = _some(inputs.images.test.pixels, NUM_RECONSTRUCTIONS)
-    means = vae.enc(as_floats(torch.from_numpy(originals))).mean
+    means = vae.encode(as_floats(torch.from_numpy(originals))).mean
     picture = pictures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
     alt = f"{len(originals)} test images, each row above the row of their reconstructions"
     return _draw(inputs.run, "reconstructions", picture, alt)
@@ -426,7 +426,7 @@ def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
 def _nats_per_dimension(inputs: Inputs) -> NDArray[np.float32]:
     """KL of the posterior from the prior in each latent dimension [L], mean over test images."""
     pixels = torch.from_numpy(_some(inputs.images.test.pixels, NUM_MEASURED))
-    kl = kl_per_dimension(inputs.weights.vae.enc(as_floats(pixels)))
+    kl = kl_per_dimension(inputs.weights.vae.encode(as_floats(pixels)))
     nats: NDArray[np.float32] = kl.mean(dim=0).numpy()
     return nats
 
