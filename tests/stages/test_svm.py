@@ -19,7 +19,6 @@ from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig, write
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.reference import REFERENCE_MNIST, reference_for
 from vaekit.stages import svm
 from vaekit.stages.latents import read_latents
 from vaekit.storage.files import file_sha256
@@ -330,13 +329,6 @@ def test_figures_on_mnist_stand_beside_those_of_the_reference(
 
     assert svm.read_metrics(run)["reference"]["accuracy"] == 0.9316
     assert "(the reference: 0.9316)" in capsys.readouterr().out
-
-
-def test_only_a_run_on_the_whole_of_mnist_is_compared_with_the_reference() -> None:
-    assert reference_for(DataConfig(name="mnist")) == REFERENCE_MNIST
-    assert reference_for(DataConfig(name="fashion-mnist")) is None
-    assert reference_for(DataConfig(name="mnist", holdout=5000)) is None
-    assert reference_for(DataConfig(name="mnist", limit=100)) is None
 
 
 def test_fitting_again_gives_the_same_table_bit_for_bit(run: RunFolder) -> None:

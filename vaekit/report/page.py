@@ -107,7 +107,7 @@ class Inputs:
 
     @property
     def reference(self) -> Reference | None:
-        return reference_for(self.config.data)
+        return reference_for(self.config)
 
 
 def write_report(run_path: Path) -> Path:

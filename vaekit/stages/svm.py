@@ -88,7 +88,7 @@ def fit_svm(
     where cuML is demanded but not usable.
     """
     run = RunFolder(run_path)
-    data = run.require_config().data
+    run_config = run.require_config()
     with run.lock():
         choice = choose_backend(backend)
         on_device = extract_missing_latents(run, keep_on_device=choice.backend == "cuml")
@@ -108,7 +108,7 @@ def fit_svm(
 
         predicted = predict(table, latents.test).labels
         scores = evaluate(test_labels, predicted, latents.class_names)
-        reference = reference_for(data)
+        reference = reference_for(run_config)
         svm = Svm(table, latents.class_names, latents.model_sha256, latents.sha256)
         write_table(_table_path(run), svm)
         write_config(run.svm / "config.yaml", config)
