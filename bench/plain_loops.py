@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from vaekit.models.vae import VAE, Posterior, VAEOutput
+from vaekit.models.gaussian import Posterior
+from vaekit.models.vae import VAE, VAEOutput
 
 Epoch = Callable[[], float]  # trains for one, and gives its mean loss in nats per image
 Precision = Literal["float32", "bf16"]
@@ -53,7 +54,7 @@ def train_with_loader(
         for loaded, _ in loader:
             images = loaded.to(device)
             output = _forward(vae, images, precision)
-            probabilities = torch.sigmoid(output.logits)
+            probabilities = torch.sigmoid(output.outputs)
             reconstruction = functional.binary_cross_entropy(probabilities, images, reduction="sum")
             loss = (reconstruction + _kl(output.posterior)) / len(images)
             optimizer.zero_grad()
@@ -84,7 +85,7 @@ def train_on_device(
             images = resident[indices].float().div_(255)
             output = _forward(vae, images, precision)
             reconstruction = functional.binary_cross_entropy_with_logits(
-                output.logits, images, reduction="sum"
+                output.outputs, images, reduction="sum"
             )
             loss = (reconstruction + _kl(output.posterior)) / len(images)
             optimizer.zero_grad()

@@ -146,7 +146,7 @@ def compare(bundle: Path, reference: Reference, pixels: NDArray[np.uint8]) -> Co
 @torch.inference_mode()
 def expect(reference: Reference, pixels: NDArray[np.uint8]) -> Expected:
     """What the graphs must give for images [B, C, H, W]."""
-    posterior = reference.vae.enc(as_floats(torch.from_numpy(pixels)))
+    posterior = reference.vae.encode(as_floats(torch.from_numpy(pixels)))
     image = reference.vae.decode(posterior.mean).numpy()
     mean, log_variance = posterior.mean.numpy(), posterior.log_variance.numpy()
     if reference.table is None:

@@ -12,7 +12,6 @@ from vaekit.errors import UserError
 from vaekit.export.compare import MAX_BATCH, Reference
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
-from vaekit.models.objective import negative_elbo
 from vaekit.progress import Progress
 from vaekit.svm.table import predict
 
@@ -93,11 +92,11 @@ def _measure(reference: Reference, test: ImageSet) -> _Quality:
         for start in range(0, count, MAX_BATCH):
             batch = slice(start, start + MAX_BATCH)
             images = as_floats(torch.from_numpy(test.pixels[batch]))
-            posterior = vae.enc(images)
-            logits = vae.dec(posterior.mean)
-            nats += negative_elbo(logits, images, posterior).reconstruction.sum().item()
+            # Without noise the latents are the means.
+            output = vae(images, torch.zeros(len(images), vae.config.latent_dim))
+            nats += vae.bound(output, images).reconstruction.sum().item()
             if table is not None and test.labels is not None:
-                latents = torch.cat(posterior, dim=1).numpy()
+                latents = torch.cat(output.posterior, dim=1).numpy()
                 num_right += int((predict(table, latents).labels == test.labels[batch]).sum())
             bar.advance(len(images))
     return _Quality(nats / count, num_right / count)

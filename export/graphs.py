@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
-from vaekit.models.vae import VAE, Posterior
+from vaekit.models.gaussian import Posterior
+from vaekit.models.vae import VAE
 from vaekit.svm.table import SvmTable, pair_coefficients, pair_signs
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
@@ -53,9 +54,10 @@ class DecoderGraph(nn.Module):
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.dec = vae.dec
+        self.likelihood = vae.likelihood
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.sigmoid(self.dec(latent))
+        return self.likelihood.mean(self.dec(latent))
 
 
 class SvmGraph(nn.Module):

@@ -18,7 +18,7 @@ from vaekit.config import TrainConfig, flatten, to_dict, write_config
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.images.sets import Images, ImageSet, load_images
-from vaekit.models.vae import VAE, feature_shape, num_parameters
+from vaekit.models.vae import VAE, num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
@@ -80,7 +80,7 @@ def train(config: TrainConfig) -> None:
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
-    feature_shape(config.model, images.shape)
+    require_fit(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
     with claimed(run, config, accelerator), Interruption() as interruption:
         training = set_up(config, accelerator, run, images, interruption)
@@ -363,7 +363,7 @@ def write_pictures(training: Training, epoch: int) -> None:
     write_image(training.run.samples(epoch), image_grid(generated))
     originals = training.images.test.pixels[:NUM_RECONSTRUCTIONS]
     images = as_floats(torch.from_numpy(originals).to(device))
-    reconstructed = as_pixels(training.ema.decode(training.ema.enc(images).mean))
+    reconstructed = as_pixels(training.ema.decode(training.ema.encode(images).mean))
     write_image(training.run.reconstructions(epoch), reconstruction_grid(originals, reconstructed))
 
 

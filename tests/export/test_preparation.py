@@ -1,19 +1,47 @@
 """What is said of the images is how the sets really are."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from vaekit.config import DataConfig
+from vaekit.config import DataConfig, ImageSetName
 from vaekit.export.preparation import preparation
-from vaekit.images.sets import load_images
+from vaekit.images.sets import IMAGE_SETS, load_images
+
+NAMES: tuple[ImageSetName, ...] = get_args(ImageSetName)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "digits", "folder"])
-def test_every_set_says_how_its_images_were_prepared(name: str) -> None:
-    facts = preparation(DataConfig(name=name), (1, 28, 28))  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", NAMES)
+def test_every_set_says_how_its_images_were_prepared(name: ImageSetName) -> None:
+    size = IMAGE_SETS[name].size or 20
+    facts = preparation(DataConfig(name=name), (1, size, size))
     assert facts["set"] == name
     assert facts["preparation"].endswith(".")
-    assert (facts["height"], facts["width"]) == (28, 28)
+    assert f"{size}x{size}" in facts["preparation"]
+    assert (facts["height"], facts["width"]) == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "polarity", "resize_filter", "centring"),
+    [
+        ("mnist", "light on dark", None, {"box": 20, "by": "centre of mass"}),
+        ("fashion-mnist", "light on dark", None, None),
+        ("kmnist", "light on dark", None, None),
+        ("digits", "light on dark", "bilinear", {"box": 28, "by": "bounding box"}),
+        ("folder", "as in the files", "bilinear", None),
+    ],
+)
+def test_applications_prepare_a_drawing_as_the_set_was(
+    name: ImageSetName,
+    polarity: str,
+    resize_filter: str | None,
+    centring: dict[str, int | str] | None,
+) -> None:
+    facts = preparation(DataConfig(name=name), (1, 28, 28))
+    assert facts["polarity"] == polarity
+    assert facts["resize_filter"] == resize_filter
+    assert facts["centring"] == centring
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 from vaekit.config import ImageSetName
 from vaekit.images.idx import IDX_SETS
+from vaekit.images.sets import IMAGE_SETS
 
 TORCHVISION = {"mnist": MNIST, "fashion-mnist": FashionMNIST, "kmnist": KMNIST}
 
@@ -93,7 +94,7 @@ def test_idx_sets_hold_what_torchvision_reads(
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_every_class_of_an_idx_set_has_its_name(name: ImageSetName) -> None:
     short_names = tuple(label.split(" - ")[0] for label in TORCHVISION[name].classes)
-    assert IDX_SETS[name].class_names == short_names
+    assert IMAGE_SETS[name].class_names == short_names
 
 
 def test_real_mnist_has_its_published_statistics() -> None:

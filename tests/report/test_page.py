@@ -206,7 +206,7 @@ def test_beside_the_reference_each_figure_is_marked_better_or_worse(
     metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
     del metrics["sha256"]
     write_sealed(metrics_path, metrics | {"accuracy": 0.97, "precision": 0.93161, "recall": 0.5})
-    monkeypatch.setattr("vaekit.report.page.reference_for", lambda data: REFERENCE_MNIST)
+    monkeypatch.setattr("vaekit.report.page.reference_for", lambda config: REFERENCE_MNIST)
     source = Page(write_report(Run(run))).source
     rows = re.findall(r"<tr.*?</tr>", source, flags=re.DOTALL)
 

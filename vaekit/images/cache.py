@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError, say, some_of
-from vaekit.images.decode import RESIZE_FILTER, common_channels, decode_files
+from vaekit.images.decode import common_channels, decode_files
 from vaekit.images.folder import Listing, list_folder
+from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.storage.files import file_sha256, reserve, user_path, write_json
 
 CACHE_FOLDER = ".vaekit-cache"

@@ -14,8 +14,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from vaekit.errors import UserError, some_of
-
-RESIZE_FILTER = "bilinear"
+from vaekit.images.preparation import RESIZE_FILTER
 
 # Pillow goes by content, not by name; its rarer decoders hold surprises (EPS runs Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")

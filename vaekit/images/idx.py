@@ -25,7 +25,6 @@ class IdxSet(NamedTuple):
     """A set of four IDX files, where torchvision puts them."""
 
     dataset: str  # torchvision's class and folder
-    class_names: tuple[str, ...]
     file_names: tuple[str, ...]
     sha256: tuple[str, ...]  # of each file
 
@@ -34,7 +33,7 @@ class IdxArrays(NamedTuple):
     """What the four files hold."""
 
     train_pixels: NDArray[np.uint8]  # [N, 28, 28]
-    train_labels: NDArray[np.uint8]  # [N], indices into the class names
+    train_labels: NDArray[np.uint8]  # [N]
     test_pixels: NDArray[np.uint8]
     test_labels: NDArray[np.uint8]
 
@@ -45,14 +44,9 @@ _FILE_NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-_FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
 IDX_SETS = {
     "mnist": IdxSet(
         "MNIST",
-        tuple("0123456789"),
         _FILE_NAMES,
         (
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -63,7 +57,6 @@ IDX_SETS = {
     ),
     "fashion-mnist": IdxSet(
         "FashionMNIST",
-        _FASHION_CLASSES,
         _FILE_NAMES,
         (
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -75,7 +68,6 @@ IDX_SETS = {
     # Hashes are published of the archives only, so these are what is kept and read.
     "kmnist": IdxSet(
         "KMNIST",
-        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         tuple(f"{name}.gz" for name in _FILE_NAMES),
         (
             "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
@@ -92,11 +84,6 @@ def read_idx_set(config: DataConfig) -> IdxArrays:
 
     Raises `UserError` for files that can't be downloaded or are not the published ones.
     """
-    if config.image_size != IMAGE_SIZE:
-        raise UserError(
-            f"--data.image_size {config.image_size}: the images of {config.name} are "
-            f"{IMAGE_SIZE}x{IMAGE_SIZE} and are not resized; leave the flag out"
-        )
     idx_set = IDX_SETS[config.name]
     folder = user_path("--data.root", config.root) / idx_set.dataset / "raw"
     missing = [name for name in idx_set.file_names if not (folder / name).is_file()]

@@ -1,9 +1,11 @@
-"""Pixels as floats, and back."""
+"""The shape of images, and their pixels as floats, and back."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+ImageShape = tuple[int, int, int]  # channels, height, width
 
 
 def as_floats(pixels: Tensor) -> Tensor:

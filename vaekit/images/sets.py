@@ -4,6 +4,7 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.images.idx import IDX_SETS, read_idx_set
+from vaekit.images.idx import IMAGE_SIZE, read_idx_set
+from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.splits import FIXED_SEED, split
 
 _Which = slice | NDArray[np.int64]
@@ -51,6 +53,16 @@ class Images:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What is known of an image set before it is loaded."""
+
+    load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
+    size: int | None  # height and width of all its images; None: what the settings say
+    class_names: tuple[str, ...]  # (): what is found in the files
+    preparation: Preparation
+
+
 def load_images(config: DataConfig, seed: int) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
 
@@ -62,31 +74,33 @@ def load_images(config: DataConfig, seed: int) -> Images:
 
     Raises `UserError` for files that are missing, damaged or don't fit together.
     """
-    if config.name == "digits":
-        images = _load_digits(config.image_size)
-    elif config.name == "folder":
-        images = _load_folder(config, seed)
-    else:
-        images = _load_idx_set(config)
+    entry = IMAGE_SETS[config.name]
+    if entry.size not in (None, config.image_size):
+        raise UserError(
+            f"--data.image_size {config.image_size}: the images of {config.name} are "
+            f"{entry.size}x{entry.size} and are not resized; leave the flag out"
+        )
+    images = entry.load(config, seed)
     if config.holdout is not None:
         images = _hold_out(images, config.holdout)
     first = slice(config.limit)
     return Images(_take(images.train, first), _take(images.test, first), images.class_names)
 
 
-def _load_digits(image_size: int) -> Images:
-    from PIL import Image
-    from sklearn.datasets import load_digits  # seconds to import, and no other set needs it
+def _load_idx_set(config: DataConfig, _seed: int) -> Images:
+    arrays = read_idx_set(config)
+    return Images(
+        ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
+        ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
+        IMAGE_SETS[config.name].class_names,
+    )
 
-    from vaekit.images.decode import fit
 
-    digits = load_digits()
-    scaled = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 8x8, values 0 to 16
-    shape = (1, image_size, image_size)
-    pixels = np.stack([fit(Image.fromarray(image), shape) for image in scaled])
-    labels = digits.target.astype(np.int64)
-    fifth = split(labels, round(0.2 * len(labels)), FIXED_SEED)
-    return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, tuple("0123456789"))
+def _load_digits(config: DataConfig, _seed: int) -> Images:
+    from vaekit.images.digits import read_digits
+
+    pixels, labels, fifth = read_digits(config.image_size)
+    return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
 
 
 def _load_folder(config: DataConfig, seed: int) -> Images:
@@ -95,15 +109,6 @@ def _load_folder(config: DataConfig, seed: int) -> Images:
     class_names, pixels, labels, num_train = read_folder(config, seed)
     every_image = ImageSet(pixels, labels)
     return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
-
-
-def _load_idx_set(config: DataConfig) -> Images:
-    arrays = read_idx_set(config)
-    return Images(
-        ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
-        ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
-        IDX_SETS[config.name].class_names,
-    )
 
 
 def _hold_out(images: Images, num_held_out: int) -> Images:
@@ -124,3 +129,78 @@ def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[st
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
     return ImageSet(images.pixels[which], None if images.labels is None else images.labels[which])
+
+
+_DIGITS = tuple("0123456789")
+_CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_MNIST_BOX = 20  # pixels of the longer side of a digit; LeCun et al., The MNIST database
+_BY_ITS_AUTHORS = Preparation(
+    polarity="light on dark",
+    resize_filter=None,
+    centring=None,
+    text="Light on black, {height}x{width} pixels, as the set's authors prepared them.",
+)
+
+IMAGE_SETS = {
+    "mnist": Entry(
+        load=_load_idx_set,
+        size=IMAGE_SIZE,
+        class_names=_DIGITS,
+        preparation=Preparation(
+            polarity="light on dark",
+            resize_filter=None,
+            centring=Centring(_MNIST_BOX, by="centre of mass"),
+            text=(
+                f"Light strokes on black. The ink is scaled, its aspect kept and its edges "
+                f"smoothed, until its longer side has {_MNIST_BOX} pixels, and placed so that its "
+                f"centre of mass lies in pixel ({IMAGE_SIZE // 2}, {IMAGE_SIZE // 2}) of "
+                f"{IMAGE_SIZE}x{IMAGE_SIZE}, counted from 0."
+            ),
+        ),
+    ),
+    "fashion-mnist": Entry(
+        load=_load_idx_set,
+        size=IMAGE_SIZE,
+        class_names=_CLOTHES,
+        preparation=_BY_ITS_AUTHORS,
+    ),
+    "kmnist": Entry(
+        load=_load_idx_set,
+        size=IMAGE_SIZE,
+        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        preparation=_BY_ITS_AUTHORS,
+    ),
+    "digits": Entry(
+        load=_load_digits,
+        size=None,
+        class_names=_DIGITS,
+        preparation=Preparation(
+            polarity="light on dark",
+            resize_filter=RESIZE_FILTER,
+            centring=Centring(box=None, by="bounding box"),
+            text=(
+                "Light strokes on black. The ink is scaled, its aspect kept, until its longer side "
+                "has {height} pixels, and centred. The set's own images have 8x8 pixels (each the "
+                "ink in a 4x4 block of a bitmap) and were resized to {height}x{width}."
+            ),
+        ),
+    ),
+    "folder": Entry(
+        load=_load_folder,
+        size=None,
+        class_names=(),
+        preparation=Preparation(
+            polarity="as in the files",
+            resize_filter=RESIZE_FILTER,
+            centring=None,
+            text=(
+                "The whole image, turned as its EXIF orientation says, is resized to "
+                f"{{height}}x{{width}} pixels with a {RESIZE_FILTER} filter; its aspect is not "
+                "kept."
+            ),
+        ),
+    ),
+}

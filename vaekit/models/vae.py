@@ -1,98 +1,48 @@
-"""The convolutional VAE: Encoder, Decoder, and both as one."""
+"""The VAE: an architecture's encoder and decoder, and a likelihood of the pixels."""
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from vaekit.config import ModelConfig
-from vaekit.errors import UserError
+from vaekit.images.pixels import ImageShape
+from vaekit.models import reference
+from vaekit.models.gaussian import Posterior, kl_divergence
+from vaekit.models.likelihoods import LIKELIHOODS
+from vaekit.models.objective import NegativeElbo
 
-# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions.
-ImageShape = tuple[int, int, int]
-KERNEL_SIZE = 3
-
-# exp() of these bounds is far inside float32; a trained model stays well within them.
-MIN_LOG_VARIANCE = -30.0
-MAX_LOG_VARIANCE = 20.0
+# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
+# P outputs of the decoder for each channel.
 
 
-class Posterior(NamedTuple):
-    """The encoder's diagonal Gaussian over latents, float32."""
+class Architecture(NamedTuple):
+    """The two halves of a VAE, each made from its settings and a shape.
 
-    mean: Tensor  # [B, L]
-    log_variance: Tensor  # [B, L]
+    Encoders map images [B, *image_shape] to a `Posterior`, its log-variance clamped, both float32
+    also under autocast. Decoders map latents [B, L] to outputs [B, *output_shape]. Both raise
+    `UserError` for shapes that they can't take. They have parameters, but no buffers: running
+    statistics would have no place in the average of the weights and in a recorded step, and would
+    depend on the number of ranks.
+    """
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Latents [B, L] from standard normal `noise` [B, L] (the reparameterisation trick)."""
-        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+    encoder: Callable[[ModelConfig, ImageShape], nn.Module]
+    decoder: Callable[[ModelConfig, ImageShape], nn.Module]
+
+
+ARCHITECTURES = {"reference": Architecture(reference.Encoder, reference.Decoder)}
 
 
 class VAEOutput(NamedTuple):
     """What a pass through the VAE gives."""
 
-    logits: Tensor  # [B, C, H, W]; a sigmoid makes them Bernoulli means
+    outputs: Tensor  # [B, P * C, H, W], what the likelihood takes
     posterior: Posterior
 
 
-class Encoder(nn.Module):
-    """Images [B, C, H, W] in [0, 1] to a posterior over latents."""
-
-    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
-        super().__init__()
-        channels = [image_shape[0], *config.conv_channels]
-        self._convs = _numbered("conv", len(config.conv_channels), first="1")
-        for name, inputs, outputs in zip(self._convs, channels, channels[1:], strict=False):
-            self.add_module(name, nn.Conv2d(inputs, outputs, KERNEL_SIZE))
-        widths = [math.prod(feature_shape(config, image_shape)), *config.hidden_dims]
-        self._linears = _numbered("linear", len(config.hidden_dims))
-        for name, inputs, outputs in zip(self._linears, widths, widths[1:], strict=False):
-            self.add_module(name, nn.Linear(inputs, outputs))
-        self.mu = nn.Linear(widths[-1], config.latent_dim)
-        self.var = nn.Linear(widths[-1], config.latent_dim)
-
-    def forward(self, images: Tensor) -> Posterior:
-        hidden = images
-        for name in self._convs:
-            hidden = relu(self.get_submodule(name)(hidden))
-        hidden = hidden.flatten(start_dim=1)
-        for name in self._linears:
-            hidden = relu(self.get_submodule(name)(hidden))
-        log_variance = self.var(hidden).float().clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mu(hidden).float(), log_variance)
-
-
-class Decoder(nn.Module):
-    """Latents [B, L] to the logits [B, C, H, W] of Bernoulli pixels; the encoder's mirror."""
-
-    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
-        super().__init__()
-        self._feature_shape = feature_shape(config, image_shape)
-        widths = [config.latent_dim, *reversed(config.hidden_dims), math.prod(self._feature_shape)]
-        self._linears = _numbered("linear", len(widths) - 1)
-        for name, inputs, outputs in zip(self._linears, widths, widths[1:], strict=False):
-            self.add_module(name, nn.Linear(inputs, outputs))
-        channels = [*reversed(config.conv_channels), image_shape[0]]
-        self._deconvs = _numbered("deconv", len(config.conv_channels), first="1")
-        for name, inputs, outputs in zip(self._deconvs, channels, channels[1:], strict=False):
-            self.add_module(name, nn.ConvTranspose2d(inputs, outputs, KERNEL_SIZE))
-
-    def forward(self, latents: Tensor) -> Tensor:
-        hidden = latents
-        for name in self._linears:
-            hidden = relu(self.get_submodule(name)(hidden))
-        hidden = hidden.reshape(-1, *self._feature_shape)
-        *inner, last = self._deconvs
-        for name in inner:
-            hidden = relu(self.get_submodule(name)(hidden))
-        logits: Tensor = self.get_submodule(last)(hidden)
-        return logits
-
-
 class VAE(nn.Module):
-    """A variational autoencoder with Bernoulli pixels (Kingma and Welling, 2014).
+    """A variational autoencoder (Kingma and Welling, 2014), here with Bernoulli pixels.
 
     Without arguments it is the reference: 28x28 images of one channel, 10 latent dimensions.
     `image_shape` is (channels, height, width). Raises `UserError` for images too small for
@@ -105,36 +55,45 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config or ModelConfig()
         self.image_shape = image_shape
-        self.enc = Encoder(self.config, image_shape)
-        self.dec = Decoder(self.config, image_shape)
+        self.likelihood = LIKELIHOODS["bernoulli"]
+        architecture = ARCHITECTURES["reference"]
+        channels, height, width = image_shape
+        output_shape = channels * self.likelihood.outputs_per_channel, height, width
+        self.enc = architecture.encoder(self.config, image_shape)
+        self.dec = architecture.decoder(self.config, output_shape)
 
     def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
         """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L]."""
-        posterior = self.enc(images)
+        posterior = self.encode(images)
         return VAEOutput(self.dec(posterior.sample(noise)), posterior)
+
+    def encode(self, images: Tensor) -> Posterior:
+        """The posterior over the latents of `images` [B, C, H, W] in [0, 1]."""
+        posterior: Posterior = self.enc(images)
+        return posterior
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] from latents [B, L]: the means of the pixels."""
-        return torch.sigmoid(self.dec(latents).float())
+        return self.likelihood.mean(self.dec(latents).float())
+
+    def elbo(self, images: Tensor, noise: Tensor) -> NegativeElbo:
+        """The bound on `images` [B, C, H, W] in [0, 1], z sampled by `noise` [B, L]."""
+        return self.bound(self(images, noise), images)
+
+    def bound(self, output: VAEOutput, images: Tensor) -> NegativeElbo:
+        """The single-sample bound on `images`, in float32, after a pass that gave `output`.
+
+        The pass may have run in a lower precision, or seen other images, as noisy ones.
+        """
+        nats = self.likelihood.nats(images.float(), output.outputs.float())
+        return NegativeElbo(nats, kl_divergence(output.posterior))
+
+
+def require_fit(config: ModelConfig, image_shape: ImageShape) -> None:
+    """Raise `UserError` where a VAE of `config` can't take images of `image_shape`."""
+    with torch.device("meta"):  # takes no memory, however large the model
+        VAE(config, image_shape)
 
 
 def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def feature_shape(config: ModelConfig, image_shape: ImageShape) -> ImageShape:
-    """Shape of the last convolution's output; each convolution takes off a border of 1 pixel."""
-    _, height, width = image_shape
-    lost = (KERNEL_SIZE - 1) * len(config.conv_channels)
-    if min(height, width) <= lost:
-        raise UserError(
-            f"--model.conv_channels {list(config.conv_channels)}: {len(config.conv_channels)} "
-            f"convolutions need images of more than {lost} pixels a side, these have "
-            f"{height}x{width}; give fewer convolutions or a larger --data.image_size"
-        )
-    return config.conv_channels[-1], height - lost, width - lost
-
-
-def _numbered(stem: str, count: int, first: str = "") -> list[str]:
-    """The reference's layer names: linear, linear2, linear3; conv1, conv2."""
-    return [stem + (first if i == 1 else str(i)) for i in range(1, count + 1)]

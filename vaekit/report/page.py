@@ -18,7 +18,7 @@ from vaekit.errors import UserError
 from vaekit.images import pictures
 from vaekit.images.decode import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
-from vaekit.models.objective import kl_per_dimension
+from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures
 from vaekit.report.map import latent_map, perplexity_for, some_indices
@@ -101,7 +101,7 @@ def write_report(run: Run) -> Path:
             "settings": settings(run),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
             "comparisons": comparisons(run),
-            "reference": reference_for(run.config.data),
+            "reference": reference_for(run.config),
             "has_labels": has_labels(run),
             "has_latents": run.has_latents,
             "originals": draw_originals(run),
@@ -189,7 +189,7 @@ def settings(run: Run) -> list[Fact]:
 
 def comparisons(run: Run) -> list[Comparison]:
     """Losses and SVM figures, beside the reference's where the run can be compared with it."""
-    reference = reference_for(run.config.data)
+    reference = reference_for(run.config)
     table = []
     if _epochs_done(run):
         last = run.metrics[-1]
@@ -226,7 +226,7 @@ def draw_originals(run: Run) -> Picture:
 def draw_reconstructions(run: Run) -> Picture:
     vae = run.weights.vae
     originals = _some(run.images.test.pixels, NUM_RECONSTRUCTIONS)
-    means = vae.enc(as_floats(torch.from_numpy(originals))).mean
+    means = vae.encode(as_floats(torch.from_numpy(originals))).mean
     picture = pictures.reconstruction_grid(originals, as_pixels(vae.decode(means)))
     alt = f"{len(originals)} test images, each row above the row of their reconstructions"
     return _draw(run.folder, "reconstructions", picture, alt)
@@ -251,7 +251,7 @@ def draw_losses(run: Run) -> list[Picture]:
     """The whole loss, its reconstruction and its KL; none before the first epoch is done."""
     if not _epochs_done(run):
         return []
-    folder, rows, reference = run.folder, run.metrics, reference_for(run.config.data)
+    folder, rows, reference = run.folder, run.metrics, reference_for(run.config)
     total = figures.loss_curve(rows, "loss", reference and reference.test_loss)
     reconstruction = figures.loss_curve(rows, "reconstruction")
     kl = figures.loss_curve(rows, "kl")
@@ -384,7 +384,7 @@ def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
 def _nats_per_dimension(run: Run) -> NDArray[np.float32]:
     """KL of the posterior from the prior in each latent dimension [L], mean over test images."""
     pixels = torch.from_numpy(_some(run.images.test.pixels, NUM_MEASURED))
-    kl = kl_per_dimension(run.weights.vae.enc(as_floats(pixels)))
+    kl = kl_per_dimension(run.weights.vae.encode(as_floats(pixels)))
     nats: NDArray[np.float32] = kl.mean(dim=0).numpy()
     return nats
 

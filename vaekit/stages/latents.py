@@ -141,7 +141,7 @@ def encode_into(
             for start in range(share.start, share.stop, batch_size):
                 batch = slice(start, min(start + batch_size, share.stop))
                 pixels = torch.from_numpy(image_set.pixels[batch]).to(ranks.device)
-                rows = torch.cat(vae.enc(as_floats(pixels)), dim=1)
+                rows = torch.cat(vae.encode(as_floats(pixels)), dim=1)
                 file.write(rows.cpu().numpy().tobytes())
                 if keep:
                     kept.append(rows)

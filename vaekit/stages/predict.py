@@ -23,7 +23,7 @@ def predict_files(run: Run, paths: list[Path], with_latents: bool) -> None:
     """
     weights, table = run.weights, run.svm.table
     pixels = torch.from_numpy(prepare_files(paths, weights.vae.image_shape))
-    posteriors = [weights.vae.enc(as_floats(batch)) for batch in torch.split(pixels, BATCH_SIZE)]
+    posteriors = [weights.vae.encode(as_floats(batch)) for batch in torch.split(pixels, BATCH_SIZE)]
     latents = torch.cat([torch.cat(posterior, dim=1) for posterior in posteriors]).numpy()
     prediction = predict(table, latents)
 

@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from vaekit.images.pixels import as_floats
-from vaekit.models.objective import negative_elbo
 from vaekit.models.vae import VAE
 from vaekit.training.losses import Losses
 from vaekit.training.noise import Stream, normal_noise, rank_slice
@@ -41,7 +40,7 @@ def evaluate(
         images = as_floats(torch.from_numpy(pixels[batch]).to(device))
         with accelerator.autocast():
             output = vae(images, noise[batch])
-        elbo = negative_elbo(output.logits, images, output.posterior)
+        elbo = vae.bound(output, images)
         sums.append(torch.stack([elbo.reconstruction.sum(), elbo.kl.sum()]))
     total = accelerator.reduce(torch.stack(sums).sum(dim=0), reduction="sum")
     return Losses(*(total.cpu().double() / count).tolist())

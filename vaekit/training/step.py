@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from vaekit.config import TrainConfig
 from vaekit.images.pixels import as_floats
-from vaekit.models.objective import negative_elbo
 from vaekit.models.vae import VAE
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, record
@@ -159,7 +158,7 @@ class Stepper:
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
         output = self._parallel_vae(seen, self._latent_noise[self._share])
-        elbo = negative_elbo(output.logits, images, output.posterior)
+        elbo = self._vae.bound(output, images)
         self._update_weights(elbo.loss.mean())
         self._update_average()
         row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
