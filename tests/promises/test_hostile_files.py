@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import yaml
@@ -20,8 +19,6 @@ from damage_helpers import copy, refusal, snapshot
 from vaekit.cli import main
 from vaekit.config import SvmConfig, TrainConfig, read_config
 from vaekit.errors import UserError
-from vaekit.export.manifest import read_manifest, require_intact, write_manifest
-from vaekit.export.verify import verify
 from vaekit.report.map import latent_map
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
@@ -524,61 +521,6 @@ def test_json_that_is_not_what_it_should_be_stops_the_report(
 ) -> None:
     (run / name).write_text(text)
     assert name in refusal(capsys, "report", run)
-
-
-@pytest.mark.injects(15)
-def test_a_bundle_with_a_graph_of_a_stranger_is_refused(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("extra.onnx", "deep/er/extra.ONNX", "extra.ort"):
-        path = bundle / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(bundle / "encoder.onnx", path)
-        assert "does not list" in refusal(capsys, "export", bundle, "--check")
-        path.unlink()
-    verify(bundle)
-
-
-def relist(bundle: Path, **files: object) -> None:
-    """Write the manifest anew, of the files as they are now and those given."""
-    path = bundle / "manifest.json"
-    facts = json.loads(path.read_text())
-    for name in ("format", "format_version", "sha256", "files"):
-        del facts[name]
-    path.unlink()
-    write_manifest(bundle, facts)
-    facts = json.loads(path.read_text())
-    del facts["sha256"]
-    facts["files"] |= files
-    write_sealed(path, facts)
-
-
-@pytest.mark.parametrize(
-    "name", ["../secret", "/etc/hostname", "a/../../secret", "..", ".", "", "x\0y"]
-)
-@pytest.mark.injects(15)
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(name: str, bundle: Path) -> None:
-    (bundle.parent / "secret").write_text("mine")
-    relist(bundle, **{name: {"bytes": 4, "sha256": file_sha256(bundle.parent / "secret")}})
-    with pytest.raises(UserError, match=r"don't use this bundle|missing"):
-        require_intact(bundle, read_manifest(bundle))
-
-
-@pytest.mark.injects(15)
-def test_a_graph_that_runs_out_of_bounds_is_refused_though_its_hash_fits(bundle: Path) -> None:
-    """Valid as a graph: only onnxruntime finds out, and while it runs."""
-    path = bundle / "decoder.onnx"
-    model = onnx.load(path)
-    output = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["inner" if name == output else name for name in node.output]
-    index = onnx.helper.make_tensor("index", onnx.TensorProto.INT64, [1], [10**6])
-    model.graph.initializer.append(index)
-    model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "index"], [output], axis=1))
-    onnx.save(model, path)
-    relist(bundle)
-    with pytest.raises(UserError, match=r"decoder\.onnx: onnxruntime can't run it"):
-        verify(bundle)
 
 
 def few_latents(run: Path, labels: list[int], latents: object) -> None:
