@@ -26,7 +26,7 @@ from vaekit.stages.latents import read_latents
 from vaekit.stages.svm import fit_svm, read_metrics, read_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
-from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
+from vaekit.storage.tensors import read_tensors, write_tensors
 
 
 class Bomb:
@@ -227,6 +227,9 @@ TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 @pytest.mark.parametrize(
     "content",
     [
+        b"",
+        bytes(100),
+        b"<html>not found</html>",
         safetensors(b"{}", length=2**63),
         safetensors(b"{}", length=99_000_000),
         safetensors(b"[" * 100_000),
@@ -256,16 +259,6 @@ def test_a_safetensors_file_that_was_made_by_hand_is_one_error(
     with pytest.raises(UserError, match=r"made\.safetensors: .*; make it again") as error:
         read_tensors(path, **KIND, remedy="make it again")
     assert len(str(error.value)) < 1000
-
-
-def test_tensors_of_any_type_are_hashed_and_come_back(tmp_path: Path) -> None:
-    tensors = {
-        str(dtype): torch.ones(2, dtype=dtype)
-        for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.bool, torch.complex64)
-    }
-    write_tensors(tmp_path / "t", tensors, {}, **KIND)
-    for name, tensor in read_tensors(tmp_path / "t", **KIND, remedy="").tensors.items():
-        assert tensor.dtype == tensors[name].dtype
 
 
 def forge_tensors(
@@ -505,6 +498,8 @@ def test_forged_measurements_of_an_svm_are_refused(change: dict[str, object], ru
         ("environment.json", '[{"time": 5}]'),
         ("environment.json", '[{"versions": []}]'),
         ("environment.json", "[" * 100_000),
+        ("latents/latents.json", "[]"),
+        ("svm/metrics.json", "[]"),
         ("metrics.jsonl", "[" * 100_000),
         ("metrics.jsonl", "{}"),
         ("metrics.jsonl", '{"epoch": 5}'),
@@ -520,7 +515,7 @@ def test_json_that_is_not_what_it_should_be_stops_the_report(
     name: str, text: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / name).write_text(text)
-    assert name in refusal(capsys, "report", run)
+    assert Path(name).name in refusal(capsys, "report", run)
 
 
 def few_latents(run: Path, labels: list[int], latents: object) -> None:
@@ -588,14 +583,6 @@ def test_latents_at_the_edge_of_what_can_be_learned_give_an_svm(
     fit_svm(run, SvmConfig())
     assert read_svm(RunFolder(run)).table.classes.tolist() == sorted(set(labels))
     main(["predict", str(run), str(run / "samples" / "epoch-000.png")])
-
-
-def test_npy_reads_what_numpy_writes(tmp_path: Path) -> None:
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.save(tmp_path / "a.npy", array)
-    read = read_npy(tmp_path / "a.npy", np.float32, 2, "")
-    np.testing.assert_array_equal(read, array)
-    assert type(read) is np.ndarray
 
 
 @pytest.mark.injects(6)
