@@ -43,7 +43,7 @@ from vaekit.export.manifest import (
 from vaekit.export.metadata import describe, signature
 from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
-from vaekit.report.map import LatentMap, latent_map
+from vaekit.report.map import latent_map
 from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
 
@@ -83,9 +83,8 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
     target = run.folder.path / FOLDERS[weights]
     with run.folder.lock(), new_bundle(target) as folder:
         test, table = run.images.test, run.svm.table if run.has_svm else None
-        placed = latent_map(run.folder, run.latents) if run.has_latents else None
         reference = Reference(run.weights.vae, table)
-        metadata = describe_run(run)
+        metadata, explorer = describe_run(run), explorer_data(run)
         if weights == "fp16":
             reference, metadata["weights_loss"] = half.round_weights(reference, test)
         metadata |= write_graphs(folder, reference, metadata, stored_as=weights)
@@ -93,7 +92,7 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
         comparison.require_within_tolerance()
         metadata["check"] = comparison.facts()
         write_golden(folder, golden_cases(reference, test.pixels))
-        write_json(folder / EXPLORER, explorer_data(run, placed))
+        write_json(folder / EXPLORER, explorer)
         write_text(folder / README, readme(metadata))
         write_manifest(folder, metadata)
         verify(folder)
@@ -209,9 +208,10 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
     return cases
 
 
-def explorer_data(run: Run, placed: LatentMap | None) -> dict[str, Any]:
+def explorer_data(run: Run) -> dict[str, Any]:
     """Test images to pick from, and the map of the test latents."""
     pixels, labels = run.images.test
+    placed = latent_map(run.folder, run.latents) if run.has_latents else None
     shown = None
     if placed is not None:
         latents, num_dimensions = run.latents, run.weights.vae.config.latent_dim

@@ -5,14 +5,13 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import ThreadingTCPServer
-from threading import BoundedSemaphore, Event, Thread
+from socketserver import TCPServer
+from threading import Event, Thread
 from typing import Any, BinaryIO
 
 from vaekit.errors import UserError
@@ -27,8 +26,7 @@ RUNTIME_FILES = (
     "ort-wasm-simd-threaded.wasm",
 )
 HOST = "127.0.0.1"
-MAX_CONNECTIONS = 64  # at once; the others wait in the system's queue
-PATIENCE = 20.0  # seconds after which a connection is ended where another waits for its place
+MAX_CONNECTIONS = 64  # at once; a browser opens six
 
 # By suffix, not from the system's own table, where .mjs and .wasm may be missing or wrong.
 CONTENT_TYPES = {
@@ -134,9 +132,9 @@ def serving(routes: Routes, port: int = 0) -> Iterator[str]:
         thread = Thread(target=server.serve_forever, name="explorer", daemon=True)
         thread.start()
         try:
-            yield f"http://{HOST}:{server.port}/"
+            yield f"http://{HOST}:{server.server_port}/"
         finally:
-            server.end()
+            server.shutdown()
             thread.join()
 
 
@@ -192,49 +190,37 @@ def _as_typed(folder: Path) -> str:
     return shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
 
 
-# http.server's own server class looks up the host's name when it binds, in DNS if need be.
-class _Server(ThreadingTCPServer):
-    """One connection a thread, a bounded number at a time."""
+class _Server(ThreadingHTTPServer):
+    """One connection a thread; the oldest gives way where there would be too many."""
 
-    allow_reuse_address = True  # a port whose last connections have only just closed
-    daemon_threads = True
     request_queue_size = 1024
 
     def __init__(self, routes: Routes, port: int) -> None:
         self.routes = routes
-        self._slots = BoundedSemaphore(MAX_CONNECTIONS)
-        self._begun: dict[socket.socket, float] = {}  # when each connection began
+        self._open: list[socket.socket] = []  # the oldest first
         super().__init__((HOST, port), _Handler)
 
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def end_connections(self, older_than: float = 0.0) -> None:
-        """End the connections that began so many seconds ago or earlier."""
-        for connection, begun in self._begun.copy().items():
-            if time.monotonic() - begun >= older_than:
-                with suppress(OSError):  # it has just ended by itself
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def end(self) -> None:
-        """Have `serve_forever` return, though it may be waiting for a place."""
-        self.end_connections()
-        self.shutdown()
+    def server_bind(self) -> None:
+        # HTTPServer's own asks for the host's name, in DNS if need be.
+        TCPServer.server_bind(self)
+        self.server_port = int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # A client that sends, or takes, a byte now and then never runs into a socket's timeout.
-        while not self._slots.acquire(timeout=PATIENCE / 10):
-            self.end_connections(older_than=PATIENCE)
-        self._begun[request] = time.monotonic()
+        """Answer in a thread of its own.
+
+        A client that sends, or takes, a byte now and then never runs into a socket's timeout, so
+        what ends it is the need for its place.
+        """
+        self._open.append(request)
+        if len(self._open) > MAX_CONNECTIONS:
+            with suppress(OSError):  # it has just ended by itself
+                self._open.pop(0).shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            del self._begun[request]
-            self._slots.release()
+    def shutdown_request(self, request: Any) -> None:
+        with suppress(ValueError):  # it has given way
+            self._open.remove(request)
+        super().shutdown_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -259,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not (self._for_this_server() and self._from_here()):
             self.send_error(
                 HTTPStatus.FORBIDDEN,
-                explain=f"only pages of http://{HOST}:{self.server.port} may ask for this",
+                explain=f"only pages of http://{HOST}:{self.server.server_port} may ask for this",
             )
             return False
         return True
@@ -285,7 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _for_this_server(self) -> bool:
         """Not so under DNS rebinding, where a stranger's name leads to this machine."""
         name, _, port = self.headers.get("Host", "").partition(":")
-        return name.lower() in (HOST, "localhost") and (port or "80") == str(self.server.port)
+        own_port = str(self.server.server_port)
+        return name.lower() in (HOST, "localhost") and (port or "80") == own_port
 
     def _from_here(self) -> bool:
         """Not so where another origin's page made the request; a link on one may lead here."""

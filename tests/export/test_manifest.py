@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_helpers import facts_of, forge
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -24,20 +25,6 @@ from vaekit.export.manifest import (
 
 def require_whole(bundle: Path) -> None:
     require_intact(bundle, read_manifest(bundle))
-
-
-def forge(bundle: Path, **changes: object) -> None:
-    """Change the manifest and give it a hash that fits."""
-    path = bundle / "manifest.json"
-    facts = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    del facts["sha256"]
-    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    facts["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def facts_of(bundle: Path) -> dict:
-    return json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_hash(bundle: Path) -> None:
@@ -78,10 +65,12 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["extra.onnx", "EXTRA.ONNX", "extra.ort", "sub/encoder.onnx"])
+@pytest.mark.parametrize(
+    "name", ["extra.onnx", "EXTRA.ONNX", "extra.ort", "sub/encoder.onnx", "deep/er/extra.ORT"]
+)
 @pytest.mark.injects(15)
 def test_a_graph_that_is_not_listed_is_refused(bundle: Path, name: str) -> None:
-    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(bundle / "encoder.onnx", bundle / name)
     with pytest.raises(UserError, match=rf"{name}: a graph that manifest\.json does not list"):
         require_whole(bundle)
@@ -92,11 +81,17 @@ def test_other_files_beside_the_bundle_s_are_left_alone(bundle: Path) -> None:
     require_whole(bundle)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/file", ".."])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "/etc/hostname", "sub/file", "a/../../secret", "..", ".", "", "x\0y"],
+)
 @pytest.mark.injects(15)
-def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: str) -> None:
-    forge(bundle, files={**facts_of(bundle)["files"], name: {"bytes": 1, "sha256": "0"}})
-    with pytest.raises(UserError, match="expected names of files in the bundle's own folder"):
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(bundle: Path, name: str) -> None:
+    (bundle.parent / "secret").write_text("mine")
+    listed = {"bytes": 4, "sha256": hashlib.sha256(b"mine").hexdigest()}
+    forge(bundle, files={**facts_of(bundle)["files"], name: listed})
+    words = "missing" if name in ("", "x\0y") else "files in the bundle's own folder"
+    with pytest.raises(UserError, match=words):
         require_whole(bundle)
 
 
@@ -122,19 +117,6 @@ def test_a_manifest_of_another_kind_is_refused(
     forge(bundle, **changes)
     with pytest.raises(UserError, match=words):
         require_whole(bundle)
-
-
-@pytest.mark.injects(15)
-def test_a_changed_manifest_is_damaged(bundle: Path) -> None:
-    path = bundle / "manifest.json"
-    path.write_text(path.read_text().replace('"light on dark"', '"dark on light"'))
-    with pytest.raises(UserError, match="damaged, its content does not match its sha256"):
-        read_manifest(bundle)
-
-
-def test_a_folder_that_is_no_bundle_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a bundle \(no manifest\.json\)"):
-        read_manifest(tmp_path)
 
 
 def test_golden_vectors_survive_the_trip_through_json_bit_for_bit(tmp_path: Path) -> None:
@@ -213,24 +195,21 @@ def test_golden_vectors_of_another_form_are_refused(
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 200_000, '{"format": "vaekit-bundle", "format_version": 1, "x": NaN}', "[]", "", '{"a'],
-    ids=["deep", "nan", "list", "empty", "torn"],
+    [
+        "[" * 200_000,
+        '{"format": "vaekit-bundle", "format_version": 1, "x": NaN}',
+        '{"format": "vaekit-bundle", "format_version": 1, "x": "\\ud800"}',  # no UTF-8 has it
+        "[]",
+        "",
+        '{"a',
+    ],
+    ids=["deep", "nan", "surrogate", "list", "empty", "torn"],
 )
 @pytest.mark.injects(15)
 def test_a_manifest_that_is_no_manifest_is_one_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json"):
         read_manifest(tmp_path)
-
-
-@pytest.mark.injects(15)
-def test_characters_that_no_utf8_has_are_refused(bundle: Path) -> None:
-    path = bundle / "manifest.json"
-    facts = facts_of(bundle)
-    facts["class_names"][0] = "\ud800"
-    path.write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="damaged"):
-        read_manifest(bundle)
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:

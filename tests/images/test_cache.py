@@ -108,17 +108,6 @@ def test_of_two_runs_that_decode_at_once_both_get_the_images(
     assert len({path.parent for path in cache_files(pets)}) == 1
 
 
-@pytest.mark.injects(6)
-def test_a_folder_that_cannot_be_written_is_decoded_into_memory(
-    pets: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (pets / ".vaekit-cache").write_text("in the way")
-    in_memory = load(pets, image_size=8)
-    assert "only in memory" in capsys.readouterr().err
-    (pets / ".vaekit-cache").unlink()
-    assert load(pets, image_size=8).sha256() == in_memory.sha256()
-
-
 @pytest.fixture
 def pets_with_damage(pets: Path) -> Path:
     """A truncated RGBA image, a text, a dangling link: three that can't be read."""
@@ -170,11 +159,10 @@ def test_a_set_with_nothing_readable_is_refused_even_when_skipping(tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("default")  # as outside of tests
-@pytest.mark.parametrize("size", [10, 13], ids=["Pillow warns", "Pillow refuses"])
 @pytest.mark.injects(12)
-def test_an_absurdly_large_image_counts_as_unreadable(
-    size: int, pets: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_image_so_large_that_pillow_warns_counts_as_unreadable(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(pets / "train" / "cat" / "bomb.png", flat(0, size))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)  # all others have 64
+    write(pets / "train" / "cat" / "bomb.png", flat(0, 10))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)  # all others have 64; from 140 on it refuses
     assert "can't read train/cat/bomb.png;" in fault(pets)

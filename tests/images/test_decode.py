@@ -1,6 +1,5 @@
 """Image files: right pixels in the right shape, whatever Pillow can read."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -125,29 +124,3 @@ def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None
     good = write(tmp_path / "good.png", flat(0))
     with pytest.raises(UserError, match=r"missing\.png, .*README.*not a whole image"):
         prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))
-
-
-def truncated(path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    write(path, noise, format="PNG")
-    path.write_bytes(path.read_bytes()[:500])
-
-
-def too_few_pixels(path: Path) -> None:
-    path.write_bytes(b"P2 8 8 255 1 2 3")
-
-
-def broken_exif(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    write(path, flat(0), format="JPEG", dpi=(72, 72), exif=exif)
-    path.write_bytes(path.read_bytes().replace(b"Exif\0\0MM", b"Exif\0\0??"))
-
-
-@pytest.mark.parametrize("damage", [truncated, too_few_pixels, broken_exif])
-@pytest.mark.injects(12)
-def test_a_damaged_file_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    good = write(tmp_path / "good.png", flat(0))
-    damage(tmp_path / "damaged.png")
-    with pytest.raises(UserError, match=r"^\S*damaged\.png: no such file, or not a whole image"):
-        prepare_files([good, tmp_path / "damaged.png"], (1, 8, 8))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import yaml
@@ -20,8 +19,6 @@ from damage_helpers import copy, refusal, snapshot
 from vaekit.cli import main
 from vaekit.config import SvmConfig, TrainConfig, read_config
 from vaekit.errors import UserError
-from vaekit.export.manifest import read_manifest, require_intact, write_manifest
-from vaekit.export.verify import verify
 from vaekit.report.map import latent_map
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
@@ -30,7 +27,7 @@ from vaekit.stages.svm import fit_svm
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
-from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
+from vaekit.storage.tensors import read_tensors, write_tensors
 
 
 class Bomb:
@@ -231,6 +228,9 @@ TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 @pytest.mark.parametrize(
     "content",
     [
+        b"",
+        bytes(100),
+        b"<html>not found</html>",
         safetensors(b"{}", length=2**63),
         safetensors(b"{}", length=99_000_000),
         safetensors(b"[" * 100_000),
@@ -260,16 +260,6 @@ def test_a_safetensors_file_that_was_made_by_hand_is_one_error(
     with pytest.raises(Damaged) as error:
         read_tensors(path, **KIND)
     assert len(str(error.value)) < 1000
-
-
-def test_tensors_of_any_type_are_hashed_and_come_back(tmp_path: Path) -> None:
-    tensors = {
-        str(dtype): torch.ones(2, dtype=dtype)
-        for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.bool, torch.complex64)
-    }
-    write_tensors(tmp_path / "t", tensors, {}, **KIND)
-    for name, tensor in read_tensors(tmp_path / "t", **KIND).tensors.items():
-        assert tensor.dtype == tensors[name].dtype
 
 
 def forge_tensors(
@@ -509,6 +499,8 @@ def test_forged_measurements_of_an_svm_are_refused(change: dict[str, object], ru
         ("environment.json", '[{"time": 5}]'),
         ("environment.json", '[{"versions": []}]'),
         ("environment.json", "[" * 100_000),
+        ("latents/latents.json", "[]"),
+        ("svm/metrics.json", "[]"),
         ("metrics.jsonl", "[" * 100_000),
         ("metrics.jsonl", "{}"),
         ("metrics.jsonl", '{"epoch": 5}'),
@@ -524,62 +516,7 @@ def test_json_that_is_not_what_it_should_be_stops_the_report(
     name: str, text: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / name).write_text(text)
-    assert name in refusal(capsys, "report", run)
-
-
-@pytest.mark.injects(15)
-def test_a_bundle_with_a_graph_of_a_stranger_is_refused(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("extra.onnx", "deep/er/extra.ONNX", "extra.ort"):
-        path = bundle / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(bundle / "encoder.onnx", path)
-        assert "does not list" in refusal(capsys, "export", bundle, "--check")
-        path.unlink()
-    verify(bundle)
-
-
-def relist(bundle: Path, **files: object) -> None:
-    """Write the manifest anew, of the files as they are now and those given."""
-    path = bundle / "manifest.json"
-    facts = json.loads(path.read_text())
-    for name in ("format", "format_version", "sha256", "files"):
-        del facts[name]
-    path.unlink()
-    write_manifest(bundle, facts)
-    facts = json.loads(path.read_text())
-    del facts["sha256"]
-    facts["files"] |= files
-    write_sealed(path, facts)
-
-
-@pytest.mark.parametrize(
-    "name", ["../secret", "/etc/hostname", "a/../../secret", "..", ".", "", "x\0y"]
-)
-@pytest.mark.injects(15)
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(name: str, bundle: Path) -> None:
-    (bundle.parent / "secret").write_text("mine")
-    relist(bundle, **{name: {"bytes": 4, "sha256": file_sha256(bundle.parent / "secret")}})
-    with pytest.raises(UserError, match=r"don't use this bundle|missing"):
-        require_intact(bundle, read_manifest(bundle))
-
-
-@pytest.mark.injects(15)
-def test_a_graph_that_runs_out_of_bounds_is_refused_though_its_hash_fits(bundle: Path) -> None:
-    """Valid as a graph: only onnxruntime finds out, and while it runs."""
-    path = bundle / "decoder.onnx"
-    model = onnx.load(path)
-    output = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["inner" if name == output else name for name in node.output]
-    index = onnx.helper.make_tensor("index", onnx.TensorProto.INT64, [1], [10**6])
-    model.graph.initializer.append(index)
-    model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "index"], [output], axis=1))
-    onnx.save(model, path)
-    relist(bundle)
-    with pytest.raises(UserError, match=r"decoder\.onnx: onnxruntime can't run it"):
-        verify(bundle)
+    assert Path(name).name in refusal(capsys, "report", run)
 
 
 def few_latents(run: Path, labels: list[int], latents: object) -> None:
@@ -647,14 +584,6 @@ def test_latents_at_the_edge_of_what_can_be_learned_give_an_svm(
     fit_svm(Run(run), SvmConfig())
     assert Run(run).svm.table.classes.tolist() == sorted(set(labels))
     main(["predict", str(run), str(run / "samples" / "epoch-000.png")])
-
-
-def test_npy_reads_what_numpy_writes(tmp_path: Path) -> None:
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.save(tmp_path / "a.npy", array)
-    read = read_npy(tmp_path / "a.npy", np.float32, 2)
-    np.testing.assert_array_equal(read, array)
-    assert type(read) is np.ndarray
 
 
 @pytest.mark.injects(6)

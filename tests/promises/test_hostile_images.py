@@ -42,6 +42,12 @@ def png(width: int, height: int) -> bytes:
     return bytes(content)
 
 
+def broken_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded("JPEG", dpi=(72, 72), exif=exif).replace(b"Exif\0\0MM", b"Exif\0\0??")
+
+
 def tiff(**tags: tuple[int, int, int]) -> bytes:
     """A TIFF of 8x8 greys; a tag's number, as t258, with its type, count and value."""
     entries = {
@@ -63,6 +69,8 @@ UNREADABLE = {
     "bomb.png": png(60_000, 60_000),
     "long bomb.png": png(2**31 - 1, 1),
     "no width.png": png(0, 8),
+    "broken exif.jpg": broken_exif(),
+    "too few pixels.pgm": b"P2 8 8 255 1 2 3",
     "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
     "rational offset.tif": tiff(t273=(5, 1, 8)),
     "text offset.tif": tiff(t273=(2, 1, 8)),
@@ -163,7 +171,9 @@ def test_links_among_the_images_are_followed_and_their_loops_and_dead_ends_named
 
 @pytest.mark.parametrize("what", ["file", "link", "pipe"])
 @pytest.mark.injects(6)
-def test_what_lies_in_the_place_of_the_cache_is_left_alone(what: str, tmp_path: Path) -> None:
+def test_what_lies_in_the_place_of_the_cache_is_left_alone_and_images_kept_in_memory(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, cache = write_pets(tmp_path), tmp_path / CACHE_FOLDER
     if what == "file":
         cache.write_text("mine")
@@ -171,8 +181,11 @@ def test_what_lies_in_the_place_of_the_cache_is_left_alone(what: str, tmp_path: 
         cache.symlink_to("nowhere")
     else:
         os.mkfifo(cache)
-    assert len(load(root).train.pixels) == 12
+    in_memory = load(root)
+    assert "only in memory" in capsys.readouterr().err
     assert not cache.is_dir()
+    cache.unlink()
+    assert load(root).sha256() == in_memory.sha256()
 
 
 SEEDS = [

@@ -20,6 +20,7 @@ from vaekit.config import (
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.stages.svm import fit_svm

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from vaekit.storage.damage import Damaged
-from vaekit.storage.tensors import read_tensors, write_tensors
+from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3).T, "step": torch.tensor(7), "empty": torch.ones(0)}
 
@@ -42,6 +43,24 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_tensors_of_any_type_are_hashed_and_come_back(tmp_path: Path) -> None:
+    tensors = {
+        str(dtype): torch.ones(2, dtype=dtype)
+        for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.bool, torch.complex64)
+    }
+    write_tensors(tmp_path / "t", tensors, {}, format_name="test", version=1)
+    for name, tensor in read(tmp_path / "t")[0].items():
+        assert tensor.dtype == tensors[name].dtype
+
+
+def test_npy_reads_what_numpy_writes(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.save(tmp_path / "a.npy", array)
+    read = read_npy(tmp_path / "a.npy", np.float32, 2)
+    np.testing.assert_array_equal(read, array)
+    assert type(read) is np.ndarray
+
+
 @pytest.mark.injects(14)
 def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
     path = tmp_path / "t"
@@ -55,22 +74,6 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(Damaged):
             read(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>not found</html>"])
-@pytest.mark.injects(14)
-def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "t").write_bytes(content)
-    with pytest.raises(Damaged, match="not a whole safetensors file"):
-        read(tmp_path / "t")
-
-
-@pytest.mark.injects(14)
-def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "t")
-    (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:-4])
-    with pytest.raises(Damaged, match="not a whole safetensors file"):
-        read(tmp_path / "t")
 
 
 @pytest.mark.injects(14)
