@@ -38,10 +38,11 @@ soak: $(INSTALLED)  ## an hour of training, stopped and resumed; memory and open
 	rm -rf build/soak
 	$(BIN)/python tests/soak.py $(MINUTES) build/soak
 
-lint: $(INSTALLED)  ## format, lint and types
+lint: $(INSTALLED)  ## format, lint, types, and which room may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict vaekit export
+	$(BIN)/lint-imports --no-cache
 
 bench: $(INSTALLED)  ## speed, memory and growth of cost, against peers
 	$(BIN)/python -m pytest bench/
