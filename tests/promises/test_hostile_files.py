@@ -18,13 +18,14 @@ import yaml
 from damage_helpers import copy, refusal, snapshot
 
 from vaekit.cli import main
-from vaekit.config import SvmConfig, TrainConfig, read_config
+from vaekit.config import SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.export.manifest import read_manifest, require_intact, write_manifest
 from vaekit.export.verify import verify
 from vaekit.report.map import latent_map
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
+from vaekit.settings import read_config
 from vaekit.stages.latents import read_latents
 from vaekit.stages.svm import fit_svm, read_metrics, read_svm
 from vaekit.storage.files import file_sha256

@@ -21,11 +21,8 @@ from vaekit.config import (
     ModelConfig,
     SvmConfig,
     TrainConfig,
-    from_dict,
-    read_config,
     to_dict,
     trajectory_differences,
-    write_config,
 )
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -37,6 +34,7 @@ from vaekit.export.manifest import (
     write_manifest,
 )
 from vaekit.runs.folder import RunFolder
+from vaekit.settings import from_dict, read_config, write_config
 from vaekit.stages.svm import read_table
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import read_npy, read_tensors, write_tensors

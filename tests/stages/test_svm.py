@@ -15,11 +15,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig, write_config
+from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.reference import REFERENCE_MNIST, reference_for
+from vaekit.settings import write_config
 from vaekit.stages import svm
 from vaekit.stages.latents import read_latents
 from vaekit.storage.files import file_sha256

@@ -9,13 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Size
 
-from vaekit.config import (
-    SvmConfig,
-    TrainConfig,
-    from_dict,
-    read_config,
-    trajectory_differences,
-)
+from vaekit.config import SvmConfig, TrainConfig, trajectory_differences
 from vaekit.doctor.findings import Finding, Verdict
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -29,6 +23,7 @@ from vaekit.models.vae import VAE, num_parameters
 from vaekit.report import map as latent_map
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder, Weights
+from vaekit.settings import from_dict, read_config
 from vaekit.stages import latents
 from vaekit.stages.svm import Svm, read_measurements, read_table
 from vaekit.storage.files import file_sha256

@@ -16,15 +16,13 @@ from vaekit.config import (
     MAX_IMAGE_SIZE,
     ModelConfig,
     TrainConfig,
-    from_dict,
-    read_config,
     to_dict,
     trajectory_differences,
-    write_config,
 )
 from vaekit.errors import UserError
 from vaekit.images.sets import Images
 from vaekit.models.vae import VAE
+from vaekit.settings import from_dict, read_config, write_config
 from vaekit.storage.files import file_sha256, read_json, require_file, write_json, write_text
 from vaekit.storage.sealed import expected_of, number, strings, typed
 from vaekit.storage.tensors import difference, read_tensors, write_tensors

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig, write_config
+from vaekit.config import SvmBackend, SvmBackendFlag, SvmConfig
 from vaekit.errors import UserError
 from vaekit.runs.folder import RunFolder, Weights
 from vaekit.runs.reference import reference_for
+from vaekit.settings import write_config
 from vaekit.stages.latents import Latents, extract_missing_latents, read_latents
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import expected_of, number, read_sealed, strings, typed, write_sealed
