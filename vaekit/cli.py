@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from vaekit.arguments import parse
 from vaekit.config import SvmBackendFlag, SvmConfig, TrainConfig, check_jobs
 from vaekit.errors import user_errors_in_one_line
+from vaekit.settings import parse
 
 
 def latents(run: str) -> None:

@@ -1,21 +1,14 @@
-"""The settings of a run and of an SVM: frozen, validated, and the same in YAML."""
+"""The settings of a run and of an SVM: frozen, validated, and what is to be known of each."""
 
 import dataclasses
-import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import yaml
-
-from vaekit.arguments import parse
-from vaekit.cadence import parse_cadence
 from vaekit.errors import UserError
-from vaekit.storage.files import write_text
-from vaekit.storage.plain_yaml import load_plain
 
 ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
-Config = TypeVar("Config")
 
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
 MAX_CHANNELS = 4  # red, green, blue and alpha
@@ -25,6 +18,21 @@ GradientExchange = Literal["float32", "bf16"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
+_CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
+
+
+def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
+    """A field with a default for new runs, and with what is to be known of it beyond its type.
+
+    Args:
+        default: Its value in a run that is started now.
+        before: What runs did that were recorded before the setting existed; a setting without it
+            has been there from the first version.
+        off_trajectory: It changes where things lie or what is shown, never a weight.
+    """
+    known = {} if before is MISSING else {"before": before}
+    return field(default=default, metadata={"off_trajectory": off_trajectory, **known})
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -33,7 +41,7 @@ class DataConfig:
     name: ImageSetName = "mnist"
     """Image set: a torchvision download, scikit-learn's digits, or a folder of one's own."""
 
-    root: str = "data"
+    root: str = setting("data", off_trajectory=True)
     """Folder of the images (downloads go there; digits need none)."""
 
     image_size: int = 28
@@ -42,13 +50,13 @@ class DataConfig:
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""
 
-    holdout: int | None = None
+    holdout: int | None = setting(None, before=None)
     """Test on so many held-out training images, to choose settings without the test set."""
 
-    resident_limit: int | None = None
+    resident_limit: int | None = setting(None, before=None, off_trajectory=True)
     """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
 
-    skip_unreadable: bool = False
+    skip_unreadable: bool = setting(False, before=False, off_trajectory=True)
     """Go on without the images of a folder that can't be decoded, instead of stopping."""
 
     def __post_init__(self) -> None:
@@ -93,7 +101,7 @@ class ModelConfig:
 class TrainConfig:
     """A training run. Together with the images it determines every weight of the result."""
 
-    run: str | None = None
+    run: str | None = setting(None, off_trajectory=True)
     """Run folder (default: runs/ and the name of the image set)."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -114,10 +122,10 @@ class TrainConfig:
     warmup_steps: int = 200
     """Steps over which the learning rate rises linearly to its peak."""
 
-    weight_decay: float = 0.0
+    weight_decay: float = setting(0.0, before=0.0)
     """Decoupled weight decay (AdamW) of the weights, not of the biases."""
 
-    input_noise: float = 0.0
+    input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
     ema_decay: float = 0.999
@@ -129,16 +137,16 @@ class TrainConfig:
     mixed_precision: MixedPrecision = "auto"
     """auto follows the launcher where the hardware computes that precision natively."""
 
-    gradient_exchange: GradientExchange = "float32"
+    gradient_exchange: GradientExchange = setting("float32", before="float32")
     """Precision in which several processes exchange gradients; bf16 halves the traffic."""
 
-    sample_every: int = 5
+    sample_every: int = setting(5, off_trajectory=True)
     """Epochs between pictures of generated images and reconstructions."""
 
-    checkpoint_every: int | str = 1
+    checkpoint_every: int | str = setting(1, off_trajectory=True)
     """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min."""
 
-    tracker: str | None = None
+    tracker: str | None = setting(None, off_trajectory=True)
     """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
 
     def __post_init__(self) -> None:
@@ -178,16 +186,45 @@ def check_jobs(jobs: int | None) -> None:
         _at_least("--jobs", jobs, 1)
 
 
-# Settings that change where things lie or what is shown, never a weight.
-_OFF_TRAJECTORY = {
-    "run",
-    "data.root",
-    "data.resident_limit",
-    "data.skip_unreadable",
-    "sample_every",
-    "checkpoint_every",
-    "tracker",
-}
+class Cadence(NamedTuple):
+    """How often something is done; one of the three is set."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+    def is_due(self, epoch: int | None, step: int, seconds_passed: float) -> bool:
+        """At the end of `epoch` (None within one), after `step` steps of the run."""
+        if self.epochs is not None:
+            return epoch is not None and epoch % self.epochs == 0
+        if self.steps is not None:
+            return step % self.steps == 0
+        return self.seconds is not None and seconds_passed >= self.seconds
+
+
+def parse_cadence(flag: str, text: str) -> Cadence:
+    """`2` epochs, `500steps` or `10min`. Raises `UserError`, naming `flag`, for anything else."""
+    match = _CADENCE.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"{flag} {text}: expected a number of epochs, of steps or of minutes, as 2, 500steps "
+            f"or 10min"
+        )
+    count = int(match[1])
+    if match[2] == "steps":
+        return Cadence(steps=count)
+    return Cadence(seconds=60.0 * count) if match[2] == "min" else Cadence(epochs=count)
+
+
+def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a config dataclass and of its groups under the names of their flags."""
+    by_flag: dict[str, dataclasses.Field[Any]] = {}
+    for each in dataclasses.fields(config_type):
+        if dataclasses.is_dataclass(each.type):
+            by_flag |= fields_by_flag(each.type, f"{prefix}{each.name}.")
+        else:
+            by_flag[prefix + each.name] = each
+    return by_flag
 
 
 def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[str]:
@@ -195,8 +232,8 @@ def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[st
     before, after = flatten(to_dict(recorded)), flatten(to_dict(given))
     return [
         f"{name}: {before[name]} -> {after[name]}"
-        for name in before
-        if name not in _OFF_TRAJECTORY and before[name] != after[name]
+        for name, each in fields_by_flag(TrainConfig).items()
+        if not each.metadata.get("off_trajectory") and before[name] != after[name]
     ]
 
 
@@ -211,42 +248,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
-def write_config(path: Path, config: TrainConfig | SvmConfig) -> None:
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
-
-
-def read_config(config_type: type[Config], path: Path) -> Config:
-    """The config that `write_config` wrote, equal to the one that was given to it.
-
-    Raises `UserError` where a setting is missing, unknown or out of its range.
-    """
-    try:
-        values = load_plain(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: damaged, not YAML ({error}); put a good copy there") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: damaged, expected settings by name; put a good copy there")
-    config = from_dict(config_type, values)
-    missing = sorted(flatten(to_dict(config)).keys() - flatten(values).keys())
-    if missing:
-        raise UserError(
-            f"{path}: damaged, without {', '.join(missing)}; a run's config names every setting: "
-            f"put a good copy there"
-        )
-    return config
-
-
-def from_dict(config_type: type[Config], values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`, with the checks of the command line."""
-    config: Config = parse(config_type, ["--config", json.dumps(values)])
-    return config
-
-
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under the names of their flags, as `data.name`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

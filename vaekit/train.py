@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 
-from vaekit.arguments import parse
-from vaekit.config import TrainConfig, flatten, to_dict, write_config
+from vaekit.config import TrainConfig, flatten, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.images.sets import Images, ImageSet, load_images
@@ -37,6 +36,7 @@ from vaekit.runs.resume import (
     stop_not_finite,
 )
 from vaekit.runs.weights import write_weights as save_weights
+from vaekit.settings import parse, write_config
 from vaekit.training.elbo import evaluate
 from vaekit.training.feeds import make_feed
 from vaekit.training.interruption import Interrupted, Interruption

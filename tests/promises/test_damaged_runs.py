@@ -22,9 +22,10 @@ from damage_helpers import (
 )
 
 from vaekit.cli import main
-from vaekit.config import TrainConfig, read_config, trajectory_differences
+from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.errors import UserError
 from vaekit.runs.run import Run
+from vaekit.settings import read_config
 
 # The quickest stage that reads a file, and then the others.
 READERS = {

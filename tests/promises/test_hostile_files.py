@@ -17,12 +17,13 @@ import yaml
 from damage_helpers import copy, refusal, snapshot
 
 from vaekit.cli import main
-from vaekit.config import SvmConfig, TrainConfig, read_config
+from vaekit.config import SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.report.map import latent_map
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
+from vaekit.settings import read_config
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import file_sha256
@@ -277,7 +278,7 @@ def forge_tensors(
     format_name, version = kinds[path.name]
     found = read_tensors(path, format_name=format_name, version=version)
     changed: dict[str, Any] = {**found.tensors, **(tensors or {})}
-    recorded = {**found.facts, **(facts or {})}
+    recorded = {**found.metadata, **(facts or {})}
     write_tensors(
         path,
         {name: tensor for name, tensor in changed.items() if tensor is not None},

@@ -21,11 +21,8 @@ from vaekit.config import (
     ModelConfig,
     SvmConfig,
     TrainConfig,
-    from_dict,
-    read_config,
     to_dict,
     trajectory_differences,
-    write_config,
 )
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -38,6 +35,7 @@ from vaekit.export.manifest import (
 )
 from vaekit.runs.run import Run
 from vaekit.runs.svm import read_table
+from vaekit.settings import from_dict, read_config, write_config
 from vaekit.storage.damage import Damaged
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
@@ -231,7 +229,7 @@ def test_any_tensors_and_facts_come_back_from_their_file(
 ) -> None:
     write_tensors(place / "t", written, facts, **KIND)
     read = read_tensors(place / "t", **KIND)
-    assert read.facts == json.loads(json.dumps(facts))
+    assert read.metadata == json.loads(json.dumps(facts))
     assert read.tensors.keys() == written.keys()
     for name, tensor in written.items():
         assert read.tensors[name].dtype == tensor.dtype

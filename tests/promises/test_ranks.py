@@ -16,8 +16,9 @@ from conftest import ROOT, launch, run_command, tiny_config
 from kill_helpers import assert_same_result, newest_step
 from rank_helpers import PATIENCE, Fate, run_ranks, train_in_ranks
 
-from vaekit.config import TrainConfig, write_config
+from vaekit.config import TrainConfig
 from vaekit.runs.checkpoints import load_checkpoint
+from vaekit.settings import write_config
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
 NUM_STEPS = 48

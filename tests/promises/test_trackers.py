@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from accelerate import tracking
 from test_trackers import TRACKER, FaultyTracker
-from vaekit.arguments import parse
+from vaekit.settings import parse
 from vaekit.config import TrainConfig
 from vaekit.errors import user_errors_in_one_line
 from vaekit.train import train

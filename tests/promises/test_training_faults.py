@@ -455,7 +455,7 @@ import sys
 from accelerate import PartialState
 from safetensors.torch import save_file
 from vaekit.runs import resume as state
-from vaekit.arguments import parse
+from vaekit.settings import parse
 from vaekit.config import TrainConfig
 from vaekit.errors import user_errors_in_one_line
 from vaekit.training.step import Stepper

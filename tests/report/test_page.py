@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig, write_config
+from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.pictures import image_grid, write_image
 from vaekit.images.sets import load_images
@@ -30,6 +30,7 @@ from vaekit.runs.metrics import write_metrics
 from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
+from vaekit.settings import write_config
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.sealed import write_sealed

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vaekit
-from vaekit import config
+from vaekit import settings
 from vaekit.errors import UserError
 from vaekit.export.bundle import export_run
 from vaekit.runs.run import Run
@@ -63,7 +63,7 @@ def test_an_export_parses_each_file_and_hashes_each_file_once(
 ) -> None:
     parsed: Counter[Path] = Counter()
     hashed: Counter[Path] = Counter()
-    read_config, file_sha256 = config.read_config, files.file_sha256
+    read_config, file_sha256 = settings.read_config, files.file_sha256
 
     def counted_config(kind: type[object], place: Path) -> object:
         parsed[place] += 1

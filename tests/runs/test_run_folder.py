@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_config
 from safetensors import safe_open
 
-from vaekit.config import TrainConfig, read_config
+from vaekit.config import TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.environment import append_environment
@@ -16,6 +16,7 @@ from vaekit.runs.folder import RunFolder
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
+from vaekit.settings import read_config
 from vaekit.storage.files import file_sha256
 from vaekit.storage.tensors import read_tensors, write_tensors
 

@@ -10,19 +10,14 @@ import yaml
 from cuml_helpers import play_cuml
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
-from vaekit.config import (
-    DataConfig,
-    ModelConfig,
-    SvmConfig,
-    TrainConfig,
-    write_config,
-)
+from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
+from vaekit.settings import write_config
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed

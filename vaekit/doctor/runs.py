@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import TrainConfig, from_dict, trajectory_differences
+from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, Manifest, read_manifest_file, require_complete
@@ -36,6 +36,7 @@ from vaekit.runs.products import (
     other,
     told,
 )
+from vaekit.settings import from_dict
 from vaekit.storage.damage import Damaged, as_written, typed
 from vaekit.storage.files import file_sha256
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaekit.config import TrainConfig, read_config, trajectory_differences, write_config
+from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.errors import UserError
+from vaekit.settings import read_config, write_config
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaekit.config import SvmConfig, TrainConfig, read_config
+from vaekit.config import SvmConfig, TrainConfig
 from vaekit.models.vae import num_parameters
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.environment import read_environment
@@ -13,6 +13,7 @@ from vaekit.runs.latents import read_array, read_metadata
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.svm import read_svm_metrics, read_table
 from vaekit.runs.weights import read_weights
+from vaekit.settings import read_config
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import require_file
 from vaekit.storage.pictures import require_png

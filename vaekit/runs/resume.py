@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.cadence import parse_cadence
-from vaekit.config import TrainConfig, from_dict, to_dict, trajectory_differences
+from vaekit.config import TrainConfig, parse_cadence, to_dict, trajectory_differences
 from vaekit.errors import UserError
 from vaekit.images.sets import Images
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import Checkpoint, load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
+from vaekit.settings import from_dict
 from vaekit.storage.tensors import difference
 from vaekit.training.interruption import Interruption
 from vaekit.training.losses import Losses

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vaekit.config import MAX_CHANNELS, MAX_IMAGE_SIZE, ModelConfig, from_dict, to_dict
+from vaekit.config import MAX_CHANNELS, MAX_IMAGE_SIZE, ModelConfig, to_dict
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
+from vaekit.settings import from_dict
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.tensors import difference, read_tensors, write_tensors
 

@@ -5,13 +5,14 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config import SvmBackendFlag, SvmConfig, write_config
+from vaekit.config import SvmBackendFlag, SvmConfig
 from vaekit.errors import UserError
 from vaekit.runs.latents import Latents
 from vaekit.runs.products import SVM, SVM_CONFIG, SVM_METRICS
 from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
 from vaekit.runs.svm import METRICS_VERSION, Svm, write_table
+from vaekit.settings import write_config
 from vaekit.stages.latents import extract_missing_latents
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
