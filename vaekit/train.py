@@ -35,7 +35,7 @@ from vaekit.training.feeds import make_feed
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.losses import Losses
 from vaekit.training.noise import Stream, epoch_order, normal_noise, stream_seed
-from vaekit.training.process import keep_freed_memory
+from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     agree,
     first_on_each_machine,
@@ -125,9 +125,7 @@ def set_up(
     interruption: Interruption,
 ) -> Training:
     """Model, average, optimizer and images, as they are before the first step."""
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-    torch.backends.cudnn.deterministic = True
+    set_up_process(accelerator.device)
     torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
     vae = VAE(config.model, images.shape)
     ema = deepcopy(vae).requires_grad_(False).eval().to(accelerator.device)

@@ -149,13 +149,13 @@ LAUNCHED = """
 import os, signal, sys, time
 from datetime import timedelta
 from pathlib import Path
-from vaekit.training import ranks as processes
+from vaekit.training import process, ranks
 from vaekit.cli import main
 from vaekit.training.step import Stepper
 
-processes.cpu_count = lambda: 1  # one thread a rank, as the forked ones have
-processes.PATIENCE = timedelta(seconds=10)
-processes.ROLL_CALL = timedelta(seconds=1)
+process.cpu_count = lambda: 1  # one thread a rank, as the forked ones have
+ranks.PATIENCE = timedelta(seconds=10)
+ranks.ROLL_CALL = timedelta(seconds=1)
 advance = Stepper.advance
 
 def advance_or_not(stepper, step):

@@ -23,6 +23,7 @@ from vaekit.storage.files import atomic_path, errors_naming, file_sha256, tempor
 from vaekit.storage.sealed import expected_of, read_sealed, strings, typed, write_sealed
 from vaekit.storage.tensors import read_npy, write_array
 from vaekit.training.noise import rank_slice
+from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
 FORMAT_VERSION = 2
@@ -53,6 +54,7 @@ def extract_latents(run_path: Path) -> None:
     config = run.require_config()
     weights = run.read_weights()
     ranks = start_ranks()
+    use_all_cores(ranks.device)
     with first_on_each_machine(ranks):
         images = load_images(config.data, config.seed)
     run.require_images(weights, images)
@@ -81,6 +83,7 @@ def extract_missing_latents(run: RunFolder, *, keep_on_device: bool) -> Tensor |
             f"{run.latents}: no latents yet, and {ranks.num_processes} processes; launch "
             f"`-m vaekit latents {run.quoted}` with them, and the SVM in one"
         )
+    use_all_cores(ranks.device)
     images = load_images(config.data, config.seed)
     run.require_images(weights, images)
     kept = _write_latents(run, weights, images, ranks, keep_train=keep_on_device)
