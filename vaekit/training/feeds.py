@@ -2,6 +2,7 @@
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -85,9 +86,12 @@ class FetchingFeed:
         self._batch = torch.zeros(
             share.stop - share.start, *pixels.shape[1:], dtype=torch.uint8, device=device
         )
-        slot_type = _PinnedSlot if device.type == "cuda" else _Slot
+        on_cuda = device.type == "cuda"
+        slot_type = _PinnedSlot if on_cuda else _Slot
         self._slots = deque(slot_type(self._batch) for _ in range(NUM_AHEAD))
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        # A thread begins on the first GPU, where it would open a context for other ranks' images.
+        enter = partial(torch.cuda.set_device, self._batch.device) if on_cuda else None
+        self._thread = ThreadPoolExecutor(max_workers=1, initializer=enter)
         self._fetches: deque[Future[_Slot]] = deque()
         self._wanted: deque[NDArray[np.int64]] = deque()  # indices, of the batches to be fetched
 
