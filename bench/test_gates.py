@@ -85,7 +85,7 @@ def test_no_step_waits_for_the_device(stepper: Stepper) -> None:
             torch.cuda.set_sync_debug_mode("error")
         for step in range(SETTLED, NUM_STEPS):
             stepper.advance(step)
-            stepper.losses.glimpse(step)
+            stepper.losses.latest(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -217,11 +217,11 @@ def run_epoch(training: Training, epoch: int, progress: Progress) -> Losses:
         is_last = training.steps_into_epoch == training.steps_per_epoch
         wish = Wish.CHECKPOINT if not is_last and training.is_checkpoint_due() else Wish.GO_ON
         if training.step - reported == REPORT_STEPS or is_last:
-            glimpse = stepper.losses.glimpse(training.steps_into_epoch)
+            latest = stepper.losses.latest(training.steps_into_epoch)
             note = f"epoch {epoch}/{config.epochs}"
-            if glimpse is not None:
-                note += f", loss {glimpse.loss:.2f}"
-                wish = wish if math.isfinite(glimpse.loss) else Wish.READ_LOSSES
+            if latest is not None:
+                note += f", loss {latest.loss:.2f}"
+                wish = wish if math.isfinite(latest.loss) else Wish.READ_LOSSES
             progress.advance((training.step - reported) * config.batch_size, note)
             reported = training.step
         grant(training, wish)

@@ -99,11 +99,11 @@ def start_ranks() -> PartialState:
     return ranks
 
 
-def agree(accelerator: Accelerator, wish: int) -> int:
-    """The greatest `wish` of all ranks, which must all ask; no device waits for it."""
+def agree(accelerator: Accelerator, request: int) -> int:
+    """The greatest `request` of all ranks, which must all ask; no device waits for it."""
     if accelerator.num_processes == 1:
-        return wish
-    greatest = torch.tensor(wish)
+        return request
+    greatest = torch.tensor(request)
     distributed.all_reduce(greatest, distributed.ReduceOp.MAX, group=_hosts("agreement"))
     return int(greatest)
 
