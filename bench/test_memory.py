@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.defaults import set_for_training
 from bench.made_up import clouds, noisy_images
 from bench.trainings import SMALL
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.stages.svm import Svm, fit_table, write_table
+from vaekit.training.ranks import start_ranks
 
 MeasureMemory = Callable[..., None]
 
@@ -48,7 +50,8 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     run = folder / "run"
     model = SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
     data = DataConfig(name="digits", limit=256)
-    train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))
+    with set_for_training(start_ranks().device):
+        train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))
     extract_latents(run)
     fit_svm(run, SvmConfig())
     export_run(run)

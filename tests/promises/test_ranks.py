@@ -68,7 +68,7 @@ def test_the_number_of_processes_may_change_at_every_resume(tmp_path: Path) -> N
         load_checkpoint(tmp_path / name / "checkpoints" / f"step-{NUM_STEPS:08d}.safetensors")
         for name in ("changed", "whole")
     )
-    assert one.facts.keys() == other.facts.keys()
+    assert one.metadata.keys() == other.metadata.keys()
     assert one.tensors.keys() == other.tensors.keys()
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(tensor, other.tensors[name], atol=1e-5, rtol=1e-4)

@@ -1,14 +1,13 @@
 """Checkpoints: one safetensors file each, written whole or not at all."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from vaekit.errors import UserError, say
 from vaekit.storage.sealed import expected_of, number, typed
 from vaekit.storage.tensors import read_tensors, write_tensors
+from vaekit.training.state import Checkpoint
 
 FORMAT_NAME = "vaekit-checkpoint"
 FORMAT_VERSION = 2
@@ -16,20 +15,12 @@ NUM_KEPT = 2
 REMEDY = "remove it"
 
 
-class Checkpoint(NamedTuple):
-    """Everything a resumed run needs; facts are JSON values."""
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
-
-
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write step-NNNNNNNN.safetensors and, once it is safe, prune all but the last two."""
     write_tensors(
         folder / f"step-{checkpoint.step:08d}.safetensors",
         checkpoint.tensors,
-        {"step": checkpoint.step, **checkpoint.facts},
+        {"step": checkpoint.step, **checkpoint.metadata},
         format_name=FORMAT_NAME,
         version=FORMAT_VERSION,
     )
@@ -58,22 +49,22 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises `UserError` where it is damaged."""
-    tensors, facts = read_tensors(
+    tensors, metadata = read_tensors(
         path, format_name=FORMAT_NAME, version=FORMAT_VERSION, remedy=REMEDY
     )
     with expected_of(path, REMEDY):
-        step = typed(facts.pop("step"), int)
+        step = typed(metadata.pop("step"), int)
         for name in ("mixed_precision", "execution_path", "images_sha256"):
-            typed(facts[name], str)
-        typed(facts["config"], dict)
-        typed(facts["metrics"], list)
-        number(facts["seconds"])
-        if facts["scaler"] is not None:
-            typed(facts["scaler"], dict)
+            typed(metadata[name], str)
+        typed(metadata["config"], dict)
+        typed(metadata["metrics"], list)
+        number(metadata["seconds"])
+        if metadata["scaler"] is not None:
+            typed(metadata["scaler"], dict)
         losses = tensors["losses"]
         if losses.dtype != torch.float64 or losses.ndim != 2 or losses.shape[1] != 2:
             raise ValueError(f"losses of shape {tuple(losses.shape)}")
-    return Checkpoint(step, tensors, facts)
+    return Checkpoint(step, tensors, metadata)
 
 
 def _newest_first(folder: Path) -> list[Path]:

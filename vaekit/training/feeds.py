@@ -11,8 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import TrainConfig
-from vaekit.errors import say
+from vaekit.config import DataConfig, TrainConfig
 from vaekit.training.noise import rank_slice
 
 MEGABYTE = 10**6
@@ -37,18 +36,18 @@ def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accel
     """A feed of `pixels` [N, C, H, W] for this rank: resident where they fit, by rule."""
     device = accelerator.device
     share = rank_slice(config.batch_size, accelerator.process_index, accelerator.num_processes)
-    limit = config.data.resident_limit
-    if limit is None and device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-        limit = int(SHARE_OF_GPU * memory / MEGABYTE)
+    limit = resident_limit(config.data, device)
     if limit is None or pixels.nbytes <= limit * MEGABYTE:
         return ResidentFeed(pixels, config.batch_size, share, device)
-    if accelerator.is_main_process:
-        say(
-            f"{pixels.nbytes / MEGABYTE:,.0f} MB of training images, more than the {limit:,} to "
-            f"keep on the device: batches are fetched ahead of their steps"
-        )
     return FetchingFeed(pixels, config.batch_size, share, device)
+
+
+def resident_limit(config: DataConfig, device: torch.device) -> int | None:
+    """Megabytes of images to keep on the device at most; None for as many as there are."""
+    if config.resident_limit is None and device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return int(SHARE_OF_GPU * memory / MEGABYTE)
+    return config.resident_limit
 
 
 class ResidentFeed:
