@@ -75,7 +75,8 @@ def train_among_others(config: TrainConfig, folder: Path, weights: Path) -> None
     training = in_memory(config)
     deque(loop.run(training), maxlen=0)
     after = state_of_the_process()
-    assert {name: after[name] for name in after if after[name] != before[name]} == {}
+    changed = [name for name in before if after[name] != before[name]]
+    assert not changed, changed
     save_file(training.ema.state_dict(), weights)
 
 
