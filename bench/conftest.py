@@ -8,12 +8,13 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.defaults import forget_kept_memory
+from bench.defaults import set_for_training
 from bench.growth import Costs, Growth, markdown
 from bench.growth import measure as measure_growth
 from bench.interleaved import Contest, Outcome, hold, read_floor, table
 from bench.memory import Appetite, measure, memory_table
 from bench.stages import STAGES
+from vaekit.training.ranks import start_ranks
 
 
 class Results(NamedTuple):
@@ -56,11 +57,11 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_allocator() -> Iterator[None]:
-    """Training on a CPU changes it for the whole process; no benchmark hangs on another's."""
-    yield
-    forget_kept_memory()
+@pytest.fixture
+def as_for_training() -> Iterator[None]:
+    """The process has the settings of `vaekit train`; no other benchmark hangs on them."""
+    with set_for_training(start_ranks().device):
+        yield
 
 
 @pytest.fixture(params=sorted({1, torch.get_num_threads()}), ids="threads={}".format)

@@ -1,6 +1,6 @@
-"""Settings of the whole process that vaekit changes for speed or exactness, and how they come.
+"""Settings of the whole process that `vaekit train` makes for speed or exactness, and its defaults.
 
-A peer in a process of its own would not have them.
+vaekit's side of a contest has what the command has; a peer in a process of its own would not.
 """
 
 import ctypes
@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.backends import cudnn
 
-from vaekit.training.process import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+from vaekit.training.process import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_up_process
 
 # glibc maps blocks from a threshold on anew, and gives memory back above twice that. Until it is
 # told a threshold, it takes the largest mapped block that was freed, up to this (malloc.c:
@@ -31,29 +32,34 @@ class _Mallinfo2(ctypes.Structure):
 
 
 @contextmanager
-def library_defaults(largest_freed: int) -> Iterator[None]:
-    """cuDNN and the C library's allocator as they come; afterwards as for training on a CPU.
+def set_for_training(device: torch.device) -> Iterator[None]:
+    """This process as `vaekit train` sets its own; afterwards as it comes."""
+    deterministic = cudnn.deterministic
+    set_up_process(device)
+    try:
+        yield
+    finally:
+        cudnn.deterministic = deterministic
+        _set_thresholds(LARGEST_MMAP_THRESHOLD)
+        if (c_library := _glibc()) is not None:
+            c_library.malloc_trim(0)
+
+
+@contextmanager
+def library_defaults(device: torch.device, largest_freed: int) -> Iterator[None]:
+    """For a peer, cuDNN and the C library's allocator as they come; afterwards set for training.
 
     `largest_freed` are the bytes of the largest tensor of up to 32 MiB that the work frees again
     and again.
     """
     assert largest_freed <= LARGEST_MMAP_THRESHOLD
-    deterministic = cudnn.deterministic
     cudnn.deterministic = False
     _set_thresholds(largest_freed)
     with _kept_memory_withheld(largest_freed):
         try:
             yield
         finally:
-            cudnn.deterministic = deterministic
-            keep_freed_memory()
-
-
-def forget_kept_memory() -> None:
-    """Undo `keep_freed_memory`, and give the system back what was kept."""
-    _set_thresholds(LARGEST_MMAP_THRESHOLD)
-    if (c_library := _glibc()) is not None:
-        c_library.malloc_trim(0)
+            set_up_process(device)
 
 
 @contextmanager

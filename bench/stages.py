@@ -36,9 +36,16 @@ def peak_of(work: Work) -> Peak:
 def train(folder: Path) -> Work:
     from bench.trainings import epochs_of, start_training
     from vaekit.config import ModelConfig
+    from vaekit.training.process import set_up_process
+    from vaekit.training.ranks import start_ranks
 
     num_steps = len(np.load(folder / "pixels.npy", mmap_mode="r")) // BATCH_SIZE
-    return lambda: epochs_of(start_training(folder, ModelConfig(), BATCH_SIZE, num_steps))()
+
+    def work() -> None:
+        set_up_process(start_ranks().device)  # as the command does
+        epochs_of(start_training(ModelConfig(), BATCH_SIZE, num_steps))()
+
+    return work
 
 
 def train_with_loader(folder: Path) -> Work:

@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +31,10 @@ precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 @pytest.fixture(params=[None, 0], ids=["resident", "fetched"])
-def stepper(request: pytest.FixtureRequest, tmp_path: Path, precision: Precision) -> Stepper:
+def stepper(request: pytest.FixtureRequest, as_for_training: None, precision: Precision) -> Stepper:
     """Somewhere in an epoch, with its first steps behind it."""
     training = start_training(
-        tmp_path, SMALL, 4, NUM_STEPS, precision=precision, resident_limit=request.param
+        SMALL, 4, NUM_STEPS, precision=precision, resident_limit=request.param
     )
     training.vae.train()
     order = epoch_order(0, 1, 4 * NUM_STEPS)
@@ -85,7 +84,7 @@ def test_no_step_waits_for_the_device(stepper: Stepper) -> None:
             torch.cuda.set_sync_debug_mode("error")
         for step in range(SETTLED, NUM_STEPS):
             stepper.advance(step)
-            stepper.losses.glimpse(step)
+            stepper.losses.latest(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -98,20 +98,22 @@ def test_images_to_labels(grow: Grow, num_images: Sequence[int]) -> None:
     )
 
 
-def test_batch_of_a_training_step(grow: Grow, is_quick: bool, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("as_for_training")
+def test_batch_of_a_training_step(grow: Grow, is_quick: bool) -> None:
     model, sizes = (SMALL, (4, 8)) if is_quick else (ModelConfig(), BATCH_SIZES)
     grow(
         Growth(
             work="training step",
             unit="batch",
-            calls={size: _seconds_of_step(tmp_path / str(size), model, size) for size in sizes},
+            calls={size: _seconds_of_step(model, size) for size in sizes},
             rounds=ROUNDS,
             note=PRECISION,
         )
     )
 
 
-def test_latent_dimensions_of_a_training_step(grow: Grow, is_quick: bool, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("as_for_training")
+def test_latent_dimensions_of_a_training_step(grow: Grow, is_quick: bool) -> None:
     batch_size, sizes = (4, (2, 3)) if is_quick else (128, LATENT_DIMS)
     widths = SMALL if is_quick else ModelConfig()
     models = {size: ModelConfig(size, widths.conv_channels, widths.hidden_dims) for size in sizes}
@@ -119,10 +121,7 @@ def test_latent_dimensions_of_a_training_step(grow: Grow, is_quick: bool, tmp_pa
         Growth(
             work="training step",
             unit="latent dimensions",
-            calls={
-                size: _seconds_of_step(tmp_path / str(size), model, batch_size)
-                for size, model in models.items()
-            },
+            calls={size: _seconds_of_step(model, batch_size) for size, model in models.items()},
             rounds=ROUNDS,
             note=f"batch {batch_size}, {PRECISION}",
         )
@@ -150,9 +149,9 @@ def test_processes_of_a_training_epoch(grow: Grow, is_quick: bool, tmp_path: Pat
     )
 
 
-def _seconds_of_step(folder: Path, model: ModelConfig, batch_size: int) -> Callable[[], float]:
+def _seconds_of_step(model: ModelConfig, batch_size: int) -> Callable[[], float]:
     num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
-    training = start_training(folder, model, batch_size, num_steps, precision=PRECISION)
+    training = start_training(model, batch_size, num_steps, precision=PRECISION)
     epoch = epochs_of(training)
     epoch()  # the first records the step, or fills the caches
     timed = seconds_of(epoch)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.defaults import set_for_training
 from bench.made_up import clouds, noisy_images
 from bench.trainings import SMALL
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.runs.run import Run
 from vaekit.runs.svm import Svm, write_table
 from vaekit.svm.fit import fit_table
+from vaekit.training.ranks import start_ranks
 
 MeasureMemory = Callable[..., None]
 
@@ -50,7 +52,8 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     run = folder / "run"
     model = SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
     data = DataConfig(name="digits", limit=256)
-    train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))
+    with set_for_training(start_ranks().device):
+        train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))
     extract_latents(Run(run))
     fit_svm(Run(run), SvmConfig())
     export_run(Run(run))

@@ -19,7 +19,7 @@ from bench.plain_loops import Epoch, Precision, train_on_device, train_with_load
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig
 from vaekit.models.vae import VAE
-from vaekit.runs.resume import Training
+from vaekit.training.state import Training
 
 Compete = Callable[[Contest], None]
 
@@ -49,10 +49,10 @@ class Corner(NamedTuple):
 
 @pytest.fixture
 def corner(
-    model: ModelConfig, threads: int, tmp_path: Path, batch_size: int, precision: Precision
+    as_for_training: None, threads: int, model: ModelConfig, batch_size: int, precision: Precision
 ) -> Corner:
     num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
-    training = start_training(tmp_path, model, batch_size, num_steps, precision=precision)
+    training = start_training(model, batch_size, num_steps, precision=precision)
     pixels = training.images.train.pixels
     return Corner(training, deepcopy(training.vae), pixels, batch_size, precision)
 
@@ -100,12 +100,9 @@ def test_against_pythae(
 @all_threads
 @pytest.mark.parametrize("batch_size", [128])
 @pytest.mark.parametrize("precision", PRECISIONS[-1:])
-def test_images_fetched_in_time(
-    compete: Compete, corner: Corner, model: ModelConfig, tmp_path: Path
-) -> None:
+def test_images_fetched_in_time(compete: Compete, corner: Corner, model: ModelConfig) -> None:
     """A set that is too large for the device against one that lies there."""
     fetching = start_training(
-        tmp_path / "fetching",
         model,
         corner.batch_size,
         corner.training.steps_per_epoch,
@@ -118,6 +115,7 @@ def test_images_fetched_in_time(
 
 def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
     training, batch_size, precision = corner.training, corner.batch_size, corner.precision
+    device = training.accelerator.device
     work = f"training step, batch {batch_size}"
     return Contest(
         work=work if precision == "float32" else f"{work}, {precision}",
@@ -126,10 +124,12 @@ def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
         theirs=theirs,
         agree=_similar,
         rounds=ROUNDS,
-        device=training.accelerator.device.type,
+        device=device.type,
         repeats=training.steps_per_epoch,
         limit=step_limit(training.vae, batch_size, precision),
-        theirs_within=partial(library_defaults, largest_activation(training.vae, batch_size)),
+        theirs_within=partial(
+            library_defaults, device, largest_activation(training.vae, batch_size)
+        ),
     )
 
 

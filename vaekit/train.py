@@ -1,23 +1,17 @@
 """Training: the entry of `accelerate launch vaekit/train.py`."""
 
-import math
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from accelerate import Accelerator
 
 from vaekit.config import TrainConfig, flatten, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
-from vaekit.images.pixels import as_floats, as_pixels
-from vaekit.images.sets import Images, ImageSet, load_images
-from vaekit.models.vae import VAE, num_parameters, require_fit
+from vaekit.images.sets import Images, load_images
+from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
@@ -28,44 +22,20 @@ from vaekit.runs.environment import (
 )
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.metrics import write_metrics
-from vaekit.runs.resume import (
-    Training,
-    checkpoint_tensors,
-    make_checkpoint,
-    resume,
-    stop_not_finite,
-)
-from vaekit.runs.weights import write_weights as save_weights
+from vaekit.runs.pictures import write_pictures
+from vaekit.runs.resume import resume
+from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
-from vaekit.training.elbo import evaluate
-from vaekit.training.feeds import make_feed
+from vaekit.training import loop
+from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
-from vaekit.training.losses import Losses
-from vaekit.training.noise import Stream, epoch_order, normal_noise, stream_seed
-from vaekit.training.process import keep_freed_memory
+from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
-    agree,
     first_on_each_machine,
     lost_ranks_in_one_line,
     start_accelerator,
 )
-from vaekit.training.step import Stepper, learning_rate
-
-REPORT_STEPS = 20  # between two looks at the loss
-NUM_SAMPLES = 64
-NUM_RECONSTRUCTIONS = 32
-
-
-class Wish(IntEnum):
-    """What a rank wants between two steps; the greatest wish of all ranks is granted.
-
-    128 and more is a wish to stop, with that exit code.
-    """
-
-    GO_ON = 0
-    READ_LOSSES = 1
-    CHECKPOINT = 2
-    STOP = 128
+from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
 @lost_ranks_in_one_line()
@@ -82,17 +52,20 @@ def train(config: TrainConfig) -> None:
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     require_fit(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
-    with claimed(run, config, accelerator), Interruption() as interruption:
-        training = set_up(config, accelerator, run, images, interruption)
-        resume(training)
-        announce(training)
+    with (
+        claimed(run, config, accelerator),
+        Interruption() as interruption,
+        kept_checkpoint_named(run),
+    ):
+        training = set_up(config, images, accelerator)
+        resume(training, run)
+        announce(training, run)
         try:
             with show_progress(training) as progress:
-                for epoch in range(len(training.metrics), config.epochs + 1):
-                    losses = run_epoch(training, epoch, progress) if epoch > 0 else None
-                    record_epoch(training, epoch, losses, progress)
+                for event in loop.run(training, lambda: interruption.exit_code):
+                    record(event, training, run, progress)
         except Interrupted as request:
-            leave(training, request)
+            leave(training, run, request)
     accelerator.end_training()
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
@@ -124,63 +97,49 @@ def claimed(run: RunFolder, config: TrainConfig, accelerator: Accelerator) -> It
         yield
 
 
-def set_up(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    run: RunFolder,
-    images: Images,
-    interruption: Interruption,
-) -> Training:
-    """Model, average, optimizer and images, as they are before the first step."""
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-    torch.backends.cudnn.deterministic = True
-    torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
-    vae = VAE(config.model, images.shape)
-    ema = deepcopy(vae).requires_grad_(False).eval().to(accelerator.device)
-    feed = make_feed(images.train.pixels, config, accelerator)
-    steps_per_epoch = len(images.train.pixels) // config.batch_size
-    return Training(
-        config=config,
-        accelerator=accelerator,
-        run=run,
-        images=images,
-        images_sha256=images.sha256(),
-        vae=vae,
-        ema=ema,
-        stepper=Stepper(config, accelerator, vae, ema, feed, steps_per_epoch),
-        interruption=interruption,
-    )
+@contextmanager
+def kept_checkpoint_named(run: RunFolder) -> Iterator[None]:
+    """Where a loss is not finite, say which checkpoint there is, and what to do."""
+    try:
+        yield
+    except NotFiniteError as error:
+        kept = max(run.checkpoints.glob("step-*"), default=None)
+        raise UserError(
+            f"{error.fault}; {f'{kept} is kept' if kept else 'there is no checkpoint yet'}; "
+            f"try a lower --learning_rate in another --run folder"
+        ) from error
 
 
-def announce(training: Training) -> None:
+def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Training:
+    """This process and the training as they are before the first step."""
+    set_up_process(accelerator.device)
+    training = Training(config, images, accelerator)
+    if isinstance(training.feed, FetchingFeed) and accelerator.is_main_process:
+        limit = resident_limit(config.data, accelerator.device)
+        say(
+            f"{images.train.pixels.nbytes / MEGABYTE:,.0f} MB of training images, more than the "
+            f"{limit:,} to keep on the device: batches are fetched ahead of their steps"
+        )
+    return training
+
+
+def announce(training: Training, run: RunFolder) -> None:
     """Say what is about to happen, and record it in the run folder."""
-    accelerator, config, run = training.accelerator, training.config, training.run
+    accelerator, config = training.accelerator, training.config
     if config.tracker is not None:
         settings = {name: str(value) for name, value in flatten(to_dict(config)).items()}
         accelerator.init_trackers("vaekit", config=settings)
     if not accelerator.is_main_process:
         return
     write_config(run.config, config)
-    path = training.stepper.path
-    facts = describe_environment(accelerator, path, training.step)
-    append_environment(run.environment, facts)
+    environment = describe_environment(accelerator, training.stepper.path, training.step)
+    append_environment(run.environment, environment)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
         write_metrics(run.metrics, training.metrics)
         if not run.model.exists():
-            write_weights(training)
-    tensors = checkpoint_tensors(training).values()
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    precision = {"no": "float32"}.get(facts["mixed_precision"], facts["mixed_precision"])
-    print(
-        f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
-        f"{facts['device']}, {facts['num_processes']} process(es), {precision}, {path}\n"
-        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
-        f"epoch, {training.total_steps:,} in all"
-        + (f", {training.step:,} of them done" if training.step else ""),
-        flush=True,
-    )
+            save_weights(training, run)
+    print(_plan(training, environment), flush=True)
 
 
 def note_changes(run: RunFolder) -> None:
@@ -204,69 +163,50 @@ def show_progress(training: Training) -> Progress:
     )
 
 
-def run_epoch(training: Training, epoch: int, progress: Progress) -> Losses:
-    """What is left of a pass over the training set; the mean losses of the whole pass.
-
-    Raises `UserError` where a step was not finite, `Interrupted` where somebody asks to stop.
-    Every rank sees the same, so all stop.
-    """
-    config, stepper = training.config, training.stepper
-    training.epoch = epoch
-    order = epoch_order(config.seed, epoch, len(training.images.train.pixels))
-    if training.steps_into_epoch == 0:
-        training.losses, training.seconds = training.losses[:0], 0.0
-    stepper.start_epoch(order, training.steps_into_epoch, training.losses)
-    started = time.monotonic() - training.seconds
-    reported = training.step
-    training.vae.train()
-    while training.steps_into_epoch < training.steps_per_epoch:
-        stepper.advance(training.step)
-        training.step += 1
-        training.seconds = time.monotonic() - started
-        is_last = training.steps_into_epoch == training.steps_per_epoch
-        wish = Wish.CHECKPOINT if not is_last and training.is_checkpoint_due() else Wish.GO_ON
-        if training.step - reported == REPORT_STEPS or is_last:
-            glimpse = stepper.losses.glimpse(training.steps_into_epoch)
-            note = f"epoch {epoch}/{config.epochs}"
-            if glimpse is not None:
-                note += f", loss {glimpse.loss:.2f}"
-                wish = wish if math.isfinite(glimpse.loss) else Wish.READ_LOSSES
-            progress.advance((training.step - reported) * config.batch_size, note)
-            reported = training.step
-        grant(training, wish)
-    losses = training.read_losses()
-    training.seconds = time.monotonic() - started
-    return losses
+def record(event: loop.Event, training: Training, run: RunFolder, progress: Progress) -> None:
+    """Show what has happened, or write it into the run folder."""
+    match event:
+        case loop.Advanced(epoch, num_steps, loss):
+            note = f"epoch {epoch}/{training.config.epochs}"
+            if loss is not None:
+                note += f", loss {loss:.2f}"
+            progress.advance(num_steps * training.config.batch_size, note)
+        case loop.CheckpointDue(checkpoint):
+            save(checkpoint, training, run)
+        case loop.EpochDone():
+            record_epoch(event, training, run, progress)
 
 
-def grant(training: Training, wish: int) -> None:
-    """Do what the ranks agree on; each comes here at the same points, with its own wish.
+def record_epoch(
+    done: loop.EpochDone, training: Training, run: RunFolder, progress: Progress
+) -> None:
+    """Write what an epoch leaves in the run folder; the checkpoint last, for it vouches for all."""
+    config, accelerator, epoch = training.config, training.accelerator, training.epoch
+    if accelerator.is_main_process:
+        write_metrics(run.metrics, training.metrics)
+        save_weights(training, run)
+        if epoch % config.sample_every == 0 or epoch == config.epochs:
+            write_pictures(training, run, epoch)
+        progress.line(_epoch_line(done.metrics, config.epochs))
+    if done.checkpoint is not None:
+        save(done.checkpoint, training, run)
+    accelerator.wait_for_everyone()
+    # Last, since a tracker may raise whatever it likes: the epoch is safe by now.
+    known = {key: value for key, value in done.metrics.items() if value is not None}
+    accelerator.log(known, step=epoch)
 
-    Raises `Interrupted` where one of them was asked to stop, `UserError` where the losses are
-    read and a step was not finite.
-    """
-    agreed = agree(training.accelerator, max(wish, training.interruption.exit_code))
-    if agreed >= Wish.STOP:
-        raise Interrupted(agreed)
-    if agreed == Wish.CHECKPOINT:
-        save(training)
-    elif agreed == Wish.READ_LOSSES:
-        training.read_losses()
 
-
-def save(training: Training) -> None:
-    """Write a checkpoint of the step that is done."""
-    checkpoint = make_checkpoint(training)
+def save(checkpoint: Checkpoint, training: Training, run: RunFolder) -> None:
+    """Write a checkpoint, which every rank has and the main one keeps."""
     if training.accelerator.is_main_process:
-        save_checkpoint(training.run.checkpoints, checkpoint)
-    training.saved_at = time.monotonic()
+        save_checkpoint(run.checkpoints, checkpoint)
 
 
-def leave(training: Training, request: Interrupted) -> NoReturn:
+def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
     """Stop as asked, with all that was done in a checkpoint."""
-    accelerator, run = training.accelerator, training.run
+    accelerator = training.accelerator
     if training.step > 0:
-        save(training)
+        save(training.checkpoint(), training, run)
     # A launcher kills the others once one process has gone.
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -275,63 +215,24 @@ def leave(training: Training, request: Interrupted) -> NoReturn:
     sys.exit(request.exit_code)
 
 
-def record_epoch(training: Training, epoch: int, losses: Losses | None, progress: Progress) -> None:
-    """Evaluate the averaged weights and write what an epoch leaves in the run folder.
-
-    Epoch 0 is before training and has no `losses`.
-    """
-    config, run, accelerator = training.config, training.run, training.accelerator
-    last = epoch == config.epochs
-    test_losses = evaluate_average(training, training.images.test)
-    if not math.isfinite(test_losses.loss):
-        stop_not_finite(training, training.step)
-    num_images = training.steps_per_epoch * config.batch_size
-    row: dict[str, Any] = {
-        "epoch": epoch,
-        "step": training.step,
-        **_prefixed("train_", losses),
-        **_prefixed("test_", test_losses),
-        "learning_rate": learning_rate(config, training.step, training.total_steps),
-        "images_per_second": num_images / training.seconds if losses else None,
-        "seconds": training.seconds if losses else None,
-    }
-    if last:
-        # The mean over an epoch is of moving weights and noisy inputs; this is neither.
-        row |= _prefixed("final_train_", evaluate_average(training, training.images.train))
-    training.metrics.append(row)
-    if accelerator.is_main_process:
-        write_metrics(run.metrics, training.metrics)
-        write_weights(training)
-        if epoch % config.sample_every == 0 or last:
-            write_pictures(training, epoch)
-        progress.line(_epoch_line(row, config.epochs))
-    if epoch > 0 and (last or training.is_checkpoint_due(epoch)):
-        save(training)
-    accelerator.wait_for_everyone()
-    # Last, since a tracker may raise whatever it likes: the epoch is safe by now.
-    accelerator.log({key: value for key, value in row.items() if value is not None}, step=epoch)
+def save_weights(training: Training, run: RunFolder) -> None:
+    write_weights(run, training.ema, training.images.class_names, training.images_sha256)
 
 
-def evaluate_average(training: Training, image_set: ImageSet) -> Losses:
-    """The loss of the averaged weights; somebody may ask to stop in between."""
-    return evaluate(
-        training.ema,
-        image_set.pixels,
-        training.config.seed,
-        training.accelerator,
-        between_batches=lambda: grant(training, Wish.GO_ON),
+def _plan(training: Training, environment: dict[str, Any]) -> str:
+    tensors = training.tensors().values()
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    precision = {"no": "float32"}.get(
+        environment["mixed_precision"], environment["mixed_precision"]
     )
-
-
-def write_weights(training: Training) -> None:
-    save_weights(training.run, training.ema, training.images.class_names, training.images_sha256)
-
-
-def _prefixed(prefix: str, losses: Losses | None) -> dict[str, float | None]:
-    return {
-        prefix + name: None if losses is None else getattr(losses, name)
-        for name in ("loss", "reconstruction", "kl")
-    }
+    done = f", {training.step:,} of them done" if training.step else ""
+    return (
+        f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
+        f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
+        f"{environment['execution_path']}\n"
+        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
+        f"epoch, {training.total_steps:,} in all{done}"
+    )
 
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -345,26 +246,6 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.2f}, {test}, "
         f"{row['images_per_second']:,.0f} images/s"
     )
-
-
-@torch.no_grad()
-def write_pictures(training: Training, epoch: int) -> None:
-    """Generated images from the same latents at every epoch, and reconstructions."""
-    from vaekit.images.pictures import (  # they need Pillow
-        image_grid,
-        reconstruction_grid,
-        write_image,
-    )
-
-    device = training.accelerator.device
-    shape = (NUM_SAMPLES, training.config.model.latent_dim)
-    latents = normal_noise(shape, training.config.seed, Stream.SAMPLES, 0, device)
-    generated = as_pixels(training.ema.decode(latents))
-    write_image(training.run.samples(epoch), image_grid(generated))
-    originals = training.images.test.pixels[:NUM_RECONSTRUCTIONS]
-    images = as_floats(torch.from_numpy(originals).to(device))
-    reconstructed = as_pixels(training.ema.decode(training.ema.encode(images).mean))
-    write_image(training.run.reconstructions(epoch), reconstruction_grid(originals, reconstructed))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_the_number_of_processes_may_change_at_every_resume(tmp_path: Path) -> N
         load_checkpoint(tmp_path / name / "checkpoints" / f"step-{NUM_STEPS:08d}.safetensors")
         for name in ("changed", "whole")
     )
-    assert one.facts.keys() == other.facts.keys()
+    assert one.metadata.keys() == other.metadata.keys()
     assert one.tensors.keys() == other.tensors.keys()
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(tensor, other.tensors[name], atol=1e-5, rtol=1e-4)
@@ -150,13 +150,13 @@ LAUNCHED = """
 import os, signal, sys, time
 from datetime import timedelta
 from pathlib import Path
-from vaekit.training import ranks as processes
+from vaekit.training import process, ranks
 from vaekit.cli import main
 from vaekit.training.step import Stepper
 
-processes.cpu_count = lambda: 1  # one thread a rank, as the forked ones have
-processes.PATIENCE = timedelta(seconds=10)
-processes.ROLL_CALL = timedelta(seconds=1)
+process.cpu_count = lambda: 1  # one thread a rank, as the forked ones have
+ranks.PATIENCE = timedelta(seconds=10)
+ranks.ROLL_CALL = timedelta(seconds=1)
 advance = Stepper.advance
 
 def advance_or_not(stepper, step):

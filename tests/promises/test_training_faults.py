@@ -46,8 +46,8 @@ class Moment(NamedTuple):
 MOMENTS = {
     "before the model is set up": Moment("vaekit.train:set_up", 1, 0),
     "set up, before the first step": Moment("vaekit.train:announce", 1, 0, is_after=True),
-    "in the evaluation before training": Moment("vaekit.train:evaluate", 1, 0),
-    "in the evaluation of an epoch": Moment("vaekit.train:evaluate", 2, 6),
+    "in the evaluation before training": Moment("vaekit.training.loop:evaluate", 1, 0),
+    "in the evaluation of an epoch": Moment("vaekit.training.loop:evaluate", 2, 6),
     "while pictures are drawn": Moment("vaekit.train:write_pictures", 2, 7),
     "before a checkpoint is written": Moment("vaekit.train:save_checkpoint", 1, 6),
     "while a checkpoint is written": Moment(
@@ -55,7 +55,7 @@ MOMENTS = {
     ),
     "while an old one is pruned": Moment("vaekit.runs.checkpoints:_newest_first", 3, 11),
     "in the last step": Moment("vaekit.training.step:Stepper.advance", NUM_STEPS, 12),
-    "in the last evaluation": Moment("vaekit.train:evaluate", 3, 12),
+    "in the last evaluation": Moment("vaekit.training.loop:evaluate", 3, 12),
 }
 
 
@@ -371,8 +371,8 @@ def test_a_checkpoint_of_another_precision_is_refused(
 ) -> None:
     run = copy(finished_run, tmp_path / "run")
     newest = load_checkpoint(run / "checkpoints" / "step-00000012.safetensors")
-    other = newest.facts | {"mixed_precision": "fp16"}
-    save_checkpoint(run / "checkpoints", newest._replace(facts=other))
+    other = newest.metadata | {"mixed_precision": "fp16"}
+    save_checkpoint(run / "checkpoints", newest._replace(metadata=other))
     before = snapshot(run)
     line = refusal(capsys, "train", *TINY_FLAGS, "--run", run)
     assert "its checkpoint was made with mixed_precision fp16, this start has no" in line
@@ -454,10 +454,10 @@ SPOILT = """
 import sys
 from accelerate import PartialState
 from safetensors.torch import save_file
-from vaekit.runs import resume as state
 from vaekit.settings import parse
 from vaekit.config import TrainConfig
 from vaekit.errors import user_errors_in_one_line
+from vaekit.training import state
 from vaekit.training.step import Stepper
 from vaekit.train import train
 

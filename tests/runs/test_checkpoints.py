@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from vaekit.errors import UserError
-from vaekit.runs.checkpoints import (
-    Checkpoint,
-    load_checkpoint,
-    load_newest_checkpoint,
-    save_checkpoint,
-)
+from vaekit.runs.checkpoints import load_checkpoint, load_newest_checkpoint, save_checkpoint
 from vaekit.storage import tensors as tensor_files
 from vaekit.storage.damage import Damaged
+from vaekit.training.state import Checkpoint
 
 
 def a_checkpoint(step: int) -> Checkpoint:
@@ -21,7 +17,7 @@ def a_checkpoint(step: int) -> Checkpoint:
         "weight": torch.full((4,), float(step)),
         "losses": torch.ones(3, 2, dtype=torch.float64),
     }
-    facts = {
+    metadata = {
         "mixed_precision": "no",
         "execution_path": "eager",
         "images_sha256": "0123",
@@ -30,7 +26,7 @@ def a_checkpoint(step: int) -> Checkpoint:
         "metrics": [{"epoch": 1}],
         "seconds": 1.5,
     }
-    return Checkpoint(step, tensors, facts)
+    return Checkpoint(step, tensors, metadata)
 
 
 def names(folder: Path) -> list[str]:
@@ -42,7 +38,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00009360.safetensors"]
     loaded = load_checkpoint(tmp_path / "step-00009360.safetensors")
     assert loaded.step == 9360
-    assert loaded.facts == a_checkpoint(9360).facts
+    assert loaded.metadata == a_checkpoint(9360).metadata
     assert torch.equal(loaded.tensors["weight"], torch.full((4,), 9360.0))
 
 
@@ -111,7 +107,7 @@ def test_a_forged_one_with_a_hash_that_fits_is_refused_too(
     tmp_path: Path, name: str, value: object
 ) -> None:
     whole = a_checkpoint(1)
-    save_checkpoint(tmp_path, whole._replace(facts=whole.facts | {name: value}))
+    save_checkpoint(tmp_path, whole._replace(metadata=whole.metadata | {name: value}))
     with pytest.raises(Damaged, match="not as vaekit writes it"):
         load_checkpoint(tmp_path / "step-00000001.safetensors")
 

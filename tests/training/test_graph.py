@@ -1,5 +1,6 @@
 """A step recorded as a CUDA graph does what the same step does eagerly; which is taken by rule."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,11 @@ from conftest import tiny_config
 
 from vaekit.errors import UserError
 from vaekit.images.sets import Images, ImageSet
-from vaekit.progress import Progress
-from vaekit.runs.folder import RunFolder
-from vaekit.runs.resume import Training, checkpoint_tensors
-from vaekit.train import run_epoch, set_up
 from vaekit.training import step as step_module
 from vaekit.training.graph import ExecutionPath, choose_execution_path
-from vaekit.training.interruption import Interruption
+from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
+from vaekit.training.state import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NUM_STEPS = 100  # of float32; more drift apart by rounding
@@ -46,11 +44,11 @@ def a_training(run: Path, path: ExecutionPath, monkeypatch: pytest.MonkeyPatch) 
     config = tiny_config(run, input_noise=0.1, mixed_precision="no")
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_STEPS * 16, 1, 12, 12), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
-    return set_up(config, start_accelerator(config), RunFolder(run), images, Interruption())
+    return Training(config, images, start_accelerator(config))
 
 
 def run_one_epoch(training: Training) -> None:
-    run_epoch(training, 1, Progress("", 0, "", visible=False))
+    deque(train_epoch(training, 1), maxlen=0)
 
 
 @pytest.mark.cuda
@@ -62,7 +60,7 @@ def test_a_graph_gives_the_weights_and_losses_of_eager_steps(
     for path in ("eager", "cuda graph"):
         training = a_training(tmp_path / path, path, monkeypatch)
         run_one_epoch(training)
-        states.append(checkpoint_tensors(training))
+        states.append(training.tensors())
         losses.append(training.losses)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     for name, tensor in states[0].items():
@@ -77,8 +75,8 @@ def test_two_runs_of_a_graph_are_equal_bit_for_bit(
     one, other = (a_training(tmp_path / name, "cuda graph", monkeypatch) for name in "ab")
     for training in (one, other):
         run_one_epoch(training)
-    for name, tensor in checkpoint_tensors(one).items():
-        assert torch.equal(tensor, checkpoint_tensors(other)[name]), name
+    for name, tensor in one.tensors().items():
+        assert torch.equal(tensor, other.tensors()[name]), name
 
 
 @pytest.mark.cuda
@@ -95,12 +93,12 @@ def test_a_step_of_a_graph_that_is_not_finite_stops_all_updates_and_is_named(
         training.step += 1
     with torch.no_grad():
         training.vae.get_parameter("dec.linear.weight").view(-1)[0] = torch.nan
-    before = {name: tensor.clone() for name, tensor in checkpoint_tensors(training).items()}
+    before = {name: tensor.clone() for name, tensor in training.tensors().items()}
     del before["ema.dec.linear.weight"]  # nothing of NaN is NaN
     for _ in range(2):
         training.stepper.advance(training.step)
         training.step += 1
-    after = checkpoint_tensors(training)
+    after = training.tensors()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=0, rtol=0, equal_nan=True)
     with pytest.raises(UserError, match="not finite at step 3"):

@@ -1,106 +1,22 @@
-"""Precision is chosen from the hardware, and every launched process is a rank."""
+"""Every launched process is a rank, or the work stops."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
 
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
-from vaekit.training import ranks as processes
 from vaekit.training.ranks import start_accelerator, start_ranks
 
-SCRIPT = Path(processes.__file__).parent.parent / "train.py"
-
-
-@pytest.fixture
-def hardware(monkeypatch: pytest.MonkeyPatch) -> "Hardware":
-    return Hardware(monkeypatch)
-
-
-class Hardware:
-    """A machine that is not there."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self.cpu()
-
-    def cpu(self, **capabilities: bool) -> None:
-        self._monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        self._monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-        self._monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-
-    def gpu(self, *, bf16: bool) -> None:
-        self._monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        self._monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-        self._monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-
-    def launcher(self, precision: str) -> None:
-        self._monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
-
-
-def test_auto_follows_the_launcher_where_the_hardware_is_native(hardware: Hardware) -> None:
-    hardware.launcher("bf16")
-    hardware.gpu(bf16=True)
-    assert processes._choose_precision("auto") == "bf16"
-    hardware.cpu(avx512_bf16=True)
-    assert processes._choose_precision("auto") == "bf16"
-    hardware.launcher("fp16")
-    hardware.gpu(bf16=False)
-    assert processes._choose_precision("auto") == "fp16"
-
-
-def test_auto_uses_float32_elsewhere_and_says_so(
-    hardware: Hardware, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert processes._choose_precision("auto") == "no"
-    assert capsys.readouterr().err == ""
-    hardware.launcher("bf16")
-    assert processes._choose_precision("auto") == "no"
-    assert "asks for bf16, which this device only emulates: using float32" in (
-        capsys.readouterr().err
-    )
-
-
-def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow(
-    hardware: Hardware, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hardware.launcher("bf16")
-    assert processes._choose_precision("no") == "no"
-    assert capsys.readouterr().err == ""
-    assert processes._choose_precision("bf16") == "bf16"
-    assert "only emulates bf16, which is slow" in capsys.readouterr().err
-
-
-def test_fp16_without_a_gpu_is_refused(hardware: Hardware) -> None:
-    with pytest.raises(UserError, match="--mixed_precision fp16: needs a GPU; give no, or auto"):
-        processes._choose_precision("fp16")
+SCRIPT = ROOT / "vaekit" / "train.py"
 
 
 def test_an_unknown_tracker_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UserError, match=r"--tracker carrier-pigeon: .*tensorboard"):
         start_accelerator(TrainConfig(tracker="carrier-pigeon"))
-
-
-def test_a_launcher_that_gives_one_thread_does_not_leave_cores_idle(
-    hardware: Hardware, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(processes, "cpu_count", lambda: 8)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    processes._use_all_cores(torch.device("cpu"))
-    assert threads == []
-    hardware.launcher("no")
-    processes._use_all_cores(torch.device("cuda"))
-    assert threads == []
-    processes._use_all_cores(torch.device("cpu"))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    processes._use_all_cores(torch.device("cpu"))
-    assert threads == [8, 4]
 
 
 @pytest.mark.injects(18)

@@ -1,5 +1,6 @@
 """An update of the weights: its schedules, and what a step that fails leaves behind."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,10 @@ from vaekit.config import TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import Images, load_images
-from vaekit.progress import Progress
-from vaekit.runs.folder import RunFolder
-from vaekit.runs.resume import Training, checkpoint_tensors
-from vaekit.train import run_epoch, set_up
 from vaekit.training import step
-from vaekit.training.interruption import Interruption
+from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
+from vaekit.training.state import Training
 from vaekit.training.step import ema_decay, learning_rate
 
 
@@ -28,15 +26,14 @@ def training(tmp_path: Path) -> Training:
     images = load_images(config.data, config.seed)
     pixels = images.train.pixels.copy()
     images = Images(images.train._replace(pixels=pixels), images.test, images.class_names)
-    accelerator = start_accelerator(config)
-    training = set_up(config, accelerator, RunFolder(tmp_path / "run"), images, Interruption())
-    run_epoch(training, 1, Progress("", 0, "", visible=False))
+    training = Training(config, images, start_accelerator(config))
+    deque(train_epoch(training, 1), maxlen=0)
     return training
 
 
 def state(training: Training) -> dict[str, torch.Tensor]:
     """Weights, average and moments."""
-    tensors = checkpoint_tensors(training).items()
+    tensors = training.tensors().items()
     return {name: tensor.clone() for name, tensor in tensors if name != "losses"}
 
 

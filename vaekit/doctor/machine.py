@@ -14,7 +14,9 @@ from vaekit.config import TrainConfig
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.svm.backend import choose_backend
-from vaekit.training.ranks import is_native, start_ranks
+from vaekit.training.precision import is_native
+from vaekit.training.process import use_all_cores
+from vaekit.training.ranks import start_ranks
 
 CUML_PACKAGES = ("cuml-cu13", "cuml-cu12")
 RUN_BYTES = 1.5e9  # a run of the reference with what its later stages add, rounded up
@@ -39,6 +41,7 @@ def _join() -> Finding:
         ranks = start_ranks()
     except UserError as error:
         return Finding("ranks", "problem", str(error))
+    use_all_cores(ranks.device)
     ranks.wait_for_everyone()
     finding = Finding("ranks", "ok", _said(ranks))
     ranks.destroy_process_group()

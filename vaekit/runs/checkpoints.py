@@ -1,26 +1,17 @@
 """Checkpoints: one safetensors file each, written whole or not at all."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from vaekit.errors import UserError, say
 from vaekit.storage.damage import Damaged, as_written, number, typed
 from vaekit.storage.tensors import read_tensors, write_tensors
+from vaekit.training.state import Checkpoint
 
 FORMAT_NAME = "vaekit-checkpoint"
 FORMAT_VERSION = 2
 NUM_KEPT = 2
-
-
-class Checkpoint(NamedTuple):
-    """Everything a resumed run needs; facts are JSON values."""
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -28,7 +19,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     write_tensors(
         folder / f"step-{checkpoint.step:08d}.safetensors",
         checkpoint.tensors,
-        {"step": checkpoint.step, **checkpoint.facts},
+        {"step": checkpoint.step, **checkpoint.metadata},
         format_name=FORMAT_NAME,
         version=FORMAT_VERSION,
     )
@@ -57,20 +48,20 @@ def load_newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises `Damaged` where it is something else."""
-    tensors, facts = read_tensors(path, format_name=FORMAT_NAME, version=FORMAT_VERSION)
+    tensors, metadata = read_tensors(path, format_name=FORMAT_NAME, version=FORMAT_VERSION)
     with as_written():
-        step = typed(facts.pop("step"), int)
+        step = typed(metadata.pop("step"), int)
         for name in ("mixed_precision", "execution_path", "images_sha256"):
-            typed(facts[name], str)
-        typed(facts["config"], dict)
-        typed(facts["metrics"], list)
-        number(facts["seconds"])
-        if facts["scaler"] is not None:
-            typed(facts["scaler"], dict)
+            typed(metadata[name], str)
+        typed(metadata["config"], dict)
+        typed(metadata["metrics"], list)
+        number(metadata["seconds"])
+        if metadata["scaler"] is not None:
+            typed(metadata["scaler"], dict)
         losses = tensors["losses"]
         if losses.dtype != torch.float64 or losses.ndim != 2 or losses.shape[1] != 2:
             raise ValueError(f"losses of shape {tuple(losses.shape)}")
-    return Checkpoint(step, tensors, facts)
+    return Checkpoint(step, tensors, metadata)
 
 
 def _newest_first(folder: Path) -> list[Path]:

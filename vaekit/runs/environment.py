@@ -1,4 +1,4 @@
-"""What a start of a run ran on: all that can influence its result or its speed."""
+"""What a start of a run ran on: whatever can influence its result or its speed."""
 
 import platform
 import subprocess
@@ -79,8 +79,8 @@ def installed_versions() -> dict[str, str]:
 def changes_since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What may round in another way than at an earlier start, as lines `name: before -> now`."""
     old, new = (
-        flatten({name: facts[name] for name in ROUNDING if name in facts})
-        for facts in (before, now)
+        flatten({name: start[name] for name in ROUNDING if name in start})
+        for start in (before, now)
     )
     return [
         f"{name}: {old[name]!r:.100} -> {new[name]!r:.100}"

@@ -22,6 +22,7 @@ from vaekit.storage.files import atomic_path, errors_naming, file_sha256, tempor
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import write_array
 from vaekit.training.noise import rank_slice
+from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
 
@@ -33,6 +34,7 @@ def extract_latents(run: Run) -> None:
     """
     vae = run.weights.vae
     ranks = start_ranks()
+    use_all_cores(ranks.device)
     with first_on_each_machine(ranks):
         images = run.images
     with run.folder.lock() if ranks.is_main_process else nullcontext():
@@ -61,6 +63,7 @@ def extract_missing_latents(run: Run, *, keep_on_device: bool) -> Tensor | None:
             f"{folder.latents}: no latents yet, and {ranks.num_processes} processes; launch "
             f"`-m vaekit latents {folder.quoted}` with them, and the SVM in one"
         )
+    use_all_cores(ranks.device)
     kept = _write_latents(run, vae, run.images, ranks, keep_train=keep_on_device)
     return torch.cat(kept) if keep_on_device else None
 

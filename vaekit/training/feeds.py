@@ -2,6 +2,7 @@
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -10,8 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import TrainConfig
-from vaekit.errors import say
+from vaekit.config import DataConfig, TrainConfig
 from vaekit.training.noise import rank_slice
 
 MEGABYTE = 10**6
@@ -36,18 +36,18 @@ def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accel
     """A feed of `pixels` [N, C, H, W] for this rank: resident where they fit, by rule."""
     device = accelerator.device
     share = rank_slice(config.batch_size, accelerator.process_index, accelerator.num_processes)
-    limit = config.data.resident_limit
-    if limit is None and device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-        limit = int(SHARE_OF_GPU * memory / MEGABYTE)
+    limit = resident_limit(config.data, device)
     if limit is None or pixels.nbytes <= limit * MEGABYTE:
         return ResidentFeed(pixels, config.batch_size, share, device)
-    if accelerator.is_main_process:
-        say(
-            f"{pixels.nbytes / MEGABYTE:,.0f} MB of training images, more than the {limit:,} to "
-            f"keep on the device: batches are fetched ahead of their steps"
-        )
     return FetchingFeed(pixels, config.batch_size, share, device)
+
+
+def resident_limit(config: DataConfig, device: torch.device) -> int | None:
+    """Megabytes of images to keep on the device at most; None for as many as there are."""
+    if config.resident_limit is None and device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return int(SHARE_OF_GPU * memory / MEGABYTE)
+    return config.resident_limit
 
 
 class ResidentFeed:
@@ -85,9 +85,12 @@ class FetchingFeed:
         self._batch = torch.zeros(
             share.stop - share.start, *pixels.shape[1:], dtype=torch.uint8, device=device
         )
-        slot_type = _PinnedSlot if device.type == "cuda" else _Slot
+        on_cuda = device.type == "cuda"
+        slot_type = _PinnedSlot if on_cuda else _Slot
         self._slots = deque(slot_type(self._batch) for _ in range(NUM_AHEAD))
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        # A thread begins on the first GPU, where it would open a context for other ranks' images.
+        enter = partial(torch.cuda.set_device, self._batch.device) if on_cuda else None
+        self._thread = ThreadPoolExecutor(max_workers=1, initializer=enter)
         self._fetches: deque[Future[_Slot]] = deque()
         self._wanted: deque[NDArray[np.int64]] = deque()  # indices, of the batches to be fetched
 

@@ -30,27 +30,27 @@ class EpochLosses:
     def __init__(self, num_steps: int, device: torch.device) -> None:
         self._rows = torch.zeros(num_steps, 2, device=device)
         self._settled = np.zeros((0, 2))  # the global rows that were read already
-        self._glimpse: _Glimpse | None = None
+        self._under_way: _Transfer | None = None
 
     def restart(self, settled: NDArray[np.float64]) -> None:
         """Begin an epoch, or go on in one whose first rows [n, 2] an earlier start has read."""
         self._settled = settled
-        self._glimpse = None
+        self._under_way = None
 
     def write(self, batch: Tensor, row: Tensor) -> None:
         """The row [2] of the step at `batch`, int64 [1]; both are on the device."""
         self._rows.index_copy_(0, batch, row[None])
 
-    def glimpse(self, num_done: int) -> Losses | None:
+    def latest(self, num_done: int) -> Losses | None:
         """This rank's mean over the steps since the last read, for people to look at.
 
-        It never waits for a GPU: there it is that of the glimpse before, or None where even that
-        is still under way.
+        It never waits for a GPU: there it is the one that the call before asked for, or None where
+        even that is still under way.
         """
         mean = self._rows[len(self._settled) : num_done].mean(dim=0)
         if mean.device.type != "cuda":
             return Losses(*mean.tolist())
-        before, self._glimpse = self._glimpse, _Glimpse(mean)
+        before, self._under_way = self._under_way, _Transfer(mean)
         return None if before is None else before.losses()
 
     def read(self, num_done: int, accelerator: Accelerator) -> NDArray[np.float64]:
@@ -62,7 +62,7 @@ class EpochLosses:
         return self._settled
 
 
-class _Glimpse:
+class _Transfer:
     """Losses on their way from a GPU."""
 
     def __init__(self, mean: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The processes of this launch: real ranks, their device, and a precision that is fast there."""
+"""The processes of this launch: real ranks that meet, agree, and notice when one is lost."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from accelerate.utils import (
     LoggerType,
     ProjectConfiguration,
 )
-from joblib import cpu_count
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from vaekit.config import MixedPrecision, TrainConfig
-from vaekit.errors import UserError, say
+from vaekit.config import TrainConfig
+from vaekit.errors import UserError
+from vaekit.training.precision import choose_precision
 
 # How long a rank waits for another one, which may have stalled or lost its network. A main process
 # that evaluates, draws and writes a checkpoint to a slow disk needs less; people need no more.
@@ -50,7 +50,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     start_ranks()
     accelerator = Accelerator(
         cpu=_needs_cpu_ranks(),
-        mixed_precision=_choose_precision(config.mixed_precision),
+        mixed_precision=choose_precision(config.mixed_precision),
         log_with=config.tracker,
         project_config=ProjectConfiguration(
             project_dir=config.run, logging_dir=f"{config.run}/trackers"
@@ -96,15 +96,14 @@ def start_ranks() -> PartialState:
             f"{_device_patience().total_seconds():.0f} seconds ({_first_words(error)}); "
             f"start all of them, on machines that reach one another, or unset WORLD_SIZE"
         ) from error
-    _use_all_cores(ranks.device)
     return ranks
 
 
-def agree(accelerator: Accelerator, wish: int) -> int:
-    """The greatest `wish` of all ranks, which must all ask; no device waits for it."""
+def agree(accelerator: Accelerator, request: int) -> int:
+    """The greatest `request` of all ranks, which must all ask; no device waits for it."""
     if accelerator.num_processes == 1:
-        return wish
-    greatest = torch.tensor(wish)
+        return request
+    greatest = torch.tensor(request)
     distributed.all_reduce(greatest, distributed.ReduceOp.MAX, group=_hosts("agreement"))
     return int(greatest)
 
@@ -249,48 +248,3 @@ def _require_all_ranks(num_processes: int) -> None:
             f"{num_processes} process(es), which would each do the whole work; "
             f"launch with `accelerate launch --num_processes N`, or unset WORLD_SIZE"
         )
-
-
-def _use_all_cores(device: torch.device) -> None:
-    # `accelerate launch` gives every process OMP_NUM_THREADS=1 unless that variable says more,
-    # which on a CPU would leave the other cores idle.
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, cpu_count() // local_processes))
-
-
-def _choose_precision(asked: MixedPrecision) -> str:
-    """An explicit flag is obeyed; `auto` follows the launcher only where that is native."""
-    if asked == "auto":
-        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launcher == "no" or is_native(launcher):
-            return launcher
-        _say_once(
-            f"the launcher asks for {launcher}, which this device only emulates: using float32"
-        )
-        return "no"
-    if asked == "fp16" and not torch.accelerator.is_available():
-        raise UserError("--mixed_precision fp16: needs a GPU; give no, or auto")
-    if asked != "no" and not is_native(asked):
-        _say_once(
-            f"warning: this device only emulates {asked}, which is slow; auto would use float32"
-        )
-    return asked
-
-
-def is_native(precision: str) -> bool:
-    """Whether the device computes bf16 or fp16 itself, and so faster than float32."""
-    if torch.cuda.is_available():
-        return precision == "fp16" or (
-            precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
-    capabilities = torch.cpu.get_capabilities()
-    return precision == "bf16" and bool(
-        capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    )
-
-
-def _say_once(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        say(line)

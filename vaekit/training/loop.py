@@ -1,0 +1,173 @@
+"""Steps and epochs in memory; what comes of them is handed out to whoever drives the loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from vaekit.images.sets import ImageSet
+from vaekit.training.elbo import evaluate
+from vaekit.training.interruption import Interrupted
+from vaekit.training.losses import Losses
+from vaekit.training.noise import epoch_order
+from vaekit.training.ranks import agree
+from vaekit.training.state import Checkpoint, Training, stop_not_finite
+from vaekit.training.step import learning_rate
+
+REPORT_STEPS = 20  # between two looks at the loss
+
+
+class Request(IntEnum):
+    """What a rank asks for between two steps; the ranks agree on the greatest.
+
+    128 and more asks to stop, with that exit code.
+    """
+
+    GO_ON = 0
+    READ_LOSSES = 1
+    CHECKPOINT = 2
+    STOP = 128
+
+
+class Advanced(NamedTuple):
+    """Some steps are done."""
+
+    epoch: int
+    num_steps: int  # since the event before
+    loss: float | None  # this rank's latest; None where a GPU is still to say it
+
+
+class CheckpointDue(NamedTuple):
+    """Within an epoch; to be written before the loop goes on."""
+
+    checkpoint: Checkpoint
+
+
+class EpochDone(NamedTuple):
+    """An epoch and its evaluation are over; epoch 0 is before training."""
+
+    metrics: dict[str, Any]  # the newest row of `Training.metrics`
+    checkpoint: Checkpoint | None  # where one is due, to be written before the loop goes on
+
+
+Event = Advanced | CheckpointDue | EpochDone
+
+
+def run(training: Training, exit_code: Callable[[], int] = lambda: 0) -> Iterator[Event]:
+    """Train from where `training` is to the end of its last epoch.
+
+    Between two steps and two batches of an evaluation, `exit_code` says whether to stop: with 128
+    and more, a shell's code for a signal, or not, with 0. Raises `Interrupted` where it says so on
+    any rank, with all that was done in `training`, and `NotFiniteError` where a step was not
+    finite. Every rank sees the same, so all stop.
+    """
+    config = training.config
+    for epoch in range(len(training.metrics), config.epochs + 1):
+        if epoch > 0:
+            yield from train_epoch(training, epoch, exit_code)
+        training.metrics.append(evaluate_epoch(training, epoch, exit_code))
+        is_due = epoch > 0 and (epoch == config.epochs or training.is_checkpoint_due(epoch))
+        yield EpochDone(training.metrics[-1], training.checkpoint() if is_due else None)
+        if is_due:
+            training.saved_at = time.monotonic()
+
+
+def train_epoch(
+    training: Training, epoch: int, exit_code: Callable[[], int] = lambda: 0
+) -> Iterator[Advanced | CheckpointDue]:
+    """What is left of a pass over the training set; raises as `run` does."""
+    start_epoch(training, epoch)
+    started = time.monotonic() - training.seconds
+    reported = training.step
+    while training.steps_into_epoch < training.steps_per_epoch:
+        training.stepper.advance(training.step)
+        training.step += 1
+        training.seconds = time.monotonic() - started
+        is_last = training.steps_into_epoch == training.steps_per_epoch
+        is_due = not is_last and training.is_checkpoint_due()
+        request = Request.CHECKPOINT if is_due else Request.GO_ON
+        if training.step - reported == REPORT_STEPS or is_last:
+            latest = training.stepper.losses.latest(training.steps_into_epoch)
+            loss = None if latest is None else latest.loss
+            if loss is not None and not math.isfinite(loss):
+                request = Request.READ_LOSSES
+            yield Advanced(epoch, training.step - reported, loss)
+            reported = training.step
+        agreed = agree_between_steps(training, request, exit_code)
+        if agreed == Request.READ_LOSSES:
+            training.read_losses()
+        elif agreed == Request.CHECKPOINT:
+            yield CheckpointDue(training.checkpoint())
+            training.saved_at = time.monotonic()
+    training.read_losses()
+    training.seconds = time.monotonic() - started
+
+
+def start_epoch(training: Training, epoch: int) -> None:
+    """Go into `epoch`, or on in it where `training` is within it."""
+    training.epoch = epoch
+    if training.steps_into_epoch == 0:
+        training.losses, training.seconds = training.losses[:0], 0.0
+    order = epoch_order(training.config.seed, epoch, len(training.images.train.pixels))
+    training.stepper.start_epoch(order, training.steps_into_epoch, training.losses)
+    training.vae.train()
+
+
+def agree_between_steps(training: Training, request: Request, exit_code: Callable[[], int]) -> int:
+    """What the ranks do next; all come here at the same points, each with its own request.
+
+    Raises `Interrupted` where one of them was asked to stop.
+    """
+    agreed = agree(training.accelerator, max(request, exit_code()))
+    if agreed >= Request.STOP:
+        raise Interrupted(agreed)
+    return agreed
+
+
+def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int]) -> dict[str, Any]:
+    """The row of metrics of an epoch whose steps are done."""
+    config = training.config
+    losses = training.read_losses() if epoch > 0 else None
+    test_losses = evaluate_average(training, training.images.test, exit_code)
+    if not math.isfinite(test_losses.loss):
+        stop_not_finite(training, training.step)
+    num_images = training.steps_per_epoch * config.batch_size
+    row: dict[str, Any] = {
+        "epoch": epoch,
+        "step": training.step,
+        **_prefixed("train_", losses),
+        **_prefixed("test_", test_losses),
+        "learning_rate": learning_rate(config, training.step, training.total_steps),
+        "images_per_second": num_images / training.seconds if losses else None,
+        "seconds": training.seconds if losses else None,
+    }
+    if epoch == config.epochs:
+        # The mean over an epoch is of moving weights and noisy inputs; this is neither.
+        final = evaluate_average(training, training.images.train, exit_code)
+        row |= _prefixed("final_train_", final)
+    return row
+
+
+def evaluate_average(
+    training: Training, image_set: ImageSet, exit_code: Callable[[], int]
+) -> Losses:
+    """The loss of the averaged weights; somebody may ask to stop in between."""
+
+    def stop_if_asked() -> None:
+        agree_between_steps(training, Request.GO_ON, exit_code)
+
+    return evaluate(
+        training.ema,
+        image_set.pixels,
+        training.config.seed,
+        training.accelerator,
+        between_batches=stop_if_asked,
+    )
+
+
+def _prefixed(prefix: str, losses: Losses | None) -> dict[str, float | None]:
+    return {
+        prefix + name: None if losses is None else getattr(losses, name)
+        for name in ("loss", "reconstruction", "kl")
+    }
