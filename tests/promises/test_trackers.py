@@ -23,7 +23,7 @@ TRACKER = "tensorboard"
 # A worker of its own whose tracker fails.
 WORKER = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}
 from accelerate import tracking
 from test_trackers import TRACKER, FaultyTracker
 from vaekit.settings import parse
