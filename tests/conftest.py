@@ -51,13 +51,15 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
         "batch_size": 16,
         "warmup_steps": 3,
         "sample_every": 1,
+        "mixed_precision": "no",
     }
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
 TINY_FLAGS = shlex.split(
     "--data.name digits --data.limit 96 --model.latent_dim 3 --model.conv_channels [2,3] "
-    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1"
+    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1 "
+    "--mixed_precision no"
 )
 
 

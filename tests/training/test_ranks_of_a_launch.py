@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from conftest import TINY_FLAGS, assert_one_line_error, launch, run_command, vaekit
 
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
@@ -63,6 +63,22 @@ def test_auto_uses_float32_elsewhere_and_says_so(
     assert "asks for bf16, which this device only emulates: using float32" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("is_native", "precision"), [(True, "bf16"), (False, "float32")])
+def test_auto_trains_as_the_launcher_s_config_file_says_where_that_is_native(
+    is_native: bool, precision: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from vaekit.cli import main; from vaekit.training import ranks; "
+        f"ranks.is_native = lambda precision: {is_native}; main()"
+    )
+    flags = [*TINY_FLAGS, "--mixed_precision", "auto", "--run", tmp_path / "run"]
+    result = launch(1, script, "train", *flags)
+    assert result.returncode == 0, result.stderr
+    assert f"cpu, 1 process(es), {precision}" in result.stdout
 
 
 def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow(
