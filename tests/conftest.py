@@ -1,6 +1,7 @@
 """Small runs that the tests share."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,20 @@ from vaekit.config import DataConfig, ModelConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests and their processes see a GPU only where `-m` asks for those that need one.
+
+    This comes before a test module is imported, in each worker of xdist, too.
+    """
+    if not wants_cuda(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def wants_cuda(expression: str) -> bool:
+    """Whether an expression of marks names `cuda`, and not to leave it out."""
+    return bool(re.search(r"(?<!\bnot )\bcuda\b", expression))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
