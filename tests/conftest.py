@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait leave the cores to other tests
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
