@@ -33,7 +33,8 @@ environment() {
 
 tests() {
   # The other files may import what is missing here.
-  grep --files-with-matches 'mark\.cuda' tests/*.py | xargs "$PYTHON" -m pytest -m cuda
+  grep --recursive --files-with-matches --include='*.py' 'mark\.cuda' tests |
+    xargs "$PYTHON" -m pytest -m cuda
 }
 
 bench() {

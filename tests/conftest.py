@@ -1,6 +1,7 @@
 """Small runs that the tests share."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait leave the cores to other tests
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +24,20 @@ from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests and their processes see a GPU only where `-m` asks for those that need one.
+
+    This comes before a test module is imported, in each worker of xdist, too.
+    """
+    if not wants_cuda(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def wants_cuda(expression: str) -> bool:
+    """Whether an expression of marks names `cuda`, and not to leave it out."""
+    return bool(re.search(r"(?<!\bnot )\bcuda\b", expression))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,13 +67,15 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
         "batch_size": 16,
         "warmup_steps": 3,
         "sample_every": 1,
+        "mixed_precision": "no",
     }
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
 
 
 TINY_FLAGS = shlex.split(
     "--data.name digits --data.limit 96 --model.latent_dim 3 --model.conv_channels [2,3] "
-    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1"
+    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1 "
+    "--mixed_precision no"
 )
 
 

@@ -25,7 +25,7 @@ from vaekit.runs.run import Run
 FLAGS = shlex.split(
     "--data.name digits --model.latent_dim 8 --model.conv_channels [8,16] "
     "--model.hidden_dims [64,32] --batch_size 4 --epochs 1000000 --input_noise 0.1 "
-    "--sample_every 10 --checkpoint_every 100steps"
+    "--sample_every 10 --checkpoint_every 100steps --mixed_precision no"
 )
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
 LONGEST_LIFE = 20.0  # seconds of training between two signals

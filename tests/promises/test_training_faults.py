@@ -295,7 +295,7 @@ ON_TRAJECTORY = {
     "input_noise": "0.1",
     "ema_decay": "0.9",
     "seed": "1",
-    "mixed_precision": "no",
+    "mixed_precision": "auto",
     "gradient_exchange": "bf16",
 }
 OFF_TRAJECTORY = {

@@ -1,7 +1,10 @@
 """Precision is chosen from the hardware, and an explicit flag is obeyed."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import TINY_FLAGS, launch
 
 from vaekit.errors import UserError
 from vaekit.training.precision import choose_precision
@@ -69,3 +72,19 @@ def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow
 def test_fp16_without_a_gpu_is_refused(hardware: Hardware) -> None:
     with pytest.raises(UserError, match="--mixed_precision fp16: needs a GPU; give no, or auto"):
         choose_precision("fp16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("is_native", "precision"), [(True, "bf16"), (False, "float32")])
+def test_auto_trains_as_the_launcher_s_config_file_says_where_that_is_native(
+    is_native: bool, precision: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from vaekit.cli import main; from vaekit.training import precision; "
+        f"precision.is_native = lambda precision: {is_native}; main()"
+    )
+    flags = [*TINY_FLAGS, "--mixed_precision", "auto", "--run", tmp_path / "run"]
+    result = launch(1, script, "train", *flags)
+    assert result.returncode == 0, result.stderr
+    assert f"cpu, 1 process(es), {precision}" in result.stdout
