@@ -298,7 +298,7 @@ def test_two_processes_give_in_bf16_what_one_gives_but_for_its_rounding(tmp_path
     config = RunFolder(one).require_config()
     torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
     start = weights_of(VAE(config.model, (1, 28, 28)))
-    first, second = (weights_of(RunFolder(run).read_weights().vae) for run in (one, two))
+    first, second = (weights_of(Run(run).weights.vae) for run in (one, two))
     assert float((first - second).norm() / (first - start).norm()) < 2**-5
     for losses, others in zip(losses_of(one), losses_of(two), strict=True):
         assert losses == pytest.approx(others, rel=1e-4)

@@ -152,7 +152,7 @@ def test_latents_of_other_weights_and_an_svm_of_other_latents_are_refused(
     main(["latents", str(other)])
     shutil.copytree(run / "svm", other / "svm")
     assert "made from other weights" in refused("predict", other, run / "samples/epoch-000.png")
-    assert "of other latents" in refused("report", other)
+    assert "made from other latents" in refused("report", other)
     shutil.copytree(run / "latents", other / "latents", dirs_exist_ok=True)
     assert "made from other weights" in refused("svm", other)
 

@@ -23,8 +23,10 @@ from vaekit.models.vae import num_parameters
 from vaekit.report import figures
 from vaekit.report.map import latent_map, perplexity_for, some_indices
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.products import ENVIRONMENT
 from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
+from vaekit.storage.damage import as_written, damage_told, typed
 from vaekit.storage.files import write_text
 
 NUM_ORIGINALS = 64
@@ -418,7 +420,11 @@ def _comparison(
 
 def _last_start(run: Run) -> dict[str, Any]:
     """What the last start ran on; {} where none is recorded."""
-    return run.environment[-1] if run.environment else {}
+    last = run.environment[-1] if run.environment else {}
+    with damage_told(run.folder.environment, ENVIRONMENT.remedy), as_written():
+        typed(last.get("time", ""), str)
+        typed(last.get("versions", {}), dict)
+    return last
 
 
 def has_labels(run: Run) -> bool:

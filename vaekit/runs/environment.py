@@ -62,8 +62,7 @@ def read_environment(path: Path) -> list[dict[str, Any]]:
     starts: list[dict[str, Any]] = read_json(path)
     with as_written():
         for start in typed(starts, list):
-            typed(start.get("time", ""), str)
-            typed(start.get("versions", {}), dict)
+            typed(start, dict)
     return starts
 
 

@@ -36,7 +36,7 @@ def fit_svm(
     Raises `UserError` where latents are damaged, unlabelled, not finite, or of one class only, and
     where cuML is demanded but not usable.
     """
-    folder = run.folder
+    folder, run_config = run.folder, run.config
     with folder.lock():
         choice = choose_backend(backend)
         on_device = extract_missing_latents(run, keep_on_device=choice.backend == "cuml")
@@ -56,7 +56,7 @@ def fit_svm(
 
         predicted = predict(table, latents.test).labels
         scores = evaluate(test_labels, predicted, latents.class_names)
-        reference = reference_for(run.config)
+        reference = reference_for(run_config)
         svm = Svm(table, latents.class_names, latents.model_sha256, latents.sha256)
         write_table(SVM.path(folder), svm)
         write_config(SVM_CONFIG.path(folder), config)
