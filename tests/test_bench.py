@@ -231,17 +231,14 @@ def test_sizes_are_measured_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_peer_finds_the_libraries_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     defaults = importlib.import_module("bench.defaults")
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    restored: list[bool] = []
-    monkeypatch.setattr(defaults, "keep_freed_memory", lambda: restored.append(True))
-    try:
-        with defaults.library_defaults(2**20):
-            assert not torch.backends.cudnn.deterministic
-            assert not restored
-    finally:
-        defaults.forget_kept_memory()
-    assert torch.backends.cudnn.deterministic
-    assert restored
+    cudnn, cpu = torch.backends.cudnn, torch.device("cpu")
+    before = cudnn.deterministic
+    with defaults.set_for_training(cpu):
+        assert cudnn.deterministic
+        with defaults.library_defaults(cpu, 2**20):
+            assert not cudnn.deterministic
+        assert cudnn.deterministic
+    assert cudnn.deterministic == before
 
 
 def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
@@ -251,6 +248,7 @@ def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
     defaults = importlib.import_module("bench.defaults")
     if (c_library := defaults._glibc()) is None:
         pytest.skip("the C library is not glibc 2.33 or newer")
+    cpu = torch.device("cpu")
 
     def num_mapped_for_a_gradient() -> int:
         before = c_library.mallinfo2().hblks
@@ -259,14 +257,12 @@ def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
         del gradient
         return mapped
 
-    defaults.keep_freed_memory()
-    try:
+    with defaults.set_for_training(cpu):
         assert num_mapped_for_a_gradient() == 0
-        with defaults.library_defaults(2**20):
+        with defaults.library_defaults(cpu, 2**20):
             assert num_mapped_for_a_gradient() == 1
         assert num_mapped_for_a_gradient() == 0
-    finally:
-        defaults.forget_kept_memory()
+    assert num_mapped_for_a_gradient() == 1
 
 
 @pytest.mark.slow
