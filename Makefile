@@ -1,4 +1,4 @@
-.PHONY: demo test test-commands test-faults test-install soak lint bench gpu wheel
+.PHONY: demo quick test test-commands test-faults test-install test-versions soak lint bench gpu wheel
 PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
@@ -33,6 +33,9 @@ test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up 
 
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install
+
+test-versions:  ## the suite with the oldest and the newest versions, on every Python found; hours
+	tests/versions.sh
 
 soak: $(INSTALLED)  ## an hour of training, stopped and resumed; memory and open files stay flat
 	rm -rf build/soak
