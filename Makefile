@@ -1,9 +1,10 @@
-.PHONY: demo test test-commands test-faults test-install soak lint bench gpu wheel
+.PHONY: demo quick test test-commands test-faults test-install test-versions soak lint bench gpu wheel
 PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
 BIN := .venv/bin
 ON_ALL_CORES := -n logical --maxprocesses 8 --dist worksteal
+IN_TEST := not install and not faults and not commands
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
 
@@ -22,7 +23,10 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 	$(BIN)/vaekit export --check runs/digits/onnx
 	$(BIN)/vaekit export runs/digits --weights fp16
 
-test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
+quick: $(INSTALLED)  ## something of every room, while one works: a minute on two cores
+	$(BIN)/python -m pytest $(ON_ALL_CORES) --ignore tests/promises -m 'not slow and $(IN_TEST)'
+
+test: $(INSTALLED)  ## what must hold, on all cores; six minutes on two
 	$(BIN)/python -m pytest $(ON_ALL_CORES)
 
 test-commands: $(INSTALLED)  ## every command of the documents, every benchmark once
@@ -33,6 +37,9 @@ test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up 
 
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install
+
+test-versions:  ## the suite with the oldest and the newest versions, on every Python found; hours
+	tests/versions.sh
 
 soak: $(INSTALLED)  ## an hour of training, stopped and resumed; memory and open files stay flat
 	rm -rf build/soak

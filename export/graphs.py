@@ -1,5 +1,6 @@
 """The graphs of a bundle: what each computes, as a PyTorch module, and a module as ONNX."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -129,20 +130,23 @@ def to_onnx(
         )
     # One input names the dimension; the others follow, since a graph has one batch.
     first, *others = inputs
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(inputs.values()),
-        input_names=list(inputs),
-        output_names=list(output_names),
-        dynamic_shapes={
-            first: {0: torch.export.Dim("batch")},
-            **{name: {0: torch.export.Dim.DYNAMIC} for name in others},
-        },
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch 2.11 deprecates what its own exporter does.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=list(output_names),
+            dynamic_shapes={
+                first: {0: torch.export.Dim("batch")},
+                **{name: {0: torch.export.Dim.DYNAMIC} for name in others},
+            },
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _strip_traces(model)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: tensors here are tiny
 os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait leave the cores to other tests
@@ -136,21 +137,37 @@ def assert_one_line_error(
         assert text in lines[0]
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A copy of the run that the first worker to want it makes, for all workers of a suite."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    run, is_made = shared / "shared" / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not is_made.exists():
+            shutil.rmtree(run, ignore_errors=True)  # of a worker that failed
+            make(run)
+            is_made.touch()
+    return Path(shutil.copytree(run, factory.mktemp("runs") / name))
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every stage done; tests must not change it."""
+    return made_once(tmp_path_factory, "finished", _finish)
+
+
+def _finish(run: Path) -> None:
     from vaekit.report.page import write_report
     from vaekit.runs.run import Run
     from vaekit.stages.latents import extract_latents
     from vaekit.stages.svm import fit_svm
     from vaekit.train import train
 
-    run = tmp_path_factory.mktemp("runs") / "finished"
     train(tiny_config(run))
     extract_latents(Run(run))
     fit_svm(Run(run), SvmConfig())
     write_report(Run(run))
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -159,11 +176,12 @@ def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -
     from vaekit.export.bundle import export_run
     from vaekit.runs.run import Run
 
-    run = tmp_path_factory.mktemp("runs") / "exported"
-    shutil.copytree(finished_run, run)
-    export_run(Run(run))
-    export_run(Run(run), "fp16")
-    return run
+    def export(run: Path) -> None:
+        shutil.copytree(finished_run, run)
+        export_run(Run(run))
+        export_run(Run(run), "fp16")
+
+    return made_once(tmp_path_factory, "exported", export)
 
 
 @pytest.fixture

@@ -74,12 +74,14 @@ def test_a_stage_on_a_folder_that_is_no_run_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_worker_reports_a_bad_argument_like_the_command_line() -> None:
     script = Path(__file__).parent.parent / "vaekit" / "train.py"
     for arguments in (["--epochs", "-1"], ["--bogus", "1"]):
         assert_one_line_error(run_command([sys.executable, script, *arguments]), arguments[0])
 
 
+@pytest.mark.slow
 def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
     result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", "--epochs", "1")
     assert result.returncode == 0, result.stderr

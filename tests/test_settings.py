@@ -308,6 +308,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TrainConfig(), CHANGED, SvmConfig(gamma=0.25)])
 def test_a_config_that_was_cut_off_anywhere_is_refused_or_equal_to_the_whole(
     config: TrainConfig | SvmConfig, tmp_path: Path

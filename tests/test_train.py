@@ -135,6 +135,7 @@ def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(tmp_path: Path) -> 
         torch.testing.assert_close(saved[name], tensor, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_weights_and_spares_biases(tmp_path: Path) -> None:
     for name, weight_decay in (("plain", 0.0), ("decayed", 50.0)):
         train(tiny_config(tmp_path / name, weight_decay=weight_decay))
@@ -146,6 +147,7 @@ def test_weight_decay_shrinks_weights_and_spares_biases(tmp_path: Path) -> None:
     assert float(decayed[bias].norm()) == pytest.approx(float(plain[bias].norm()), rel=0.02)
 
 
+@pytest.mark.slow
 def test_training_learns(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", epochs=15, learning_rate=5e-3, sample_every=15)
     train(dataclasses.replace(config, data=DataConfig(name="digits", limit=320)))
@@ -154,6 +156,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.injects(1)
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     flags = [*TINY_FLAGS, "--epochs", "60", "--input_noise", "0.1", "--sample_every", "60"]
@@ -200,6 +203,7 @@ def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.injects(2)
 def test_a_run_that_dies_between_weights_and_checkpoint_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +239,7 @@ def test_a_finished_run_started_again_is_left_as_it_is(
             assert path.read_bytes() == content, path
 
 
+@pytest.mark.slow
 @pytest.mark.injects(8)
 def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_run: Path) -> None:
     before = final_checkpoint(finished_run)
@@ -281,6 +286,7 @@ def in_one_process_and_in_two(folder: Path, precision: str) -> tuple[Path, Path]
     return folder / "1", folder / "2"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> None:
     one, two = in_one_process_and_in_two(tmp_path, "no")
     assert largest_difference(one, two) < 1e-5
@@ -288,6 +294,7 @@ def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> Non
         assert losses == pytest.approx(others, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_give_in_bf16_what_one_gives_but_for_its_rounding(tmp_path: Path) -> None:
     """bf16 rounds by up to 2^-9, and each rank rounds the gradients of its half by itself.
 
@@ -315,6 +322,7 @@ def test_gradients_exchanged_in_bf16_are_rounded_and_train_as_well(tmp_path: Pat
     assert one == pytest.approx(other, rel=0.01)
 
 
+@pytest.mark.slow
 def test_accelerate_launch_works_without_a_config_file(tmp_path: Path) -> None:
     command = ["accelerate", "launch", "vaekit/train.py", *TINY_FLAGS, "--run", tmp_path / "run"]
     result = run_command(command)
@@ -322,6 +330,7 @@ def test_accelerate_launch_works_without_a_config_file(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_bf16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         flags = ["--run", tmp_path / precision, "--mixed_precision", precision]
@@ -364,6 +373,7 @@ def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     result = launch(
         2, "vaekit/train.py", *TINY_FLAGS, "--batch_size", "15", "--run", tmp_path / "run"
@@ -375,6 +385,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.injects(7)
 def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").lock():
@@ -395,6 +406,7 @@ def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
     assert weights.class_names == ()
 
 
+@pytest.mark.slow
 def test_a_tracker_receives_the_metrics(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     flags = ["--run", tmp_path / "run", "--tracker", "tensorboard"]

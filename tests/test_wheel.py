@@ -70,7 +70,10 @@ def test_the_wheel_has_what_the_tree_has_and_onnxruntime_web_with_its_licence(
 ) -> None:
     expected = {f"vaekit/export/{RUNTIME}/{name}" for name in RUNTIME_FILES}
     expected |= {f"vaekit/export/{RUNTIME.parent}/{name}" for name in LICENCES}
-    expected |= {f"vaekit/{path.name}" for path in (tree / "vaekit").iterdir() if path.is_file()}
+    for path in (tree / "vaekit").rglob("*"):
+        name = path.relative_to(tree / "vaekit")
+        if path.is_file() and name.parts[0] != "export":
+            expected.add(f"vaekit/{name.as_posix()}")
     for path in (tree / "export").rglob("*"):
         name = path.relative_to(tree / "export")
         if path.is_file() and name.parts[0] != "node_modules" and str(name) not in ONLY_IN_THE_TREE:

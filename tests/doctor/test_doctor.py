@@ -549,6 +549,7 @@ def test_a_package_that_is_missing_is_a_problem_and_names_its_installation(
     assert told.err == "vaekit: error: this machine: 1 problem; see above what to do\n"
 
 
+@pytest.mark.slow
 @pytest.mark.injects(18)
 def test_processes_that_are_no_ranks_are_a_problem_that_one_of_them_tells() -> None:
     result = vaekit("doctor", WORLD_SIZE="2")

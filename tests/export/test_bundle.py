@@ -216,6 +216,7 @@ def test_the_python_of_the_readme_runs_in_the_bundle_s_folder(
     assert re.fullmatch(r"\['\d', '\d'\]\n", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_run_without_an_svm_gets_a_bundle_without_one_and_says_so(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +233,7 @@ def test_a_run_without_an_svm_gets_a_bundle_without_one_and_says_so(
     assert room.explorer_data(Run(run))["map"] is None
 
 
+@pytest.mark.slow
 def test_python_m_vaekit_export_is_the_same_command_and_gives_the_same_bytes(
     exported_run: Path, run: Path
 ) -> None:
@@ -307,6 +309,7 @@ def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: P
     assert (tmp_path / "kept" / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ready_graphs")
 @pytest.mark.injects(15)
 def test_a_damaged_bundle_is_replaced(exported_run: Path, run: Path) -> None:
@@ -402,6 +405,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(
     assert contents(run / "onnx") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["onnx", "."])
 @pytest.mark.injects(4)
 def test_a_folder_without_write_permission_is_one_line(run: Path, folder: str) -> None:

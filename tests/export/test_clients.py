@@ -94,7 +94,9 @@ def browser_client(tmp_path: Path) -> Client:
     return client
 
 
-@pytest.fixture(params=[pytest.param("python", marks=pytest.mark.slow), "node", "browser"])
+@pytest.fixture(
+    params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("python", "browser")), "node"]
+)
 def client(request: pytest.FixtureRequest) -> Client:
     found: Client = request.getfixturevalue(f"{request.param}_client")
     return found
@@ -358,6 +360,7 @@ def test_the_python_client_runs_where_there_is_no_torch(plain_python: Path) -> N
     assert "No module named 'torch'" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_browser_client_needs_no_cross_origin_isolation(bundle: Path, tmp_path: Path) -> None:
     require_chromium()
     isolated = show_in_browser(bundle, tmp_path / "isolated")

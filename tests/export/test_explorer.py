@@ -217,6 +217,7 @@ def test_samples_of_another_format_are_refused_naming_what_was_found(
     assert f"Error: explorer.json says format {found}; this page reads " in result.stderr
 
 
+@pytest.mark.slow
 def test_the_page_does_what_it_shows(exported_run: Path, tmp_path: Path) -> None:
     from vaekit.export.explore import EXPORT, bundle_routes, page_routes, serving
 

@@ -59,6 +59,7 @@ def test_a_rounded_graph_takes_half_the_space_and_gives_the_same_bits(
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_weights_that_float16_cannot_hold_stay_as_they_are(vae: VAE) -> None:
     full = encoder_of(vae)
     assert store_as_float16(full).SerializeToString() == full.SerializeToString()

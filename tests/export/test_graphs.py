@@ -55,6 +55,7 @@ def example_latents() -> dict[str, torch.Tensor]:
     return {name: torch.zeros(2, LATENT_DIM) for name in ("mean", "log_variance")}
 
 
+@pytest.mark.slow
 def test_encoder_and_decoder_equal_pytorch_at_every_batch_size(vae: VAE) -> None:
     pixels = torch.zeros(2, *SHAPE, dtype=torch.uint8)
     encoder = to_onnx(EncoderGraph(vae), {"image": pixels}, ("mean", "log_variance"))
@@ -101,6 +102,7 @@ def test_the_svm_graph_equals_scikit_learn_and_labels_latents_however_far_out(
     np.testing.assert_array_equal(run(model, **halves(far))["label"], predict(table, far).labels)
 
 
+@pytest.mark.slow
 def test_the_classifier_is_the_encoder_and_the_svm(vae: VAE) -> None:
     latents, labels = latents_of_classes([0, 1, 2])
     svm = SvmGraph(fit_table(latents, labels, SvmConfig()))

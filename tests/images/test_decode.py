@@ -75,7 +75,11 @@ def test_a_cmyk_photo_becomes_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_greys_are_scaled_to_8_bits(suffix: str, tmp_path: Path) -> None:
     deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
-    path = write(tmp_path / f"deep.{suffix}", deep)
+    path = tmp_path / f"deep.{suffix}"
+    if suffix == "pgm":  # Pillow before 11 reads it and can't write it
+        path.write_bytes(b"P5 8 8 65535\n" + deep.astype(">u2").tobytes())
+    else:
+        write(path, deep)
     expected = np.round(deep / 65535 * 255)
     np.testing.assert_array_equal(prepare_files([path], (1, 8, 8))[0, 0], expected)
 

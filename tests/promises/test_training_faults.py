@@ -415,14 +415,14 @@ def test_other_versions_or_hardware_are_named_in_one_line_on_resume_and_the_run_
     (facts,) = json.loads(path.read_text())
     now = facts["versions"]["torch"]
     facts |= {"threads": 64, "device": "NVIDIA H200", "execution_path": "cuda graph"}
-    facts["versions"] |= {"torch": "2.11.0", "vaekit": "0.0.9"}
+    facts["versions"] |= {"torch": "2.0.0", "vaekit": "0.0.9"}
     path.write_text(json.dumps([facts]))
     train = ["train", *TINY_FLAGS, "--run", str(run)]
     main(train)
     (line,) = capsys.readouterr().err.splitlines()
     for words in (
         f"vaekit: note: not as at the last start of {run} (",
-        f"versions.torch: '2.11.0' -> '{now}'",
+        f"versions.torch: '2.0.0' -> '{now}'",
         "versions.vaekit: '0.0.9' -> ",
         "threads: 64 -> 1",
         "device: 'NVIDIA H200' -> 'cpu'",

@@ -87,6 +87,7 @@ def test_any_class_names_can_be_drawn() -> None:
         confusion_counts(np.eye(len(names), dtype=np.int64), names)
 
 
+@pytest.mark.slow
 def test_more_classes_than_colours_differ_by_their_markers() -> None:
     points = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
     labels = np.full(60, 1)
@@ -158,6 +159,7 @@ def test_what_is_right_is_blue_and_what_is_wrong_is_orange() -> None:
     assert pixels_like(inverted, ORANGE) > 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "legible"), [(2, True), (10, True), (50, False)])
 def test_counts_are_in_the_cells_where_they_are_legible(num_classes: int, legible: bool) -> None:
     names = [str(label) for label in range(num_classes)]

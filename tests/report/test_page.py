@@ -200,6 +200,7 @@ def test_the_figures_are_shown_as_measured(finished: Path) -> None:
     assert "reference" not in text
 
 
+@pytest.mark.slow
 def test_beside_the_reference_each_figure_is_marked_better_or_worse(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +282,7 @@ def test_the_page_holds_the_commands_and_every_setting(finished: Path) -> None:
     assert (finished / "config.yaml").read_text(encoding="utf-8") in text
 
 
+@pytest.mark.slow
 def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> None:
     shutil.rmtree(run / "svm")
     page = Page(write_report(Run(run)))
@@ -306,6 +308,7 @@ def test_before_the_first_epoch_the_page_names_the_command_that_goes_on(run: Pat
     assert not any("Curves" in alt for alt in page.alts())
 
 
+@pytest.mark.slow
 def test_images_without_labels_have_a_map_but_no_confusion(tmp_path: Path) -> None:
     run = make_run(tmp_path, classes=())
     extract_latents(Run(run))

@@ -58,6 +58,7 @@ def test_a_part_that_was_made_anew_is_read_again(path: Path) -> None:
         run.weights
 
 
+@pytest.mark.slow
 def test_an_export_parses_each_file_and_hashes_each_file_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_one_of_several_processes_makes_no_latents_for_itself(
     assert not run.latents.exists()
 
 
+@pytest.mark.slow
 def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
     one = Run(run.path).latents
     shutil.rmtree(run.latents)
@@ -98,6 +99,7 @@ def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
         Run(run.path).latents
 
 
+@pytest.mark.slow
 def test_the_command_before_training_names_the_one_that_trains(tmp_path: Path) -> None:
     assert_one_line_error(
         vaekit("latents", tmp_path / "none"), "not a run folder", "`vaekit train --run"

@@ -80,6 +80,7 @@ def train_among_others(config: TrainConfig, folder: Path, weights: Path) -> None
     save_file(training.ema.state_dict(), weights)
 
 
+@pytest.mark.slow
 def test_training_in_memory_gives_the_commands_weights_and_changes_nothing_of_the_process(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_run_hands_out_its_epochs_and_each_checkpoint_that_is_due(tmp_path: Pa
     assert [row["epoch"] for row in training.metrics] == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_step", [2, 6, 9])
 def test_a_run_that_is_asked_to_stop_goes_on_from_its_checkpoint_to_the_same_state(
     last_step: int, tmp_path: Path

@@ -29,6 +29,7 @@ def test_fewer_ranks_than_launched_processes_stop_the_work(
         start_ranks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", ["0", "3"])
 @pytest.mark.injects(18)
 def test_latents_of_fewer_ranks_than_launched_leave_the_run_as_it_is(
@@ -72,6 +73,7 @@ def test_a_rank_beyond_the_world_size_is_refused(monkeypatch: pytest.MonkeyPatch
         start_ranks()
 
 
+@pytest.mark.slow
 @pytest.mark.injects(18)
 def test_a_rank_whose_peers_never_come_ends_with_one_line_and_writes_nothing(
     tmp_path: Path,
