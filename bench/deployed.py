@@ -76,7 +76,7 @@ def _fit(
 @torch.inference_mode()
 def _encode(vae: VAE, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     batches = torch.split(torch.from_numpy(pixels), BATCH_SIZE)
-    return torch.cat([torch.cat(vae.enc(as_floats(batch)), dim=1) for batch in batches]).numpy()
+    return torch.cat([torch.cat(vae.encode(as_floats(batch)), dim=1) for batch in batches]).numpy()
 
 
 def _rounded(vae: VAE) -> VAE:

@@ -105,7 +105,7 @@ def encode_with_loader(vae: VAE, pixels: NDArray[np.uint8], batch_size: int) -> 
     device = device_of(vae)
     latents = []
     for images, _ in DataLoader(PictureSet(pixels), batch_size):
-        latents.append(torch.cat(vae.enc(images.to(device)), dim=1).cpu())
+        latents.append(torch.cat(vae.encode(images.to(device)), dim=1).cpu())
     return torch.cat(latents).numpy()
 
 
@@ -126,7 +126,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 def _forward(vae: VAE, images: Tensor, precision: Precision) -> VAEOutput:
     with autocast(images.device, precision):
-        posterior = vae.enc(images)
+        posterior = vae.encode(images)
         logits = vae.dec(_sample(posterior))
     return VAEOutput(logits.float(), posterior)
 

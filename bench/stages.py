@@ -144,7 +144,7 @@ def encode_with_pytorch(folder: Path) -> Work:
     from vaekit.models.vae import VAE
 
     pixels = torch.from_numpy(np.load(folder / "pixels.npy")[:TO_ENCODE])
-    return torch.inference_mode()(lambda: VAE().enc(as_floats(pixels)))
+    return torch.inference_mode()(lambda: VAE().encode(as_floats(pixels)))
 
 
 def classify(folder: Path) -> Work:

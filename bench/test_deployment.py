@@ -85,7 +85,7 @@ def test_encode(
             work=f"encode, batch {batch_size}",
             ours=lambda: session.run(None, {"image": pixels}),
             peer="PyTorch eager",
-            theirs=torch.inference_mode()(lambda: vae.enc(as_floats(tensor))),
+            theirs=torch.inference_mode()(lambda: vae.encode(as_floats(tensor))),
             agree=_close,
             rounds=ROUNDS[batch_size],
         )

@@ -82,15 +82,16 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
     _ = run.config  # a folder without one is no run, and nothing is written there
     target = run.folder.path / FOLDERS[weights]
     with run.folder.lock(), new_bundle(target) as folder:
-        test, table = run.images.test, run.svm.table if run.has_svm else None
-        reference = Reference(run.weights.vae, table)
+        reference = Reference(run.weights.vae, run.svm.table if run.has_svm else None)
         metadata, explorer = describe_run(run), explorer_data(run)
+        test = run.images.test
+        run.forget("images", "unchecked_images")  # nobody needs those it was trained on
         if weights == "fp16":
             reference, metadata["weights_loss"] = half.round_weights(reference, test)
         metadata |= write_graphs(folder, reference, metadata, stored_as=weights)
         comparison = compare(folder, reference, test.pixels)
         comparison.require_within_tolerance()
-        metadata["check"] = comparison.facts()
+        metadata["check"] = comparison.metadata()
         write_golden(folder, golden_cases(reference, test.pixels))
         write_json(folder / EXPLORER, explorer)
         write_text(folder / README, readme(metadata))
@@ -100,7 +101,7 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
     quoted = run.folder.quoted
     if test.labels is None:
         print("the images have no labels, so the bundle has no SVM")
-    elif table is None:
+    elif reference.table is None:
         print(
             f"no SVM in {run.folder.path}, so none in the bundle; `vaekit svm {quoted}` makes one"
         )
@@ -154,7 +155,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "source": {
             "run": run.folder.path.resolve().name,
             "model_sha256": run.sha256("weights"),
-            "svm_sha256": run.sha256("SVM"),
+            "svm_sha256": run.sha256("svm"),
             "images_sha256": weights.images_sha256,
         },
         "versions": {
@@ -167,7 +168,7 @@ def describe_run(run: Run) -> dict[str, Any]:
 
 
 def write_graphs(
-    folder: Path, reference: Reference, facts: dict[str, Any], stored_as: StoredWeights
+    folder: Path, reference: Reference, metadata: dict[str, Any], stored_as: StoredWeights
 ) -> dict[str, Any]:
     """Write the graphs of `reference` into `folder`; what the manifest says of them."""
     signatures = {}
@@ -176,7 +177,7 @@ def write_graphs(
         model = to_onnx(module, inputs, OUTPUTS[name])
         if stored_as == "fp16":
             model = half.store_as_float16(model)
-        describe(model, name, TEXTS[name], facts)
+        describe(model, name, TEXTS[name], metadata)
         onnx.checker.check_model(model, full_check=True)
         write_bytes(folder / name, model.SerializeToString(deterministic=True))
         signatures[name] = signature(model)
@@ -230,7 +231,7 @@ def explorer_data(run: Run) -> dict[str, Any]:
     }
 
 
-def readme(facts: dict[str, Any]) -> str:
+def readme(metadata: dict[str, Any]) -> str:
     """The bundle's own README, in Markdown."""
     environment = Environment(
         loader=PackageLoader("vaekit.export", ""),
@@ -239,7 +240,7 @@ def readme(facts: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("README.md.jinja").render(facts)
+    return environment.get_template("README.md.jinja").render(metadata)
 
 
 def _require_replaceable(target: Path) -> None:

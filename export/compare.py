@@ -83,7 +83,7 @@ class Comparison:
         worst = self.worst.setdefault((graph, output), Worst(graph, output))
         worst.see(differences, start)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "num_images": self.num_images,

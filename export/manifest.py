@@ -60,13 +60,13 @@ class GoldenCase(NamedTuple):
     tolerances: dict[str, float]  # largest absolute difference
 
 
-def write_manifest(bundle: Path, facts: dict[str, Any]) -> None:
-    """Write `facts` with the size and sha256 of every file in the folder, and of itself."""
+def write_manifest(bundle: Path, metadata: dict[str, Any]) -> None:
+    """Write `metadata` with the size and sha256 of every file in the folder, and of itself."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(bundle.iterdir())
     }
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **facts, "files": files}
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **metadata, "files": files}
     write_sealed(bundle / MANIFEST, manifest)
 
 
@@ -131,18 +131,26 @@ def require_complete(bundle: Path, manifest: Manifest) -> None:
 def require_file(bundle: Path, manifest: Manifest, name: str) -> None:
     """Raise `UserError` where a file that the manifest lists is missing or changed."""
     path = bundle / name
-    if Path(name).name != name or name == "..":
+    if not is_own_name(name):
         raise UserError(
             f"{bundle / MANIFEST}: lists {name!r}, expected names of files in the bundle's own "
             f"folder; don't use this bundle"
         )
     if not path.is_file():
         raise UserError(f"{path}: missing; copy the whole folder again")
-    if file_sha256(path) != manifest.files[name]:
-        raise UserError(
-            f"{path}: damaged, its content does not match its sha256 in {MANIFEST}; "
-            f"copy the folder again"
-        )
+    with damage_told(path, "copy the folder again"):
+        require_sha256(path, manifest.files[name])
+
+
+def is_own_name(name: str) -> bool:
+    """Whether it is the name of a file in the bundle's own folder."""
+    return Path(name).name == name and name != ".."
+
+
+def require_sha256(path: Path, sha256: str) -> None:
+    """Raise `Damaged` where a file is not the one that the manifest lists."""
+    if file_sha256(path) != sha256:
+        raise Damaged(f"damaged, its content does not match its sha256 in {MANIFEST}")
 
 
 def write_golden(bundle: Path, cases: list[GoldenCase]) -> None:

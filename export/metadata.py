@@ -12,12 +12,12 @@ PIXEL_FORMATS = {1: "Gray8", 3: "Rgb8", 4: "Rgba8"}
 IMAGE_DIMENSIONS = ("DATA_BATCH", "DATA_CHANNEL", "DATA_FEATURE", "DATA_FEATURE")
 
 
-def describe(model: onnx.ModelProto, name: str, text: str, facts: dict[str, Any]) -> None:
-    """Name the graph, say in a sentence what it computes, and attach `facts` as JSON."""
+def describe(model: onnx.ModelProto, name: str, text: str, metadata: dict[str, Any]) -> None:
+    """Name the graph, say in a sentence what it computes, and attach `metadata` as JSON."""
     model.producer_name, model.producer_version = "vaekit", __version__
     model.graph.name = name.removesuffix(".onnx")
     model.doc_string = text
-    properties = {"vaekit": json.dumps(facts, ensure_ascii=False)}
+    properties = {"vaekit": json.dumps(metadata, ensure_ascii=False)}
     images = [value for value in (*model.graph.input, *model.graph.output) if value.name == "image"]
     for image in images:
         properties |= _denote_image(image)

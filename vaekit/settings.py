@@ -61,7 +61,7 @@ def read_config(config_type: type[Config], path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
         config = from_dict(config_type, load_plain(text))
         if not text.endswith("\n"):  # half a number is a number, too
-            raise UserError("its last line has no end")
+            raise UserError("cut off, its last line has no end")
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: damaged, not YAML ({error}); put a good copy there") from error
     except UserError as error:

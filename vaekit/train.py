@@ -114,6 +114,7 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
     """This process and the training as they are before the first step."""
     set_up_process(accelerator.device)
     training = Training(config, images, accelerator)
+    _ = training.images_sha256  # by all ranks at once, rather than when one wants it
     if isinstance(training.feed, FetchingFeed) and accelerator.is_main_process:
         limit = resident_limit(config.data, accelerator.device)
         say(

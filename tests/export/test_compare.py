@@ -50,7 +50,7 @@ def test_a_bundle_as_exported_is_within_tolerance(
 ) -> None:
     comparison = compare(bundle, reference, pixels)
     comparison.require_within_tolerance()
-    facts = comparison.facts()
+    facts = comparison.metadata()
     assert facts["num_images"] == len(pixels)
     assert len(facts["largest_differences"]) == 8
     assert facts["batch_sizes"] == [1, 2, 7, 1000]
@@ -165,5 +165,5 @@ def test_an_undecided_image_is_listed_and_may_be_labelled_either_way(
     change(bundle / "classifier.onnx", "svm.classes", 1)
     comparison = compare(bundle, reference, pixels)
     comparison.require_within_tolerance()
-    assert comparison.facts()["undecided_images"] == list(range(len(pixels)))
-    assert comparison.facts()["relabelled_images"]
+    assert comparison.metadata()["undecided_images"] == list(range(len(pixels)))
+    assert comparison.metadata()["relabelled_images"]

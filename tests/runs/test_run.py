@@ -4,17 +4,23 @@ import hashlib
 import shutil
 import sys
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_command
 
 import vaekit
 from vaekit import settings
+from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.export.bundle import export_run
 from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
+from vaekit.stages.latents import extract_latents
+from vaekit.stages.svm import fit_svm
 from vaekit.storage import files
 
 
@@ -43,8 +49,8 @@ def test_a_part_is_read_when_it_is_asked_for_and_then_kept(path: Path) -> None:
     metrics = run.metrics
     shutil.rmtree(path)
     assert run.metrics is metrics
-    with pytest.raises(UserError, match="not a run folder"):
-        run.config
+    with pytest.raises(UserError, match="no latents yet"):
+        run.latents
 
 
 def test_a_part_that_was_made_anew_is_read_again(path: Path) -> None:
@@ -92,7 +98,29 @@ def test_an_export_parses_each_file_and_hashes_each_file_once(
     )
 
 
-def test_importing_vaekit_imports_no_torch_and_hands_its_names_on() -> None:
+def test_vaekit_hands_its_names_on_and_imports_no_torch_before() -> None:
+    code = "import sys, vaekit; print('torch' in sys.modules); vaekit.Run"
+    assert run_command([sys.executable, "-c", code]).stdout == "False\n"
     assert set(vaekit.__all__) <= set(dir(vaekit))
     with pytest.raises(AttributeError, match="has no attribute 'Runn'"):
         vaekit.Runn
+
+
+def test_latents_are_bound_to_the_weights_that_made_them(path: Path) -> None:
+    run = Run(path)
+    before = run.weights
+    other = deepcopy(before.vae)
+    torch.nn.init.zeros_(other.enc.mu.bias)
+    write_weights(run.folder, other, before.class_names, before.images_sha256)
+    extract_latents(run)  # the run has read the weights of before
+    with pytest.raises(UserError, match="made from other weights"):
+        Run(path).latents
+
+
+def test_what_a_stage_made_anew_is_read_anew(path: Path) -> None:
+    run = Run(path)
+    before = run.svm_metrics
+    fit_svm(run, SvmConfig(C=0.5))
+    assert run.svm_metrics["C"] == 0.5 != before["C"]
+    extract_latents(run)
+    assert run.latents.sha256 == run.svm.latents_sha256  # the same weights give the same latents

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,14 @@ from torch import Size
 from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
-from vaekit.export.manifest import MANIFEST, Manifest, read_manifest_file, require_complete
+from vaekit.export.manifest import (
+    MANIFEST,
+    Manifest,
+    is_own_name,
+    read_manifest_file,
+    require_complete,
+    require_sha256,
+)
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder
@@ -33,8 +40,8 @@ from vaekit.runs.products import (
     Origin,
     Parts,
     Product,
-    other,
-    told,
+    fault_of_origins,
+    remedy_text,
 )
 from vaekit.settings import from_dict
 from vaekit.storage.damage import Damaged, as_written, typed
@@ -54,7 +61,7 @@ class Reading(NamedTuple):
     is_whole: bool = False
 
 
-class Outline(NamedTuple):
+class CheckpointSummary(NamedTuple):
     """A checkpoint without the values of its tensors."""
 
     step: int
@@ -64,21 +71,16 @@ class Outline(NamedTuple):
     shapes: dict[str, Size]
 
 
-def read_outline(path: Path) -> Outline:
+def read_summary(path: Path) -> CheckpointSummary:
     step, tensors, metadata = load_checkpoint(path)
     with as_written():
-        return Outline(
+        return CheckpointSummary(
             step=typed(step, int),
             config=from_dict(TrainConfig, typed(metadata["config"], dict)),
             images_sha256=typed(metadata["images_sha256"], str),
             metrics=typed(metadata["metrics"], list),
             shapes={name: tensor.shape for name, tensor in tensors.items()},
         )
-
-
-def read_bundle_file(path: Path, sha256: str) -> None:
-    if file_sha256(path) != sha256:
-        raise Damaged(f"damaged, its content does not match its sha256 in {MANIFEST}")
 
 
 def _bundle(folder: str, flag: str = "") -> Product:
@@ -89,13 +91,13 @@ def _bundle(folder: str, flag: str = "") -> Product:
         read_manifest_file,
         lambda manifest: f"names {len(manifest.files)} files",
         again,
-        missed_by=(f"{folder}/*",),
+        required_by=(f"{folder}/*",),
         made_of={
             "weights": Origin(lambda manifest: manifest.model_sha256, again),
-            "SVM": Origin(lambda manifest: manifest.svm_sha256, again),
+            "svm": Origin(lambda manifest: manifest.svm_sha256, again),
         },
         parts=Parts(
-            lambda manifest: manifest.files, read_bundle_file, lambda _: "as the manifest says"
+            lambda manifest: manifest.files, require_sha256, lambda _: "as the manifest says"
         ),
     )
 
@@ -103,20 +105,20 @@ def _bundle(folder: str, flag: str = "") -> Product:
 BUNDLES = (_bundle("onnx"), _bundle("onnx-fp16", " --weights fp16"))
 # The files of checkpoints are large, and all are held at once.
 EXAMINED = tuple(
-    each._replace(read=read_outline) if each is CHECKPOINTS else each
+    each._replace(read=read_summary) if each is CHECKPOINTS else each
     for each in (*PRODUCTS, *BUNDLES)
 )
 FOLDERS = sorted({each.files.partition("/")[0] for each in EXAMINED if "/" in each.files})
 
 
-class Known:
+class Readings:
     """All products of a run, as far as they can be read."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._readings = {
             product.name: [
-                read(path, partial(product.read, path), told(product.remedy, run))
+                read(path, partial(product.read, path), remedy_text(product.remedy, run))
                 for path in product.paths(run)
             ]
             for product in EXAMINED
@@ -132,16 +134,18 @@ class Known:
     def value(self, product: Product) -> Any:
         return self.one(product).value
 
-    def sha256(self, name: str) -> str | None:
-        """What others made of that product are bound to; None where it can't be read."""
-        (product,) = [each for each in (WEIGHTS, LATENTS, SVM) if each.name == name]
-        path, value, *_ = self.one(product)
-        if value is None:
-            return None
-        return latents_sha256(value) if product is LATENTS else file_sha256(path)
+    @cached_property
+    def present(self) -> dict[str, str]:
+        """What others made of a product are bound to, of those that can be read."""
+        metadata = self.value(LATENTS)
+        hashes = {} if metadata is None else {LATENTS.name: latents_sha256(metadata)}
+        for product in (WEIGHTS, SVM):
+            if self.one(product).is_whole:
+                hashes[product.name] = file_sha256(product.path(self.run))
+        return hashes
 
     @property
-    def newest(self) -> Outline | None:
+    def newest(self) -> CheckpointSummary | None:
         """The checkpoint from which training would go on."""
         readings = reversed(self.all(CHECKPOINTS))
         return next((each.value for each in readings if each.value is not None), None)
@@ -157,7 +161,7 @@ def examine_run(run_path: Path) -> list[Finding]:
     if not run.path.is_dir() or not any(run.path.iterdir()):
         run.require_config()
     lock = read(run.path / ".lock", run.is_being_written)
-    known = Known(run)
+    known = Readings(run)
     faults = {name: fault for name in FOLDERS if (fault := fault_of_folder(run.path / name))}
     findings = [*check_lock(run, lock)]
     findings += [problem(run, run.path / name, fault) for name, fault in faults.items()]
@@ -199,12 +203,12 @@ def check_lock(run: RunFolder, lock: Reading) -> Iterator[Finding]:
         yield Finding(named(run, lock.path), "note", text)
 
 
-def check_product(known: Known, product: Product) -> Iterator[Finding]:
+def check_product(known: Readings, product: Product) -> Iterator[Finding]:
     """The files of a product, and those that it names."""
     run = known.run
     for reading in known.all(product):
         if reading.is_whole:
-            fault = fault_of_origins(known, product, reading.value)
+            fault = fault_of_origins(product, reading.value, run, known.present)
             if fault is None and product.name in SPANNING:
                 fault = SPANNING[product.name](known, reading)
             yield (
@@ -215,14 +219,16 @@ def check_product(known: Known, product: Product) -> Iterator[Finding]:
         elif reading.fault is not None:
             more = where_training_goes_on(known) if product.name == CHECKPOINTS.name else ""
             yield problem(run, reading.path, reading.fault + more)
-        elif product.is_missed(run):
-            remedy = told(product.remedy, run).removeprefix("remove it and ")
+        elif product.is_required(run):
+            remedy = remedy_text(product.remedy, run).removeprefix("remove it and ")
             yield problem(run, reading.path, f"missing; {remedy}")
         if product.parts is not None:
             yield from check_parts(known, product, product.parts, reading)
 
 
-def check_parts(known: Known, product: Product, parts: Parts, index: Reading) -> Iterator[Finding]:
+def check_parts(
+    known: Readings, product: Product, parts: Parts, index: Reading
+) -> Iterator[Finding]:
     """The files that an index names; where it can't be read, those that are there."""
     run, folder = known.run, index.path.parent
     if not index.is_whole:
@@ -230,10 +236,10 @@ def check_parts(known: Known, product: Product, parts: Parts, index: Reading) ->
             if path != index.path:
                 yield Finding(named(run, path), "note", f"not examined without {index.path.name}")
         return
-    remedy = told(product.remedy, run)
+    remedy = remedy_text(product.remedy, run)
     for name, sha256 in parts.files(index.value).items():
         path = folder / name
-        if Path(name).name != name or name == "..":
+        if not is_own_name(name):
             where = "which is in another folder; don't use this bundle"
             yield problem(run, path, f"{index.path.name} names {name!r}, {where}")
             continue
@@ -244,16 +250,7 @@ def check_parts(known: Known, product: Product, parts: Parts, index: Reading) ->
             yield problem(run, path, part.fault or f"missing; {remedy}")
 
 
-def fault_of_origins(known: Known, product: Product, value: Any) -> str | None:
-    """Whether it was made from others than those that are there now, as far as can be told."""
-    for name, origin in product.made_of.items():
-        present = known.sha256(name)
-        if present is not None and origin.sha256(value) != present:
-            return f"made from {other(name)} than the run has now; {told(origin.remedy, known.run)}"
-    return None
-
-
-def fault_of_metrics(known: Known, reading: Reading) -> str | None:
+def fault_of_metrics(known: Readings, reading: Reading) -> str | None:
     rows, config, newest = reading.value, known.value(CONFIG), known.newest
     fault = None
     if not rows:
@@ -264,7 +261,7 @@ def fault_of_metrics(known: Known, reading: Reading) -> str | None:
         fault = f"has {len(rows) - 1} epochs, config.yaml asks for {config.epochs}"
     elif newest is not None and rows[: len(newest.metrics)] != newest.metrics:
         fault = f"other figures than in the checkpoint of step {newest.step}"
-    return None if fault is None else f"{fault}; {told(METRICS.remedy, known.run)}"
+    return None if fault is None else f"{fault}; {remedy_text(METRICS.remedy, known.run)}"
 
 
 def _rows_of_wrong_steps(rows: Sequence[Row]) -> Iterator[str]:
@@ -274,17 +271,17 @@ def _rows_of_wrong_steps(rows: Sequence[Row]) -> Iterator[str]:
             yield f"line {epoch + 1} is of step {row.get('step')}, not of the end of epoch {epoch}"
 
 
-def fault_of_checkpoint(known: Known, reading: Reading) -> str | None:
-    outline, config, weights = reading.value, known.value(CONFIG), known.value(WEIGHTS)
-    name = f"step-{outline.step:08d}"
+def fault_of_checkpoint(known: Readings, reading: Reading) -> str | None:
+    summary, config, weights = reading.value, known.value(CONFIG), known.value(WEIGHTS)
+    name = f"step-{summary.step:08d}"
     if reading.path.stem != name:
-        return f"holds step {outline.step}, so it was renamed; name it {name}, or remove it"
-    if config is not None and (differences := trajectory_differences(outline.config, config)):
+        return f"holds step {summary.step}, so it was renamed; name it {name}, or remove it"
+    if config is not None and (differences := trajectory_differences(summary.config, config)):
         return (
             f"made with other settings than config.yaml ({'; '.join(differences)}); "
             f"put the right config.yaml back"
         )
-    if weights is not None and (differing := differing_tensors(outline.shapes, weights.vae)):
+    if weights is not None and (differing := differing_tensors(summary.shapes, weights.vae)):
         return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
     return None
 
@@ -307,15 +304,15 @@ def differing_tensors(shapes: dict[str, Size], vae: VAE) -> list[str]:
     return differing
 
 
-def where_training_goes_on(known: Known) -> str:
+def where_training_goes_on(known: Readings) -> str:
     if known.newest is None:
         return "; none is whole: give another --run folder to start anew"
     return f"; `{known.run.train_again}` goes on from step {known.newest.step}"
 
 
-def fault_of_weights(known: Known, reading: Reading) -> str | None:
+def fault_of_weights(known: Readings, reading: Reading) -> str | None:
     weights, config, newest = reading.value, known.value(CONFIG), known.newest
-    again = told(WEIGHTS.remedy, known.run)
+    again = remedy_text(WEIGHTS.remedy, known.run)
     if config is not None and weights.vae.config != config.model:
         return f"of another model than config.yaml asks for; put the right one back, or {again}"
     if newest is not None and newest.images_sha256 != weights.images_sha256:
@@ -323,7 +320,7 @@ def fault_of_weights(known: Known, reading: Reading) -> str | None:
     return None
 
 
-def fault_of_latents(known: Known, reading: Reading) -> str | None:
+def fault_of_latents(known: Readings, reading: Reading) -> str | None:
     """Of the arrays together; each is told of alone."""
     folder, metadata = reading.path.parent, reading.value
     arrays = {}
@@ -332,18 +329,18 @@ def fault_of_latents(known: Known, reading: Reading) -> str | None:
         if not array.is_whole:
             return None
         arrays[name] = array.value
-    remedy = told(LATENTS.remedy, known.run)
+    remedy = remedy_text(LATENTS.remedy, known.run)
     return read(reading.path, partial(assemble, metadata, arrays), remedy).fault
 
 
-def fault_of_svm_config(known: Known, reading: Reading) -> str | None:
+def fault_of_svm_config(known: Readings, reading: Reading) -> str | None:
     config, metrics = reading.value, known.value(SVM_METRICS)
     if metrics is None or (config.C, config.gamma) == (metrics["C"], metrics["gamma"]):
         return None
-    return f"other settings than in metrics.json; {told(SVM_CONFIG.remedy, known.run)}"
+    return f"other settings than in metrics.json; {remedy_text(SVM_CONFIG.remedy, known.run)}"
 
 
-def fault_of_bundle(known: Known, reading: Reading) -> str | None:
+def fault_of_bundle(known: Readings, reading: Reading) -> str | None:
     manifest: Manifest = reading.value
     try:
         require_complete(reading.path.parent, manifest)
@@ -355,7 +352,7 @@ def fault_of_bundle(known: Known, reading: Reading) -> str | None:
     return None
 
 
-SPANNING: dict[str, Callable[[Known, Reading], str | None]] = {
+SPANNING: dict[str, Callable[[Readings, Reading], str | None]] = {
     METRICS.name: fault_of_metrics,
     CHECKPOINTS.name: fault_of_checkpoint,
     WEIGHTS.name: fault_of_weights,
@@ -365,7 +362,7 @@ SPANNING: dict[str, Callable[[Known, Reading], str | None]] = {
 }
 
 
-def notes(known: Known) -> Iterator[Finding]:
+def notes(known: Readings) -> Iterator[Finding]:
     """What is no fault: what is not made yet, and what the report does without."""
     run, config = known.run, known.value(CONFIG)
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
@@ -373,26 +370,31 @@ def notes(known: Known) -> Iterator[Finding]:
     if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
         text = f"not in {config.data.root}; resume, latents, report and export need them there"
         yield Finding("images", "note", text)
-    if not metrics.path.exists() and not METRICS.is_missed(run):
+    if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")
     elif config and rows and len(rows) - 1 < config.epochs:
         text = f"{len(rows) - 1} of {config.epochs} epochs are done"
         yield Finding("training", "note", f"{text}; go on with `{run.train_again}`")
     yield from notes_on_what_training_leaves(known, rows)
-    if latents.fault is None and not latents.is_whole and not LATENTS.is_missed(run):
-        yield Finding("latents", "note", told(f"none yet; {LATENTS.remedy}", run))
-    if latents.is_whole and "train_labels.npy" in latents.value["files"] and not run.svm.exists():
-        yield Finding("svm", "note", told("none yet; make it with `vaekit svm {run}`", run))
+    if latents.fault is None and not latents.is_whole and not LATENTS.is_required(run):
+        yield Finding("latents", "note", remedy_text(f"none yet; {LATENTS.remedy}", run))
+    has_svm = is_there(SVM.path(run)) or SVM.is_required(run)
+    if latents.is_whole and "train_labels.npy" in latents.value["files"] and not has_svm:
+        yield Finding("svm", "note", remedy_text("none yet; make it with `vaekit svm {run}`", run))
     placed = known.value(MAP)
-    if placed and latents.is_whole and placed.metadata["latents_sha256"] != known.sha256("latents"):
+    if (
+        placed
+        and latents.is_whole
+        and placed.metadata.get("latents_sha256") != known.present["latents"]
+    ):
         text = "the map is of earlier latents; `vaekit report {run}` makes it anew"
-        yield Finding("figures", "note", told(text, run))
+        yield Finding("figures", "note", remedy_text(text, run))
     if weights.is_whole and not is_there(run.report):
         text = "none yet; make it with `vaekit report {run}`"
-        yield Finding(REPORT.files, "note", told(text, run))
+        yield Finding(REPORT.files, "note", remedy_text(text, run))
 
 
-def notes_on_what_training_leaves(known: Known, rows: Sequence[Row]) -> Iterator[Finding]:
+def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
     is_done = config is not None and len(rows) > config.epochs
     if rows and not is_there(run.environment):
@@ -413,6 +415,7 @@ def list_others(
     run: RunFolder, folder: Path, examined: set[str], is_being_written: bool
 ) -> Iterator[Finding]:
     """Links, what a killed writer left, and what vaekit never wrote."""
+    bundles = {bundle.name for bundle in BUNDLES}
     for path in sorted(folder.iterdir()):
         name = named(run, path)
         if path.is_symlink():
@@ -420,7 +423,7 @@ def list_others(
         if path.name.startswith(TEMPORARY):
             text = "left by a writer that was killed; it can be deleted"
             yield Finding(name, "note", "being written" if is_being_written else text)
-        elif path.name.startswith(OLD) and path.name.removeprefix(OLD) in FOLDERS:
+        elif path.name.startswith(OLD) and path.name.removeprefix(OLD) in bundles:
             place = path.with_name(path.name.removeprefix(OLD))
             text = "left by an export that was killed; "
             text += "it can be deleted" if place.exists() else f"rename it to {place.name}"

@@ -21,5 +21,5 @@ def write_pictures(training: Training, run: RunFolder, epoch: int) -> None:
     write_image(run.samples(epoch), image_grid(as_pixels(vae.decode(latents))))
     originals = training.images.test.pixels[:NUM_RECONSTRUCTIONS]
     images = as_floats(torch.from_numpy(originals).to(device))
-    reconstructed = as_pixels(vae.decode(vae.enc(images).mean))
+    reconstructed = as_pixels(vae.decode(vae.encode(images).mean))
     write_image(run.reconstructions(epoch), reconstruction_grid(originals, reconstructed))

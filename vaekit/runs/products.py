@@ -50,7 +50,7 @@ class Product(NamedTuple):
     summary: Callable[[Any], str]  # of what was read
     remedy: str  # where it is damaged
     absent: str | None = None  # where there is none yet, and a stage wants it
-    missed_by: tuple[str, ...] = ()  # patterns of files that should not be there without it
+    required_by: tuple[str, ...] = ()  # patterns of files that should not be there without it
     made_of: Mapping[str, Origin] = {}
     parts: Parts | None = None
 
@@ -61,19 +61,25 @@ class Product(NamedTuple):
         """All that are there, in order of names; of a single one where it should lie."""
         return sorted(run.path.glob(self.files)) if "*" in self.files else [self.path(run)]
 
-    def is_missed(self, run: RunFolder) -> bool:
+    def is_required(self, run: RunFolder) -> bool:
         """Whether something is there that can't be of use without it."""
-        return any(any(run.path.glob(pattern)) for pattern in self.missed_by)
+        return any(any(run.path.glob(pattern)) for pattern in self.required_by)
 
 
-def other(name: str) -> str:
-    """The product of another run, or of an earlier time."""
-    return f"{'another' if name == SVM.name else 'other'} {name}"
-
-
-def told(remedy: str, run: RunFolder) -> str:
+def remedy_text(remedy: str, run: RunFolder) -> str:
     """A remedy as a person can type it."""
     return remedy.format(run=run.quoted, train=f"`{run.train_again}`")
+
+
+def fault_of_origins(
+    product: Product, value: Any, run: RunFolder, present: Mapping[str, str | None]
+) -> str | None:
+    """Whether `value` was made from others than the products with these sha256."""
+    for name, origin in product.made_of.items():
+        if name in present and origin.sha256(value) != present[name]:
+            others = "another SVM" if name == SVM.name else f"other {name}"
+            return f"made from {others} than the run has now; {remedy_text(origin.remedy, run)}"
+    return None
 
 
 def _read_page(path: Path) -> int:
@@ -99,7 +105,7 @@ CONFIG = Product(
     lambda path: read_config(TrainConfig, path),
     lambda _: "every setting is there and in its range",
     "put a good copy there",
-    missed_by=("*",),
+    required_by=("*",),
 )
 ENVIRONMENT = Product(
     "environment",
@@ -114,7 +120,7 @@ METRICS = Product(
     read_metrics,
     lambda rows: f"epochs done: {len(rows) - 1}",
     "remove it and make it again with {train}",
-    missed_by=("model.safetensors", "checkpoints/step-*.safetensors"),
+    required_by=("model.safetensors", "checkpoints/step-*.safetensors"),
 )
 CHECKPOINTS = Product(
     "checkpoints",
@@ -130,7 +136,7 @@ WEIGHTS = Product(
     lambda weights: f"{num_parameters(weights.vae):,} parameters",
     "remove it and make it again with {train}",
     absent="no weights yet; make them with {train}",
-    missed_by=("metrics.jsonl", "checkpoints/step-*.safetensors"),
+    required_by=("metrics.jsonl", "checkpoints/step-*.safetensors"),
 )
 LATENTS = Product(
     "latents",
@@ -139,7 +145,7 @@ LATENTS = Product(
     lambda metadata: f"names {len(metadata['files'])} files",
     "make them with `vaekit latents {run}`",
     absent="no latents yet; make them with `vaekit latents {run}`",
-    missed_by=("latents/*.npy",),
+    required_by=("latents/*.npy",),
     made_of={
         "weights": Origin(
             lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
@@ -154,7 +160,7 @@ LATENTS = Product(
 _FIT_AGAIN = "make it again with `vaekit svm {run}`"
 _ENCODE_AND_FIT_AGAIN = "make it again with `vaekit latents {run}` and `vaekit svm {run}`"
 SVM = Product(
-    "SVM",
+    "svm",
     "svm/svm.safetensors",
     read_table,
     lambda svm: (
@@ -162,7 +168,7 @@ SVM = Product(
     ),
     _FIT_AGAIN,
     absent="no SVM yet; make it with `vaekit svm {run}`",
-    missed_by=("svm/config.yaml", "svm/metrics.json"),
+    required_by=("svm/config.yaml", "svm/metrics.json"),
     made_of={
         "weights": Origin(lambda svm: svm.model_sha256, _ENCODE_AND_FIT_AGAIN),
         "latents": Origin(lambda svm: svm.latents_sha256, _FIT_AGAIN),
@@ -174,7 +180,7 @@ SVM_CONFIG = Product(
     lambda path: read_config(SvmConfig, path),
     lambda config: f"C {config.C:g}, gamma {config.gamma:g}",
     _FIT_AGAIN,
-    missed_by=("svm/svm.safetensors", "svm/metrics.json"),
+    required_by=("svm/svm.safetensors", "svm/metrics.json"),
 )
 _MEASURE_AGAIN = "measure anew with `vaekit svm {run}`"
 SVM_METRICS = Product(
@@ -184,9 +190,9 @@ SVM_METRICS = Product(
     lambda metrics: f"accuracy {metrics['accuracy']:.4f}",
     _MEASURE_AGAIN,
     absent="no SVM yet; make it with `vaekit svm {run}`",
-    missed_by=("svm/svm.safetensors", "svm/config.yaml"),
+    required_by=("svm/svm.safetensors", "svm/config.yaml"),
     made_of={
-        "SVM": Origin(lambda metrics: metrics["svm_sha256"], _MEASURE_AGAIN),
+        "svm": Origin(lambda metrics: metrics["svm_sha256"], _MEASURE_AGAIN),
         "latents": Origin(lambda metrics: metrics["latents_sha256"], _MEASURE_AGAIN),
     },
 )

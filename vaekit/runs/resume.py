@@ -5,6 +5,7 @@ from vaekit.errors import UserError
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
 from vaekit.settings import from_dict
+from vaekit.storage.damage import as_written, damage_told
 from vaekit.storage.tensors import difference
 from vaekit.training.state import Checkpoint, Training
 
@@ -41,7 +42,8 @@ def require_same_run(training: Training, run: RunFolder, checkpoint: Checkpoint)
                 f"{run.path}: its checkpoint was made with {name} {recorded[name]}, this start "
                 f"has {value}; resume it the way it was started, or give another --run folder"
             )
-    recorded_config = from_dict(TrainConfig, recorded["config"])
+    with damage_told(run.checkpoints, "give another --run folder"), as_written():
+        recorded_config = from_dict(TrainConfig, recorded["config"])
     if differences := trajectory_differences(recorded_config, training.config):
         raise UserError(
             f"{run.path}: its checkpoint was made with other settings "

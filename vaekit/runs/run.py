@@ -18,8 +18,8 @@ from vaekit.runs.products import (
     SVM_METRICS,
     WEIGHTS,
     Product,
-    other,
-    told,
+    fault_of_origins,
+    remedy_text,
 )
 from vaekit.runs.svm import Svm
 from vaekit.runs.weights import Weights
@@ -37,7 +37,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.folder = RunFolder(Path(path))
-        self._sha256: dict[Path, str | None] = {}
+        self._sha256: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
@@ -50,30 +50,33 @@ class Run:
     @cached_property
     def environment(self) -> list[dict[str, Any]]:
         """What each start ran on, the first one first; none where that is not recorded."""
+        _ = self.config
         return self._read(ENVIRONMENT) if self.folder.environment.exists() else []
 
     @cached_property
     def metrics(self) -> list[Row]:
         """A row an epoch, row 0 before training; none where training has not begun."""
+        _ = self.config
         return self._read(METRICS) if self.folder.metrics.exists() else []
 
     @cached_property
     def weights(self) -> Weights:
         """The model with its weights, on the CPU, and the classes it was trained on."""
-        model = self.config.model
         weights: Weights = self._read(WEIGHTS)
-        if weights.vae.config != model:
+        self.sha256(WEIGHTS.name)  # of what was read, should others be written later
+        if weights.vae.config != self.config.model:
             raise UserError(
                 f"{self.folder.model}: of another model than {self.folder.config} asks for; put "
-                f"the right one back"
+                f"the right one back, or {remedy_text(WEIGHTS.remedy, self.folder)}"
             )
         return weights
 
     @cached_property
     def images(self) -> Images:
         """The images that it was trained and tested on, uint8 [N, C, H, W], with their labels."""
-        images = load_images(self.config.data, self.config.seed)
-        if images.sha256() != self.weights.images_sha256:
+        expected = self.weights.images_sha256
+        images = self.unchecked_images
+        if images.sha256() != expected:
             raise UserError(
                 f"--data.root {self.config.data.root}: other images, labels or classes than "
                 f"{self.folder.path} was trained on; put those back, or train another --run"
@@ -81,11 +84,16 @@ class Run:
         return images
 
     @cached_property
+    def unchecked_images(self) -> Images:
+        """`images`, be they those it was trained on or not."""
+        return load_images(self.config.data, self.config.seed)
+
+    @cached_property
     def latents(self) -> Latents:
         """Mean ++ log-variance of every image, float32 [N, 2 * latent_dim]."""
         metadata, parts = self._latents_metadata, LATENTS.parts
         assert parts is not None
-        remedy = told(LATENTS.remedy, self.folder)
+        remedy = remedy_text(LATENTS.remedy, self.folder)
         arrays = {}
         for name, sha256 in parts.files(metadata).items():
             path = self.folder.latents / name
@@ -98,12 +106,13 @@ class Run:
     def svm(self) -> Svm:
         """The SVM on the latents, of the classes and the latent dimensions of the weights."""
         svm: Svm = self._read(SVM, of=("weights",))
+        self.sha256(SVM.name)
         num_features = 2 * self.weights.vae.config.latent_dim
         classes = self.weights.class_names
         if svm.class_names != classes or svm.table.feature_mean.shape != (num_features,):
             raise UserError(
                 f"{SVM.path(self.folder)}: of other classes or latents than {self.folder.model}; "
-                f"{told(SVM.made_of['weights'].remedy, self.folder)}"
+                f"{remedy_text(SVM.made_of['weights'].remedy, self.folder)}"
             )
         return svm
 
@@ -127,36 +136,31 @@ class Run:
         """What others made of that product are bound to; None where there is none."""
         if name == LATENTS.name:
             return latents_sha256(self._latents_metadata)
-        path = {product.name: product for product in (WEIGHTS, SVM)}[name].path(self.folder)
-        if path not in self._sha256:
-            self._sha256[path] = file_sha256(path) if path.is_file() else None
-        return self._sha256[path]
+        if name not in self._sha256:
+            path = {product.name: product for product in (WEIGHTS, SVM)}[name].path(self.folder)
+            self._sha256[name] = file_sha256(path) if path.is_file() else None
+        return self._sha256[name]
 
     def forget(self, *parts: str) -> None:
-        """Have these parts, which a stage has made anew, be read again."""
+        """Have these parts be read again, where a stage makes them anew or needs them no more."""
         for part in parts:
             vars(self).pop(part, None)
-        self._sha256.clear()
+            self._sha256.pop(part, None)
 
     @cached_property
     def _latents_metadata(self) -> dict[str, Any]:
-        _ = self.config  # a folder without one is no run
         metadata: dict[str, Any] = self._read(LATENTS)
         return metadata
 
     def _read(self, product: Product, of: tuple[str, ...] | None = None) -> Any:
         """The product, made of what is there now: of all that it says it is, or of `of` alone."""
+        _ = self.config  # a folder without one is no run
         path = product.path(self.folder)
         if product.absent is not None and not path.is_file():
-            raise UserError(f"{path}: {told(product.absent, self.folder)}")
-        with damage_told(path, told(product.remedy, self.folder)):
+            raise UserError(f"{path}: {remedy_text(product.absent, self.folder)}")
+        with damage_told(path, remedy_text(product.remedy, self.folder)):
             value = product.read(path)
-        for name, origin in product.made_of.items():
-            if of is not None and name not in of:
-                continue
-            if origin.sha256(value) != self.sha256(name):
-                raise UserError(
-                    f"{path}: made from {other(name)} than the run has now; "
-                    f"{told(origin.remedy, self.folder)}"
-                )
+        present = {name: self.sha256(name) for name in of or product.made_of}
+        if fault := fault_of_origins(product, value, self.folder, present):
+            raise UserError(f"{path}: {fault}")
         return value

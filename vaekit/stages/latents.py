@@ -2,6 +2,7 @@
 
 import io
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
 from vaekit.runs.latents import FORMAT_VERSION
@@ -32,13 +33,14 @@ def extract_latents(run: Run) -> None:
 
     Under `accelerate launch` each rank encodes its share of the images.
     """
-    vae = run.weights.vae
+    _ = run.weights  # before images are downloaded or decoded
     ranks = start_ranks()
     use_all_cores(ranks.device)
     with first_on_each_machine(ranks):
-        images = run.images
+        _ = run.unchecked_images
+    _ = run.images
     with run.folder.lock() if ranks.is_main_process else nullcontext():
-        _write_latents(run, vae, images, ranks)
+        _write_latents(run, ranks)
     if ranks.is_main_process:
         folder = run.folder
         print(f"latents: {folder.latents}   next: vaekit svm {folder.quoted}", flush=True)
@@ -56,7 +58,7 @@ def extract_missing_latents(run: Run, *, keep_on_device: bool) -> Tensor | None:
     if LATENTS.path(folder).exists():
         return None
     print(f"{folder.latents}: no latents yet; making them first", flush=True)
-    vae = run.weights.vae
+    _ = run.weights
     ranks = start_ranks()
     if ranks.num_processes > 1:
         raise UserError(
@@ -64,19 +66,19 @@ def extract_missing_latents(run: Run, *, keep_on_device: bool) -> Tensor | None:
             f"`-m vaekit latents {folder.quoted}` with them, and the SVM in one"
         )
     use_all_cores(ranks.device)
-    kept = _write_latents(run, vae, run.images, ranks, keep_train=keep_on_device)
+    kept = _write_latents(run, ranks, keep_train=keep_on_device)
     return torch.cat(kept) if keep_on_device else None
 
 
-def _write_latents(
-    run: Run, vae: VAE, images: Images, ranks: PartialState, keep_train: bool = False
-) -> list[Tensor]:
+def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> list[Tensor]:
     """Returns the training latents as `encode_into` does."""
+    weights, images, folder = run.weights, run.images, run.folder.latents
+    run.forget("latents", "_latents_metadata", "svm_metrics", "images", "unchecked_images")
+    # A copy, since the run keeps its own on the CPU.
+    vae = weights.vae if ranks.device.type == "cpu" else deepcopy(weights.vae).to(ranks.device)
     written, kept = [], []
-    folder = run.folder.latents
     if ranks.is_main_process:
         folder.mkdir(exist_ok=True)
-    vae = vae.to(ranks.device)
     for name, image_set, keep in (
         ("train", images.train, keep_train),
         ("test", images.test, False),
@@ -92,12 +94,11 @@ def _write_latents(
             {
                 "format_version": FORMAT_VERSION,
                 "model_sha256": run.sha256("weights"),
-                "images_sha256": run.weights.images_sha256,
-                "class_names": run.weights.class_names,
+                "images_sha256": weights.images_sha256,
+                "class_names": weights.class_names,
                 "files": {path.name: file_sha256(path) for path in written},
             },
         )
-    run.forget("latents", "_latents_metadata")
     return kept
 
 
