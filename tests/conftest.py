@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from filelock import FileLock
@@ -189,3 +190,28 @@ def bundle(exported_run: Path, tmp_path: Path) -> Path:
     """A bundle that a test may change."""
     shutil.copytree(exported_run / "onnx", tmp_path / "onnx")
     return tmp_path / "onnx"
+
+
+@pytest.fixture
+def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs of an earlier export, which take a while to make."""
+    from vaekit.export import bundle
+    from vaekit.storage.files import read_json, write_bytes
+
+    made = exported_run / "onnx"
+
+    def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
+        for path in made.glob("*.onnx"):
+            write_bytes(folder / path.name, path.read_bytes())
+        manifest = read_json(made / "manifest.json")
+        return {key: manifest[key] for key in ("opset", "ir_version", "weights", "graphs")}
+
+    monkeypatch.setattr(bundle, "write_graphs", write)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)

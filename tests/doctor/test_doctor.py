@@ -16,6 +16,13 @@ import torch
 import yaml
 from conftest import assert_one_line_error, launch, vaekit
 from cuml_helpers import UnusableSVC, play_cuml
+from damage_helpers import (
+    data_flipped,
+    emptied,
+    made_a_dangling_link,
+    made_a_folder,
+    truncated,
+)
 
 from vaekit.cli import main
 from vaekit.config import SvmConfig
@@ -95,31 +102,7 @@ def content_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() and not path.is_symlink() else b""
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x80
-    path.write_bytes(content)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def put_a_folder_there(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def link_to_nothing(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
-
-
-DAMAGES = [truncate, flip_a_bit, empty, put_a_folder_there, link_to_nothing]
+DAMAGES = [truncated, data_flipped, emptied, made_a_folder, made_a_dangling_link]
 
 
 def test_a_whole_run_is_told_file_by_file_and_in_one_line(
@@ -141,7 +124,7 @@ def test_every_damaged_file_is_listed_and_nothing_is_touched(
     damage: Callable[[Path], None], run: Path, doctor: Callable[..., Told]
 ) -> None:
     files = {name: path for name, path in files_of(run).items() if name not in ROOTS}
-    if damage is flip_a_bit:  # in text that has no hash it may well be a valid letter
+    if damage is data_flipped:  # in text that has no hash it may well be a valid letter
         files = {name: path for name, path in files.items() if name not in NOT_NEEDED}
     for path in files.values():
         damage(path)
@@ -194,7 +177,7 @@ def test_every_missing_file_is_listed_with_what_makes_it_again(run: Path) -> Non
 
 def test_a_run_without_its_config_is_still_examined(run: Path) -> None:
     (run / "config.yaml").unlink()
-    flip_a_bit(run / "model.safetensors")
+    data_flipped(run / "model.safetensors")
     findings = examine_run(run)
     assert by_verdict(findings, "problem") == {"config.yaml", "model.safetensors"}
     assert "put a good copy there" in of(findings, "config.yaml").text
@@ -213,7 +196,7 @@ def test_each_stage_refuses_what_is_called_a_problem(run: Path) -> None:
         "svm/metrics.json": lambda: Run(folder.path).svm_metrics,
     }.items():
         content = (run / name).read_bytes()
-        truncate(run / name)
+        truncated(run / name)
         finding = of(examine_run(run), name)
         assert finding.verdict == "problem"
         with pytest.raises(UserError, match=re.escape(finding.text)):
@@ -224,13 +207,13 @@ def test_each_stage_refuses_what_is_called_a_problem(run: Path) -> None:
 
 def test_a_damaged_checkpoint_names_the_one_from_which_training_goes_on(run: Path) -> None:
     older, newer = sorted((run / "checkpoints").iterdir())
-    flip_a_bit(newer)
+    data_flipped(newer)
     findings = examine_run(run)
     assert of(findings, f"checkpoints/{older.name}").verdict == "ok"
     damaged = of(findings, f"checkpoints/{newer.name}")
     assert damaged.verdict == "problem"
     assert f"`{RunFolder(run).train_again}` goes on from step 6" in damaged.text
-    flip_a_bit(older)
+    data_flipped(older)
     assert "none is whole" in of(examine_run(run), f"checkpoints/{newer.name}").text
 
 
@@ -456,7 +439,7 @@ def test_several_runs_are_all_examined_before_the_faulty_ones_are_named(
 ) -> None:
     (tmp_path / "faulty run").mkdir()
     shutil.copy(run / "config.yaml", tmp_path / "faulty run" / "config.yaml")
-    empty(tmp_path / "faulty run" / "config.yaml")
+    emptied(tmp_path / "faulty run" / "config.yaml")
     told = doctor(tmp_path / "none", tmp_path / "faulty run", run)
     assert told.code == 2
     assert f"{run}: all" in told.out

@@ -58,20 +58,6 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "write_graphs", write)
 
 
-@pytest.fixture
-def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs of an earlier export, for tests of what comes after them."""
-    made = exported_run / "onnx"
-
-    def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
-        for path in made.glob("*.onnx"):
-            shutil.copy(path, folder)
-        facts = facts_of(made)
-        return {key: facts[key] for key in ("opset", "ir_version", "weights", "graphs")}
-
-    monkeypatch.setattr(room, "write_graphs", write)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from browser_helpers import require_chromium, require_node
 from conftest import ROOT, run_command
+from damage_helpers import data_flipped
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -226,7 +227,7 @@ def test_the_page_does_what_it_shows(exported_run: Path, tmp_path: Path) -> None
     (tmp_path / "expected.json").write_text(json.dumps(outputs_in_python(bundle)))
     damaged = tmp_path / "damaged"
     shutil.copytree(bundle, damaged)
-    flip_a_bit(damaged / "encoder.onnx")
+    data_flipped(damaged / "encoder.onnx")
     page = page_routes(EXPORT)
     with serving(page | bundle_routes(bundle)) as url, serving(page) as empty_url:
         result = run_command(
@@ -254,9 +255,3 @@ def outputs_in_python(bundle: Path) -> dict[str, Any]:
         "labels": [str(label) for label in labels],
         "centre": np.rint(255 * centre).ravel().tolist(),
     }
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)

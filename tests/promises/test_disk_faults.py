@@ -26,7 +26,7 @@ from vaekit.images.sets import load_images
 from vaekit.report import page as report_module
 from vaekit.stages import latents as latents_module
 from vaekit.stages import svm as svm_module
-from vaekit.storage.files import read_json, reserve, write_bytes
+from vaekit.storage.files import reserve
 
 QUICK = {"step-00000012.safetensors", "metrics.jsonl", "test_latents.npy", "svm.safetensors"}
 DISK_BYTES = 24 * 2**20
@@ -140,20 +140,6 @@ def faulty(request: pytest.FixtureRequest) -> Iterator[tuple[Fault, Path]]:
     fault = request.param(folder)
     yield fault, folder
     fault.heal()
-
-
-@pytest.fixture
-def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs of an earlier export, which take a while to make."""
-    made = exported_run / "onnx"
-
-    def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
-        for path in made.glob("*.onnx"):
-            write_bytes(folder / path.name, path.read_bytes())
-        facts = read_json(made / "manifest.json")
-        return {key: facts[key] for key in ("opset", "ir_version", "weights", "graphs")}
-
-    monkeypatch.setattr(bundle_module, "write_graphs", write)
 
 
 def files(folder: Path) -> dict[str, bytes]:

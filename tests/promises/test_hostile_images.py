@@ -266,14 +266,6 @@ def test_images_damaged_at_random_are_read_or_named(
         capfd.readouterr()  # libtiff speaks for itself
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no network here")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-
-
 def peak_of(function: Callable[[], object]) -> int:
     """The most bytes that Python's objects took."""
     tracemalloc.start()
