@@ -26,7 +26,7 @@ from vaekit.export.graphs import (  # noqa: E402
     ClassifierGraph,
     DecoderGraph,
     EncoderGraph,
-    SvmGraph,
+    svm_graph,
     to_onnx,
 )
 
@@ -64,12 +64,12 @@ def decoder(deployed: Deployed) -> onnx.ModelProto:
 def svm(deployed: Deployed) -> onnx.ModelProto:
     mean, log_variance = np.split(deployed.latents[:2], 2, axis=1)
     inputs = {"mean": torch.tensor(mean), "log_variance": torch.tensor(log_variance)}
-    return to_onnx(SvmGraph(deployed.table), inputs, ("label", "scores", "decisions"))
+    return to_onnx(svm_graph(deployed.table), inputs, ("label", "scores", "decisions"))
 
 
 @pytest.fixture(scope="session")
 def classifier(deployed: Deployed) -> onnx.ModelProto:
-    module = ClassifierGraph(EncoderGraph(deployed.vae), SvmGraph(deployed.table))
+    module = ClassifierGraph(EncoderGraph(deployed.vae), svm_graph(deployed.table))
     return to_onnx(module, {"image": torch.from_numpy(deployed.pixels[:2])}, ("label", "scores"))
 
 

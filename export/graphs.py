@@ -8,17 +8,19 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
 from vaekit.models.gaussian import Posterior
 from vaekit.models.vae import VAE
-from vaekit.svm.table import SvmTable, pair_coefficients, pair_signs
+from vaekit.svm.table import SvmTable, class_weights, margin_intercepts, pair_sign, ties_for
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
 # D = 2L features, S support vectors, K classes, P = K(K-1)/2 pairs of classes.
 OPSET = 20
 UNDEFINED_LABEL = -1  # of latents that are not finite
+MAX_PAIR_WEIGHTS = 2**24  # 64 MiB, of support vectors in the decisions of all pairs
 MAX_BYTES = 2**31  # of one protobuf message, which an ONNX file is
 
 
@@ -34,7 +36,7 @@ class Verdict(NamedTuple):
 
     label: Tensor  # int64 [B]
     scores: Tensor  # [B, K]
-    decisions: Tensor  # [B, P]
+    decisions: Tensor  # [B, P], as SVC has them
 
 
 class EncoderGraph(nn.Module):
@@ -76,42 +78,148 @@ class SvmGraph(nn.Module):
         self.feature_mean = _constant(table.feature_mean)  # [D]
         self.feature_scale = _constant(table.feature_scale)  # [D]
         self.exponents = _constant(exponents)  # [D + 2, S]
-        self.coefficients = _constant(pair_coefficients(table))  # [S, P]
-        self.intercepts = _constant(table.intercepts)  # [P]
-        self.signs = _constant(pair_signs(len(table.classes)))  # [P, K]
         self.classes = nn.Buffer(torch.from_numpy(table.classes))  # [K]
 
-    def forward(self, mean: Tensor, log_variance: Tensor) -> Verdict:
+    def kernel(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """exp(-gamma |x - s|^2) - 1/2 of each support vector: [B, S].
+
+        The half changes no decision, in which the weights add up to 0, and halves the largest
+        value that rounding is of.
+        """
         latents = torch.cat([mean, log_variance], dim=1)
         features = (latents - self.feature_mean) / self.feature_scale
         squares = (features * features).sum(dim=1, keepdim=True)
         augmented = torch.cat([features, squares, torch.ones_like(squares)], dim=1)
-        kernel = torch.exp(augmented @ self.exponents)
-        decisions = kernel @ self.coefficients + self.intercepts
-        scores = self._scores(decisions)
-        label = self.classes.index_select(0, scores.argmax(dim=1))
-        undefined = torch.isnan(scores.sum(dim=1))
-        return Verdict(torch.where(undefined, UNDEFINED_LABEL, label), scores, decisions)
+        return torch.exp(augmented @ self.exponents) - 0.5
 
-    def _scores(self, decisions: Tensor) -> Tensor:
-        """Votes plus squashed sums of decisions, as `vaekit.svm.table.Prediction` has them."""
-        num_classes = self.signs.shape[1]
+    def classification(self, votes: Tensor, confidences: Tensor) -> Classification:
+        """Of votes and sums of a class's decisions, both [B, K].
+
+        The label comes of the votes first: among hundreds of them the squashed confidence is
+        smaller than float32's rounding.
+        """
+        scores = votes + confidences / (3 * (confidences.abs() + 1))
+        is_first = votes == votes.amax(dim=1, keepdim=True)
+        winner = torch.where(is_first, confidences, -torch.inf).argmax(dim=1)
+        label = self.classes.index_select(0, winner)
+        undefined = torch.isnan(scores.sum(dim=1))
+        return Classification(torch.where(undefined, UNDEFINED_LABEL, label), scores)
+
+
+class PairwiseSvmGraph(SvmGraph):
+    """The decisions of all pairs in one matrix product; for tables of few classes."""
+
+    def __init__(self, table: SvmTable) -> None:
+        super().__init__(table)
+        num_classes = len(table.classes)
+        coefficients = _constant(pair_coefficients(table))
+        halves = 0.5 * coefficients.double().sum(dim=0).numpy()  # 0, but for rounding
+        self.coefficients = coefficients  # [S, P]
+        self.intercepts = _constant(table.intercepts + halves)  # [P]
+        self.signs = _constant(pair_signs(num_classes))  # [P, K]
+
+    def forward(self, mean: Tensor, log_variance: Tensor) -> Verdict:
+        decisions = self.kernel(mean, log_variance) @ self.coefficients + self.intercepts
         wins_less_losses = torch.where(decisions >= 0, 1.0, -1.0) @ self.signs
-        votes = (wins_less_losses + (num_classes - 1)) / 2
-        confidences = decisions @ self.signs
-        return votes + confidences / (3 * (confidences.abs() + 1))
+        votes = (wins_less_losses + (self.signs.shape[1] - 1)) / 2
+        return Verdict(*self.classification(votes, decisions @ self.signs), decisions)
+
+
+class ScannedSvmGraph(SvmGraph):
+    """One image after the other, for tables of many classes: decisions are K^2, and stay inside.
+
+    Classes are grouped by their number of support vectors, each padded to the next power of two,
+    so that one batched product does for a group.
+    """
+
+    def __init__(self, table: SvmTable) -> None:
+        super().__init__(table)
+        sizes = 2 ** np.ceil(np.log2(table.num_support)).astype(int)
+        order = np.argsort(sizes, kind="stable")  # of the classes, by group
+        starts = np.cumsum(table.num_support) - table.num_support
+        weights = class_weights(table)
+        self.group_shapes = [(int((sizes == size).sum()), int(size)) for size in np.unique(sizes)]
+        rows = []
+        for group, size in enumerate(np.unique(sizes)):
+            classes = order[sizes[order] == size]
+            padded = np.zeros((len(classes), size, len(order)))
+            for each, k in zip(padded, classes, strict=True):
+                num = table.num_support[k]
+                each[:num] = weights[k][:, order]
+                rows += [*range(starts[k], starts[k] + num), *[0] * (size - num)]
+            self.register_buffer(f"weights{group}", _constant(padded))
+        self.rows = nn.Buffer(torch.tensor(rows))  # of the kernel, group by group
+        self.intercepts = _constant(margin_intercepts(table)[np.ix_(order, order)])  # [K, K]
+        self.ties = _constant(
+            ties_for(len(order))[np.ix_(order, order)].astype(np.float64)
+        )  # [K, K]
+        self.places = nn.Buffer(torch.from_numpy(np.argsort(order)))  # [K]
+
+    def forward(self, mean: Tensor, log_variance: Tensor) -> Classification:
+        kernel = self.kernel(mean, log_variance).index_select(1, self.rows)
+        start = kernel.new_zeros(())
+
+        def step(carried: Tensor, row: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            return carried.clone(), self._votes_and_confidences(row)
+
+        _, (votes, confidences) = scan(step, start, kernel)
+        return self.classification(
+            votes.index_select(1, self.places), confidences.index_select(1, self.places)
+        )
+
+    def _votes_and_confidences(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """Of one image, both [K] in the order of groups."""
+        shapes = self.group_shapes
+        parts = kernel.split([count * size for count, size in shapes])
+        spoken_for = torch.cat(
+            [
+                torch.bmm(part.reshape(count, 1, size), self.get_buffer(f"weights{group}"))
+                for group, (part, (count, size)) in enumerate(zip(parts, shapes, strict=True))
+            ]
+        )[:, 0]
+        margins = spoken_for - spoken_for.T + self.intercepts
+        wins = torch.where(margins > 0, 1.0, torch.where(margins == 0, self.ties, 0.0))
+        return wins.sum(dim=1), margins.sum(dim=1)
+
+
+def is_pairwise(table: SvmTable) -> bool:
+    """Whether the decisions of all pairs are worth the memory that they take in a graph."""
+    return len(table.support_vectors) * len(table.intercepts) <= MAX_PAIR_WEIGHTS
+
+
+def svm_graph(table: SvmTable) -> PairwiseSvmGraph | ScannedSvmGraph:
+    return PairwiseSvmGraph(table) if is_pairwise(table) else ScannedSvmGraph(table)
+
+
+def pair_coefficients(table: SvmTable) -> NDArray[np.float64]:
+    """The weight [S, P] of each support vector in the decision of each pair of classes."""
+    num_classes = len(table.classes)
+    first, second = np.triu_indices(num_classes, k=1)
+    rows = np.split(
+        np.zeros((len(table.support_vectors), len(first))), np.cumsum(table.num_support)[:-1]
+    )
+    for k, (of_class, weights) in enumerate(zip(rows, class_weights(table), strict=True)):
+        of_class[:, first == k] = weights[:, second[first == k]]
+        of_class[:, second == k] = -weights[:, first[second == k]]
+    return pair_sign(num_classes) * np.concatenate(rows)
+
+
+def pair_signs(num_classes: int) -> NDArray[np.float64]:
+    """For which class of its pair a positive decision speaks (+1) or against (-1): [P, K]."""
+    first, second = np.triu_indices(num_classes, k=1)
+    return pair_sign(num_classes) * (np.eye(num_classes)[first] - np.eye(num_classes)[second])
 
 
 class ClassifierGraph(nn.Module):
     """Pixels uint8 [B, C, H, W] to a label: encoder and SVM in one graph."""
 
-    def __init__(self, encoder: EncoderGraph, svm: SvmGraph) -> None:
+    def __init__(self, encoder: EncoderGraph, svm: PairwiseSvmGraph | ScannedSvmGraph) -> None:
         super().__init__()
         self.encoder = encoder
         self.svm = svm
 
     def forward(self, image: Tensor) -> Classification:
-        verdict: Verdict = self.svm(*self.encoder(image))
+        verdict: Verdict | Classification = self.svm(*self.encoder(image))
         return Classification(verdict.label, verdict.scores)
 
 

@@ -41,6 +41,18 @@ def digits(num_features: int, classes: tuple[int, ...] = tuple(range(10))) -> Sp
     return Split(features[:num_train], labels[:num_train], features[num_train:], labels[num_train:])
 
 
+def made_up(num_classes: int) -> Split:
+    """A cloud of three to five points in 20 dimensions for each class, which overlap."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(num_classes), generator.integers(3, 6, num_classes))
+    centres = generator.normal(scale=1.2, size=(num_classes, 20))
+    train, test = (
+        (centres[labels] + generator.normal(size=(len(labels), 20))).astype(np.float32)
+        for _ in range(2)
+    )
+    return Split(train, labels, test[::10], labels[::10])
+
+
 def fit_scikit_learn(split: Split, config: SvmConfig, break_ties: bool = True) -> Pipeline:
     gamma = config.gamma / split.train.shape[1]
     model = make_pipeline(StandardScaler(), SVC(C=config.C, gamma=gamma, break_ties=break_ties))

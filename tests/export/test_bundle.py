@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from bundle_helpers import facts_of
 from conftest import ROOT, assert_one_line_error, run_command
 from damage_helpers import refusal
@@ -21,6 +22,8 @@ from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.export import bundle as room
 from vaekit.export.bundle import export_run
+from vaekit.export.compare import TOLERANCES
+from vaekit.export.graphs import svm_graph
 from vaekit.export.manifest import read_golden
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
@@ -28,6 +31,7 @@ from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.stages.latents import extract_latents
 from vaekit.storage.files import write_bytes
+from vaekit.svm.table import predict
 
 FILES = {
     "encoder.onnx",
@@ -149,6 +153,37 @@ def test_golden_vectors_are_of_images_that_no_rounding_relabels(exported_run: Pa
     assert np.abs(svm["decisions"]).min() > 2e-3
     assert len(np.unique(svm["label"])) == len(svm["label"]) > 3
     assert cases["encoder.onnx"].tolerances == {"mean": 1e-4, "log_variance": 1e-4}
+
+
+@pytest.mark.parametrize(("name", "num_bits"), [("bfloat16", 7), ("TF32", 10)])
+def test_a_runtime_that_rounds_products_keeps_the_labels_or_fails_the_replay(
+    name: str, num_bits: int, exported_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO computes in bfloat16 by default where the processor can, GPUs in TF32."""
+
+    def rounded_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(with_mantissa(left, num_bits), with_mantissa(right, num_bits))
+
+    run = Run(exported_run)
+    (case,) = (each for each in read_golden(exported_run / "onnx") if each.graph == "svm.onnx")
+    golden = np.concatenate([case.inputs["mean"], case.inputs["log_variance"]], axis=1)
+    svm = svm_graph(run.svm.table)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded_product)
+    of_test, of_golden = (
+        svm(*torch.from_numpy(latents).chunk(2, dim=1)) for latents in (run.latents.test, golden)
+    )
+    is_same = np.array_equal(of_test.label, predict(run.svm.table, run.latents.test).labels)
+    off = np.abs(of_golden.decisions.numpy() - case.outputs["decisions"]).max()
+    assert off > 0, name
+    assert is_same or off > case.tolerances["decisions"], name
+
+
+def with_mantissa(values: torch.Tensor, num_bits: int) -> torch.Tensor:
+    """float32 rounded to so many bits after the first."""
+    mantissas, exponents = torch.frexp(values)
+    return torch.ldexp(
+        (mantissas * 2.0 ** (num_bits + 1)).round() / 2.0 ** (num_bits + 1), exponents
+    )
 
 
 def test_the_explorer_gets_test_images_and_the_map(exported_run: Path) -> None:
@@ -327,12 +362,30 @@ def test_a_bundle_with_files_of_the_user_s_own_is_not_replaced(run: Path) -> Non
     assert (run / "onnx" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
+def test_an_svm_beyond_its_tolerance_is_left_out_and_encoder_and_decoder_are_exported(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vaekit.export.compare.tolerances", lambda _: TOLERANCES)
+    monkeypatch.setitem(TOLERANCES, "decisions", 1e-12)
+    line = refusal(capsys, "export", run)
+    assert "svm.onnx: decisions differs by" in line
+    assert f"{run / 'onnx'} has the encoder and the decoder alone" in line
+    assert f"`vaekit svm {run} --C 1`" in line
+    assert set(contents(run / "onnx")) == FILES - {"svm.onnx", "classifier.onnx"}
+    facts = facts_of(run / "onnx")
+    assert facts["score_labels"] is None
+    assert set(facts["graphs"]) == {"encoder.onnx", "decoder.onnx"}
+    assert not any("svm" in name for name in facts["check"]["largest_differences"])
+    main(["export", "--check", str(run / "onnx")])
+
+
 @pytest.mark.usefixtures("ready_graphs")
 def test_a_failed_check_leaves_the_old_bundle_and_says_how_far_off_what_is(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(run / "onnx")
-    monkeypatch.setitem(room.TOLERANCES, "mean", 1e-12)
+    monkeypatch.setitem(TOLERANCES, "mean", 1e-12)
     with pytest.raises(SystemExit) as stop:
         main(["export", str(run)])
     assert stop.value.code == 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from svm_helpers import fitted_on, made_up
 
 from vaekit.config import ModelConfig, SvmConfig
 from vaekit.errors import UserError
@@ -15,7 +16,7 @@ from vaekit.export.graphs import (
     ClassifierGraph,
     DecoderGraph,
     EncoderGraph,
-    SvmGraph,
+    svm_graph,
     to_onnx,
 )
 from vaekit.models.vae import VAE
@@ -51,8 +52,8 @@ def halves(latents: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": latents[:, :LATENT_DIM], "log_variance": latents[:, LATENT_DIM:]}
 
 
-def example_latents() -> dict[str, torch.Tensor]:
-    return {name: torch.zeros(2, LATENT_DIM) for name in ("mean", "log_variance")}
+def example_latents(num_dimensions: int = LATENT_DIM) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(2, num_dimensions) for name in ("mean", "log_variance")}
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test_the_svm_graph_equals_scikit_learn_and_labels_latents_however_far_out(
         scaler.transform(latents), every_label
     )
     table = fit_table(latents, every_label, config)
-    model = to_onnx(SvmGraph(table), example_latents(), ("label", "scores", "decisions"))
+    model = to_onnx(svm_graph(table), example_latents(), ("label", "scores", "decisions"))
     unseen = latents_of_classes(labels, count=100)[0][::-1].copy()
     features = scaler.transform(unseen)
     verdict = run(model, **halves(unseen))
@@ -103,9 +104,51 @@ def test_the_svm_graph_equals_scikit_learn_and_labels_latents_however_far_out(
 
 
 @pytest.mark.slow
+def test_the_graph_of_hundreds_of_classes_is_small_and_labels_as_the_table() -> None:
+    split = made_up(num_classes=300)
+    table = fitted_on(split, SvmConfig())
+    model = to_onnx(svm_graph(table), example_latents(10), ("label", "scores"))
+    assert len(model.SerializeToString()) < 10e6
+    for rows in (split.test, split.test[:1], split.test[:0]):
+        verdict = run(model, mean=rows[:, :10], log_variance=rows[:, 10:])
+        expected = predict(table, rows)
+        np.testing.assert_array_equal(verdict["label"], expected.labels)
+        assert verdict["scores"].shape == (len(rows), 300)
+
+
+def test_of_equal_votes_the_greater_confidence_wins_where_the_scores_are_one_float32_number() -> (
+    None
+):
+    split = made_up(num_classes=300)
+    svm = svm_graph(fitted_on(split, SvmConfig()))
+    votes, confidences = torch.zeros(1, 300), torch.zeros(1, 300)
+    votes[0, [7, 11]] = 298
+    confidences[0, [7, 11]] = torch.tensor([250.0, 251.0])
+    label, scores = svm.classification(votes, confidences)
+    assert scores[0, 7] == scores[0, 11]
+    assert label.item() == 11
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2], [1, 3, 4, 7]], ids=str)
+@pytest.mark.slow
+def test_both_kinds_of_svm_graph_say_the_same(
+    labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents, every_label = latents_of_classes(labels)
+    table = fit_table(latents, every_label, SvmConfig())
+    monkeypatch.setattr(graphs, "MAX_PAIR_WEIGHTS", 0)
+    verdict = run(
+        to_onnx(svm_graph(table), example_latents(), ("label", "scores")), **halves(latents)
+    )
+    expected = predict(table, latents)
+    np.testing.assert_array_equal(verdict["label"], expected.labels)
+    np.testing.assert_allclose(verdict["scores"], expected.scores, atol=1e-3)
+
+
+@pytest.mark.slow
 def test_the_classifier_is_the_encoder_and_the_svm(vae: VAE) -> None:
     latents, labels = latents_of_classes([0, 1, 2])
-    svm = SvmGraph(fit_table(latents, labels, SvmConfig()))
+    svm = svm_graph(fit_table(latents, labels, SvmConfig()))
     pixels = torch.zeros(2, *SHAPE, dtype=torch.uint8)
     encoder = EncoderGraph(vae)
     classifier = to_onnx(ClassifierGraph(encoder, svm), {"image": pixels}, ("label", "scores"))

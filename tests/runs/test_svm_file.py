@@ -29,7 +29,7 @@ def test_a_table_read_back_is_the_one_that_was_written(fitted: Svm, tmp_path: Pa
         np.testing.assert_array_equal(getattr(read.table, name), array, strict=True)
     test = digits(20).test
     before, after = predict(fitted.table, test), predict(read.table, test)
-    np.testing.assert_array_equal(after.decisions, before.decisions)
+    np.testing.assert_array_equal(after.scores, before.scores)
 
 
 @pytest.mark.injects(5)

@@ -40,10 +40,18 @@ def assert_same_bits(machine: OneVsOne, expected: OneVsOne) -> None:
         np.testing.assert_array_equal(getattr(machine, name), array, err_msg=name, strict=True)
 
 
+@pytest.fixture
+def pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have few rows be fitted as many are."""
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+
+
 @pytest.mark.parametrize("sizes", [(60, 50), (40, 60, 50), (300, 5, 40, 2), (30,) * 10])
+@pytest.mark.parametrize("rows_of_a_pair", [0, one_vs_one.MIN_ROWS_OF_A_PAIR])
 def test_the_machine_is_the_one_that_scikit_learn_fits_on_all_classes(
-    sizes: tuple[int, ...],
+    rows_of_a_pair: int, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", rows_of_a_pair)
     of_class = clouds(*sizes)
     svc = fit_scikit_learn(of_class)
 
@@ -56,6 +64,7 @@ def test_the_machine_is_the_one_that_scikit_learn_fits_on_all_classes(
     np.testing.assert_allclose(machine.intercepts, svc.intercept_, atol=1e-9)
 
 
+@pytest.mark.usefixtures("pair_by_pair")
 def test_the_number_of_jobs_changes_no_bit() -> None:
     of_class = clouds(40, 60, 50, 30)
     alone = fit_one_vs_one(of_class, C, GAMMA, jobs=1)
@@ -77,6 +86,7 @@ class Cluster(ThreadingBackend):  # type: ignore[misc]
         return self.num_workers
 
 
+@pytest.mark.usefixtures("pair_by_pair")
 def test_a_callers_joblib_backend_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     of_class = clouds(40, 60, 50, 30)
     expected = fit_one_vs_one(of_class, C, GAMMA, jobs=1)
@@ -89,6 +99,7 @@ def test_a_callers_joblib_backend_is_used(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pair_by_pair")
 def test_problems_and_their_solutions_travel_to_other_processes() -> None:
     of_class = clouds(40, 60, 50)
     with joblib.parallel_config("loky"):
@@ -96,6 +107,7 @@ def test_problems_and_their_solutions_travel_to_other_processes() -> None:
     assert_same_bits(machine, fit_one_vs_one(of_class, C, GAMMA, jobs=1))
 
 
+@pytest.mark.usefixtures("pair_by_pair")
 @pytest.mark.parametrize(("jobs", "of_each"), [(1, 600), (4, 150), (7, 100)])
 def test_all_jobs_together_keep_to_one_kernel_cache(
     jobs: int, of_each: float, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +124,7 @@ def test_all_jobs_together_keep_to_one_kernel_cache(
     assert sizes == [of_each] * 6
 
 
+@pytest.mark.usefixtures("pair_by_pair")
 def test_the_longest_problems_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 

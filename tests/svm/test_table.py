@@ -1,14 +1,16 @@
 """The table of an SVM predicts what scikit-learn's SVC predicts."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from svm_helpers import Split, digits, fit_scikit_learn, fitted_on, fitted_svm
+from svm_helpers import Split, digits, fit_scikit_learn, fitted_on, fitted_svm, made_up
 
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.runs.svm import Svm
 from vaekit.svm import table as table_module
-from vaekit.svm.table import predict
+from vaekit.svm.table import decisions, predict
 
 
 @pytest.fixture
@@ -22,19 +24,20 @@ def test_labels_scores_and_decisions_are_those_of_scikit_learn(
     classes: tuple[int, ...], config: SvmConfig
 ) -> None:
     split = digits(20, classes)
-    prediction = predict(fitted_on(split, config), split.test)
+    table = fitted_on(split, config)
+    prediction, of_pairs = predict(table, split.test), decisions(table, split.test)
     oracle = fit_scikit_learn(split, config)
     test = split.test.astype(np.float64)
 
     np.testing.assert_array_equal(prediction.labels, oracle.predict(test))
     num_pairs = len(classes) * (len(classes) - 1) // 2
-    assert prediction.decisions.shape == (len(test), num_pairs)
+    assert of_pairs.shape == (len(test), num_pairs)
     assert prediction.scores.shape == (len(test), len(classes))
     if len(classes) > 2:
         np.testing.assert_allclose(prediction.scores, oracle.decision_function(test), atol=1e-9)
         oracle["svc"].set_params(decision_function_shape="ovo", break_ties=False)
-    decisions = oracle.decision_function(test).reshape(len(test), num_pairs)
-    np.testing.assert_allclose(prediction.decisions, decisions, atol=1e-9)
+    expected = oracle.decision_function(test).reshape(len(test), num_pairs)
+    np.testing.assert_allclose(of_pairs, expected, atol=1e-9)
 
 
 def test_tied_votes_are_broken_as_scikit_learn_breaks_them() -> None:
@@ -52,11 +55,12 @@ def test_tied_votes_are_broken_as_scikit_learn_breaks_them() -> None:
 
 def test_of_two_classes_the_predicted_one_has_the_vote_and_the_higher_score() -> None:
     split = digits(2, (3, 8))
-    prediction = predict(fitted_on(split, SvmConfig()), split.test)
+    table = fitted_on(split, SvmConfig())
+    prediction = predict(table, split.test)
     second = prediction.labels == 8
 
     assert set(prediction.labels) == {3, 8}
-    np.testing.assert_array_equal(prediction.decisions[:, 0] > 0, second)
+    np.testing.assert_array_equal(decisions(table, split.test)[:, 0] > 0, second)
     np.testing.assert_array_equal(prediction.scores[:, 1] > 0.5, second)
     np.testing.assert_array_equal(prediction.scores[:, 0] > 0.5, ~second)
     np.testing.assert_allclose(prediction.scores.sum(axis=1), 1)
@@ -101,25 +105,34 @@ def test_predictions_do_not_depend_on_how_many_images_are_predicted_at_once(
     fitted: Svm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = digits(20).test
-    whole = predict(fitted.table, test)
-    monkeypatch.setattr(
-        table_module, "MAX_KERNEL_VALUES", 7 * len(fitted.table.support_vectors) + 1
-    )
-    chunked = predict(fitted.table, test)
-    monkeypatch.setattr(table_module, "MAX_KERNEL_VALUES", 1)
-    one_by_one = predict(fitted.table, test[:20])
-
-    np.testing.assert_array_equal(chunked.labels, whole.labels)
-    np.testing.assert_allclose(chunked.decisions, whole.decisions, atol=1e-12)
-    np.testing.assert_array_equal(one_by_one.labels, whole.labels[:20])
-    np.testing.assert_allclose(one_by_one.decisions, whole.decisions[:20], atol=1e-12)
+    whole, num_vectors = predict(fitted.table, test), len(fitted.table.support_vectors)
+    for chunk_size in (7, 1):
+        monkeypatch.setattr(table_module, "MAX_VALUES", chunk_size * num_vectors)
+        chunked = predict(fitted.table, test)
+        np.testing.assert_array_equal(chunked.labels, whole.labels)
+        np.testing.assert_allclose(chunked.scores, whole.scores, atol=1e-12)
 
 
 def test_no_images_get_no_labels(fitted: Svm) -> None:
     prediction = predict(fitted.table, np.empty((0, 20), np.float32))
     assert prediction.labels.shape == (0,)
     assert prediction.scores.shape == (0, 10)
-    assert prediction.decisions.shape == (0, 45)
+    assert decisions(fitted.table, np.empty((0, 20), np.float32)).shape == (0, 45)
+
+
+def test_hundreds_of_classes_are_told_apart_in_little_memory() -> None:
+    """A weight for each support vector and each of the 44,850 pairs would take 430 MB."""
+    split = made_up(num_classes=300)
+    table = fitted_on(split, SvmConfig())
+    tracemalloc.start()
+    try:
+        labels = predict(table, split.test).labels
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200e6
+    oracle = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
+    np.testing.assert_array_equal(labels, oracle)
 
 
 @pytest.mark.injects(16)

@@ -25,6 +25,9 @@ Pair = tuple[int, int]
 # For all problems at once. Below some 30 MB a problem of 12,000 images takes twice as long.
 KERNEL_CACHE_MB = 1000
 
+# Handing a pair to a thread takes a millisecond, in which libsvm solves one of so many rows.
+MIN_ROWS_OF_A_PAIR = 200
+
 
 class BinaryMachine(NamedTuple):
     """What tells two classes apart; a positive decision speaks for the second."""
@@ -56,8 +59,12 @@ def fit_one_vs_one(
     The result is that of one `SVC` fitted on all rows. `on_device` are the same rows as float32 on
     a GPU, for cuML, which else copies them there. With scikit-learn `jobs` problems are
     solved at a time (None: one a core), in threads or in what a surrounding
-    `joblib.parallel_config` names; the number of jobs changes no bit.
+    `joblib.parallel_config` names, unless one thread is soonest done
+    with few or small pairs; the number of jobs changes no bit.
     """
+    rows_of_a_pair = 2 * np.mean([len(rows) for rows in of_class])
+    if backend == "sklearn" and (len(of_class) == 2 or rows_of_a_pair < MIN_ROWS_OF_A_PAIR):
+        return _fit_at_once(of_class, C, gamma)
     pairs = list(combinations(range(len(of_class)), 2))
     with Progress("fitting", len(pairs), "pairs of classes", visible=len(pairs) > 1) as progress:
         if backend == "cuml":
@@ -74,6 +81,17 @@ def read_machine(model: Any) -> BinaryMachine:
         support=np.asarray(model.support_),
         coefficients=np.ravel(model.dual_coef_).astype(np.float64),
         intercept=float(np.ravel(model.intercept_)[0]),
+    )
+
+
+def _fit_at_once(of_class: Sequence[NDArray[np.float64]], C: float, gamma: float) -> OneVsOne:
+    labels = np.repeat(np.arange(len(of_class)), [len(rows) for rows in of_class])
+    svc = SVC(C=C, gamma=gamma, cache_size=KERNEL_CACHE_MB).fit(np.concatenate(of_class), labels)
+    return OneVsOne(
+        support_vectors=svc.support_vectors_,
+        dual_coefficients=svc.dual_coef_,
+        num_support=svc.n_support_.astype(np.int64),
+        intercepts=svc.intercept_,
     )
 
 

@@ -1,6 +1,6 @@
 """An RBF SVM as one table of arrays, and what it predicts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from vaekit.errors import UserError
 
 # Shapes in comments: B batch, D features (twice the latent dimensions), S support vectors,
 # K classes, P = K(K-1)/2 pairs of classes in the order (0, 1), (0, 2) ... (1, 2) ...
-MAX_KERNEL_VALUES = 2**23  # 64 MiB of float64, whatever the number of images
+MAX_VALUES = 2**22  # 32 MiB of float64 at a time, whatever the number of images and classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +34,13 @@ class SvmTable:
 
 
 class Prediction(NamedTuple):
-    """Labels, and the figures behind them as in scikit-learn's SVC.
+    """Labels, and scores as scikit-learn's SVC has them: votes plus the squashed sum of decisions.
 
-    `decisions` are continuous; with two classes a positive one speaks for the second, with
-    more a positive one speaks for the first class of its pair. `scores` are votes plus the
-    squashed sum of decisions: they rank classes and are no probabilities.
+    Scores rank classes and are no probabilities.
     """
 
     labels: NDArray[np.int64]  # [B]
     scores: NDArray[np.float64]  # [B, K]
-    decisions: NDArray[np.float64]  # [B, P]
 
 
 def predict(table: SvmTable, latents: NDArray[np.float32]) -> Prediction:
@@ -52,37 +49,74 @@ def predict(table: SvmTable, latents: NDArray[np.float32]) -> Prediction:
     Raises `UserError` for latents that are not finite.
     """
     require_finite(latents, "latents")
-    coefficients = pair_coefficients(table)
-    decisions = np.empty((len(latents), len(table.intercepts)))
-    step = max(1, MAX_KERNEL_VALUES // len(table.support_vectors))
+    of_chunks = [_scores(chunk) for chunk in margins(table, latents)]
+    scores = np.concatenate(of_chunks) if of_chunks else np.empty((0, len(table.classes)))
+    return Prediction(table.classes[scores.argmax(axis=1)], scores)
+
+
+def margins(table: SvmTable, latents: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+    """By how much the first class beats the second: [K, K] of each of the `latents` [B, D].
+
+    They are SVC's decisions, of every pair in both orders, of some images at a time: the chunks
+    are moderate arrays, however many images and classes there are.
+    """
+    num_classes, weights = len(table.classes), class_weights(table)
+    intercepts = margin_intercepts(table)
+    step = max(1, MAX_VALUES // max(len(table.support_vectors), num_classes**2))
     for start in range(0, len(latents), step):
         chunk = latents[start : start + step]
         features = standardise(chunk, table.feature_mean, table.feature_scale)
         kernel = _rbf_kernel(features, table.support_vectors, table.gamma)
-        decisions[start : start + step] = kernel @ coefficients + table.intercepts
-    scores = _scores(decisions, len(table.classes))
-    return Prediction(table.classes[scores.argmax(axis=1)], scores, decisions)
+        spoken_for = np.empty((len(chunk), num_classes, num_classes))
+        for k, of_class in enumerate(_rows_of_classes(table)):
+            spoken_for[:, k] = kernel[:, of_class] @ weights[k]
+        yield spoken_for - spoken_for.swapaxes(1, 2) + intercepts
 
 
-def pair_coefficients(table: SvmTable) -> NDArray[np.float64]:
-    """The weight [S, P] of each support vector in the decision of each pair of classes."""
-    ends = np.cumsum(table.num_support)
-    of_class = [slice(end - num, end) for end, num in zip(ends, table.num_support, strict=True)]
-    weights = np.zeros((len(table.support_vectors), len(table.intercepts)))
-    for pair, (i, j) in enumerate(zip(*np.triu_indices(len(table.classes), k=1), strict=True)):
-        weights[of_class[i], pair] = table.dual_coefficients[j - 1, of_class[i]]
-        weights[of_class[j], pair] = table.dual_coefficients[i, of_class[j]]
+def decisions(table: SvmTable, latents: NDArray[np.float32]) -> NDArray[np.float64]:
+    """SVC's decisions [B, P] of finite `latents` [B, D].
+
+    With two classes a positive one speaks for the second, with more for the first of its pair.
+    """
+    num_classes = len(table.classes)
+    first, second = np.triu_indices(num_classes, k=1)
+    of_chunks = [chunk[:, first, second] for chunk in margins(table, latents)]
+    of_pairs = np.concatenate(of_chunks) if of_chunks else np.empty((0, len(first)))
+    return pair_sign(num_classes) * of_pairs
+
+
+def class_weights(table: SvmTable) -> list[NDArray[np.float64]]:
+    """What each class's support vectors say for it and against every other one: K of [S_k, K]."""
+    num_classes = len(table.classes)
+    sign = pair_sign(num_classes)
+    weights = []
+    for k, of_class in enumerate(_rows_of_classes(table)):
+        of_pairs = sign * table.dual_coefficients[:, of_class].T
+        of_pairs[:, :k] *= -1  # there it is the second of the pair
+        weights.append(np.insert(of_pairs, k, 0.0, axis=1))
     return weights
 
 
-def pair_signs(num_classes: int) -> NDArray[np.float64]:
-    """For which class of its pair a positive decision speaks (+1) or against (-1): [P, K].
+def margin_intercepts(table: SvmTable) -> NDArray[np.float64]:
+    """What is added to the margins of every image: [K, K]."""
+    num_classes = len(table.classes)
+    intercepts = np.zeros((num_classes, num_classes))
+    intercepts[np.triu_indices(num_classes, k=1)] = pair_sign(num_classes) * table.intercepts
+    return intercepts - intercepts.T
 
-    scikit-learn turns the sign round where there are only two classes.
+
+def pair_sign(num_classes: int) -> float:
+    """1 where a positive decision of SVC speaks for the first class of its pair, -1 for the second.
+
+    scikit-learn turns it round where there are only two classes.
     """
-    first, second = np.triu_indices(num_classes, k=1)
-    signs = np.eye(num_classes)[first] - np.eye(num_classes)[second]
-    return -signs if num_classes == 2 else signs
+    return -1.0 if num_classes == 2 else 1.0
+
+
+def ties_for(num_classes: int) -> NDArray[np.bool_]:
+    """Which class gets the vote of a pair whose decision is 0, as with SVC: [K, K]."""
+    every_pair = np.ones((num_classes, num_classes), bool)
+    return np.tril(every_pair, -1) if num_classes == 2 else np.triu(every_pair, 1)
 
 
 def fault_of_arrays(arrays: Mapping[str, NDArray[Any]], num_class_names: int) -> str | None:
@@ -142,18 +176,22 @@ def _rbf_kernel(
     return kernel
 
 
-def _scores(decisions: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
-    """Votes [B, K] plus the sum of a class's decisions squashed into (-1/3, 1/3).
+def _scores(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Votes [B, K] plus the sum of a class's margins squashed into (-1/3, 1/3).
 
     The squash breaks ties between votes and outweighs none, as in scikit-learn's
     one-vs-rest shape.
     """
-    signs = pair_signs(num_classes)
-    wins_less_losses = np.where(decisions >= 0, 1.0, -1.0) @ signs
-    votes = (wins_less_losses + num_classes - 1) / 2
-    confidences: NDArray[np.float64] = decisions @ signs
-    scores: NDArray[np.float64] = votes + confidences / (3 * (np.abs(confidences) + 1))
+    wins = (margins > 0) | ((margins == 0) & ties_for(margins.shape[1]))
+    confidences = margins.sum(axis=2)
+    scores: NDArray[np.float64] = wins.sum(axis=2) + confidences / (3 * (np.abs(confidences) + 1))
     return scores
+
+
+def _rows_of_classes(table: SvmTable) -> list[slice]:
+    """Where the support vectors of each class lie."""
+    ends = np.cumsum(table.num_support)
+    return [slice(end - num, end) for end, num in zip(ends, table.num_support, strict=True)]
 
 
 def require_finite(latents: NDArray[np.float32], name: str) -> None:
