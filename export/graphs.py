@@ -18,7 +18,10 @@ from vaekit.svm.table import SvmTable, class_weights, margin_intercepts, pair_si
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
 # D = 2L features, S support vectors, K classes, P = K(K-1)/2 pairs of classes.
-OPSET = 20
+# The oldest of which the graphs use nothing that has another meaning; onnxruntime runs it from 1.11
+# on. PyTorch writes none below 18, so the number is set afterwards, and onnx's checker holds it.
+OPSET, IR_VERSION = 15, 8
+EXPORTER_OPSET = 18
 UNDEFINED_LABEL = -1  # of latents that are not finite
 MAX_PAIR_WEIGHTS = 2**24  # 64 MiB, of support vectors in the decisions of all pairs
 MAX_BYTES = 2**31  # of one protobuf message, which an ONNX file is
@@ -99,7 +102,7 @@ class SvmGraph(nn.Module):
         smaller than float32's rounding.
         """
         scores = votes + confidences / (3 * (confidences.abs() + 1))
-        is_first = votes == votes.amax(dim=1, keepdim=True)
+        is_first = votes == votes.topk(1, dim=1).values  # amax is written otherwise since opset 18
         winner = torch.where(is_first, confidences, -torch.inf).argmax(dim=1)
         label = self.classes.index_select(0, winner)
         undefined = torch.isnan(scores.sum(dim=1))
@@ -157,6 +160,8 @@ class ScannedSvmGraph(SvmGraph):
 
     def forward(self, mean: Tensor, log_variance: Tensor) -> Classification:
         kernel = self.kernel(mean, log_variance).index_select(1, self.rows)
+        # onnxruntime can't scan a batch of none, so there is always one row more.
+        kernel = torch.cat([kernel, kernel.new_zeros(1, len(self.rows))])
         start = kernel.new_zeros(())
 
         def step(carried: Tensor, row: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -164,7 +169,7 @@ class ScannedSvmGraph(SvmGraph):
 
         _, (votes, confidences) = scan(step, start, kernel)
         return self.classification(
-            votes.index_select(1, self.places), confidences.index_select(1, self.places)
+            votes[:-1].index_select(1, self.places), confidences[:-1].index_select(1, self.places)
         )
 
     def _votes_and_confidences(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,13 +255,14 @@ def to_onnx(
                 first: {0: torch.export.Dim("batch")},
                 **{name: {0: torch.export.Dim.DYNAMIC} for name in others},
             },
-            opset_version=OPSET,
+            opset_version=EXPORTER_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    model.opset_import[0].version, model.ir_version = OPSET, IR_VERSION
     _strip_traces(model)
     return model
 
