@@ -87,3 +87,25 @@ def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert f"next: vaekit latents {tmp_path / 'run'}" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "arguments"),
+    [
+        ("yaml", "pyyaml", ["--help"]),
+        ("jsonargparse", "jsonargparse", ["export", "--check", "bundle"]),
+        ("onnx", "onnx", ["export", "--check", "bundle"]),
+        ("numpy", "numpy", ["explore", "run"]),
+        ("torch", "torch", ["export", "run"]),
+        ("sklearn", "scikit-learn", ["svm", "run"]),
+    ],
+)
+def test_a_package_that_is_missing_is_named_in_one_line(
+    module: str, package: str, arguments: list[str]
+) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from vaekit.cli import main; main()"
+    result = run_command([sys.executable, "-c", code, *arguments])
+    expected = f"the Python package {package} is not installed"
+    assert_one_line_error(
+        result, expected, "pip install onnx onnxruntime numpy pyyaml jsonargparse"
+    )

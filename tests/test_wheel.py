@@ -149,21 +149,18 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
     shutil.rmtree(folder)  # gigabytes, which pytest would keep for three runs
 
 
-@pytest.fixture(scope="module")
-def bundle(exported_run: Path) -> Path:
-    return exported_run / "onnx"
-
-
 @pytest.mark.install
 def test_a_bundle_is_checked_where_pytorch_was_never_installed(
-    environment: Environment, wheel: Path, bundle: Path
+    environment: Environment, wheel: Path, exported_run: Path
 ) -> None:
+    bundle = exported_run / "onnx"
     environment.install("numpy", "onnx", "onnxruntime")
     environment.install("--no-deps", wheel)
     torch = environment.run("python", "-c", "import torch", cwd=environment.folder)
     assert "No module named 'torch'" in torch.stderr
     assert "whole" in environment.succeed("python", "-m", "vaekit.export.verify", bundle)
-    environment.install("jsonargparse[signatures]")
+    environment.install("jsonargparse[signatures]")  # brings pyyaml
+    assert_explores(environment, exported_run)
     assert "whole" in environment.succeed("vaekit", "export", "--check", bundle)
     environment.succeed("vaekit", "--help")
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 from vaekit.config import SvmBackendFlag, SvmConfig, TrainConfig, check_jobs
 from vaekit.errors import user_errors_in_one_line
-from vaekit.settings import parse
 
 
 def latents(run: str) -> None:
@@ -148,6 +147,8 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a user's mistake is one line and exit code 2."""
     with user_errors_in_one_line():
+        from vaekit.settings import parse  # which stands on packages that may be missing
+
         parsed = parse(COMMANDS, arguments, prog="vaekit")
         if isinstance(parsed, TrainConfig):
             from vaekit.train import train

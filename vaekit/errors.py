@@ -20,6 +20,9 @@ _REMEDIES = {
     errno.EROFS: "make its disk writable, or give a folder on another one",
 }
 
+_PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # by what is imported
+_LIGHT = "onnx onnxruntime numpy pyyaml jsonargparse[signatures]"
+
 
 class UserError(ValueError):
     """Says in one line what was given, what was expected, and what to do."""
@@ -29,8 +32,8 @@ class UserError(ValueError):
 def user_errors_in_one_line() -> Iterator[None]:
     """Report in one line, without a traceback, what is no bug of ours.
 
-    A `UserError`, and a file that the system refuses, end the process with code 2; Ctrl-C and a
-    closed pipe with 130 and 141, as shells have it.
+    A `UserError`, a file that the system refuses and a package that is not installed end the
+    process with code 2; Ctrl-C and a closed pipe with 130 and 141, as shells have it.
     """
     escape_what_cannot_be_shown()
     try:
@@ -42,6 +45,16 @@ def user_errors_in_one_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         _exit(f"error: {error}", EXIT_CODE)
+    except ModuleNotFoundError as error:
+        module = str(error.name).partition(".")[0]
+        if module in ("None", "vaekit"):
+            raise
+        _exit(
+            f"error: the Python package {_PACKAGES.get(module, module)} is not installed; bundles "
+            f"are checked and explored with `pip install {_LIGHT}`, all else takes vaekit "
+            f"installed with its dependencies",
+            EXIT_CODE,
+        )
     except OSError as error:
         if error.errno is None:
             raise
