@@ -1,7 +1,8 @@
-.PHONY: demo quick test test-commands test-faults test-install test-versions soak lint bench gpu wheel
+.PHONY: demo quick test test-commands test-faults test-install test-versions test-runtimes soak lint bench gpu wheel
 PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
+BUNDLE ?= runs/digits/onnx
 BIN := .venv/bin
 ON_ALL_CORES := -n logical --maxprocesses 8 --dist worksteal
 IN_TEST := not install and not faults and not commands
@@ -40,6 +41,9 @@ test-install: $(INSTALLED)  ## the wheel in environments that have nothing else;
 
 test-versions:  ## the suite with the oldest and the newest versions, on every Python found; hours
 	tests/versions.sh
+
+test-runtimes:  ## a bundle in other runtimes and versions: make test-runtimes BUNDLE=runs/mnist/onnx
+	$(PYTHON) tests/runtimes.py $(BUNDLE)
 
 soak: $(INSTALLED)  ## an hour of training, stopped and resumed; memory and open files stay flat
 	rm -rf build/soak
