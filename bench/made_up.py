@@ -23,14 +23,14 @@ def noisy_images(num_images: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def clouds(num_points: int) -> Clouds:
-    """Ten clouds of points, so close that some 6,000 of 40,000 become support vectors.
+def clouds(num_points: int, num_classes: int = NUM_CLASSES) -> Clouds:
+    """Clouds of points, ten so close that some 6,000 of 40,000 become support vectors.
 
     As many as MNIST's. The more points, the more it tells that those of a pair of classes lie
     side by side.
     """
     generator = np.random.default_rng(0)
-    centres = generator.normal(scale=0.9, size=(NUM_CLASSES, NUM_FEATURES))
-    labels = generator.integers(0, NUM_CLASSES, num_points)
+    centres = generator.normal(scale=0.9, size=(num_classes, NUM_FEATURES))
+    labels = generator.integers(0, num_classes, num_points)
     points = centres[labels] + generator.normal(size=(num_points, NUM_FEATURES))
     return Clouds(points.astype(np.float32), labels)
