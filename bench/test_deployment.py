@@ -29,6 +29,7 @@ from vaekit.export.graphs import (  # noqa: E402
     svm_graph,
     to_onnx,
 )
+from vaekit.export.int8 import quantise  # noqa: E402
 
 Compete = Callable[[Contest], None]
 
@@ -218,6 +219,20 @@ def test_decode_with_float16_weights(
     )
 
 
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_encode_in_eight_bits(
+    compete: Compete, threads: int, deployed: Deployed, encoder: onnx.ModelProto, batch_size: int
+) -> None:
+    compete(_in_eight_bits("encode", encoder, {"image": deployed.pixels[:batch_size]}, threads))
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_decode_in_eight_bits(
+    compete: Compete, threads: int, deployed: Deployed, decoder: onnx.ModelProto, batch_size: int
+) -> None:
+    compete(_in_eight_bits("decode", decoder, {"latent": _latents(deployed, batch_size)}, threads))
+
+
 @pytest.mark.parametrize("batch_size", [1, 256])
 def test_transposed_convolution(
     compete: Compete, threads: int, deployed: Deployed, decoder: onnx.ModelProto, batch_size: int
@@ -235,6 +250,23 @@ def test_transposed_convolution(
             agree=_close,
             rounds=ROUNDS[batch_size],
         )
+    )
+
+
+def _in_eight_bits(
+    work: str, model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], threads: int
+) -> Contest:
+    small = quantise(model)
+    ours, theirs = _session(small, threads), _session(model, threads)
+    (batch,) = inputs.values()
+    return Contest(
+        work=f"{work}, batch {len(batch)}, int8",
+        ours=lambda: ours.run(None, inputs),
+        peer="float32",
+        theirs=lambda: theirs.run(None, inputs),
+        agree=_alike,
+        rounds=ROUNDS[1],
+        note=_sizes(small, model),
     )
 
 
@@ -284,6 +316,12 @@ def _latents(deployed: Deployed, batch_size: int) -> NDArray[np.float32]:
 def _close(ours: Any, theirs: Any) -> None:
     for found, wanted in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE)
+
+
+def _alike(ours: Any, theirs: Any) -> None:
+    """To within what eight bits may change."""
+    for found, wanted in zip(ours, theirs, strict=True):
+        assert np.abs(found - wanted).mean() < 0.1 * np.abs(wanted).max()
 
 
 def _same_labels(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> None:

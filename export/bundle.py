@@ -19,6 +19,7 @@ from torch import nn
 from vaekit import __version__
 from vaekit.errors import UserError, say
 from vaekit.export import float16 as half
+from vaekit.export import int8
 from vaekit.export.compare import (
     MAX_BATCH,
     Comparison,
@@ -60,9 +61,10 @@ from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
 from vaekit.svm.table import decisions
 
-StoredWeights = Literal["fp32", "fp16"]
+StoredWeights = Literal["fp32", "fp16", "int8"]
 
-FOLDERS: dict[StoredWeights, str] = {"fp32": "onnx", "fp16": "onnx-fp16"}
+FOLDERS: dict[StoredWeights, str] = {"fp32": "onnx", "fp16": "onnx-fp16", "int8": "onnx-int8"}
+TYPES: dict[StoredWeights, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 Inputs = dict[str, torch.Tensor]
 NUM_GOLDEN = 10
 NUM_PICKED = 100  # test images that the explorer offers
@@ -103,8 +105,12 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
                 (folder / graph).unlink()
             reference, metadata = reference._replace(table=None), without_svm(metadata)
             comparison = write_sound_graphs(folder, reference, metadata, test.pixels, weights)
+        golden = golden_cases(reference, test.pixels)
+        if weights == "int8":
+            metadata["weights_loss"] = int8.require_small_loss(folder, reference, test)
+            golden = int8.as_computed(folder, golden, comparison)
         metadata["check"] = comparison.metadata()
-        write_golden(folder, golden_cases(reference, test.pixels))
+        write_golden(folder, golden)
         write_json(folder / EXPLORER, explorer)
         write_text(folder / README, readme(metadata))
         write_manifest(folder, metadata)
@@ -139,7 +145,8 @@ def write_sound_graphs(
     Raises `UserError` where the encoder or the decoder is beyond its tolerance.
     """
     metadata |= write_graphs(folder, reference, metadata, stored_as)
-    comparison = compare(folder, reference, pixels)
+    rounded = int8.QUANTISED if stored_as == "int8" else ()
+    comparison = compare(folder, reference, pixels, rounded)
     if fault := comparison.fault((ENCODER, DECODER)):
         raise UserError(f"{fault}; no bundle was written, one that was there is as it was")
     return comparison
@@ -222,6 +229,8 @@ def write_graphs(
         model = to_onnx(module, inputs, outputs)
         if stored_as == "fp16":
             model = half.store_as_float16(model)
+        elif stored_as == "int8" and name in int8.QUANTISED:
+            model = int8.quantise(model)
         describe(model, name, TEXTS[name], metadata)
         onnx.checker.check_model(model, full_check=True)
         write_bytes(folder / name, model.SerializeToString(deterministic=True))
@@ -229,7 +238,7 @@ def write_graphs(
     return {
         "opset": OPSET,
         "ir_version": model.ir_version,
-        "weights": "float32" if stored_as == "fp32" else "float16",
+        "weights": TYPES[stored_as],
         "graphs": signatures,
     }
 

@@ -75,12 +75,14 @@ class Worst:
 class Comparison:
     """What a bundle was measured to do on `num_images` held-out images.
 
-    An image is undecided where the tolerance of the decisions could change its label, and
+    Of graphs that are `rounded` the differences are told, and held to no tolerance. An image is
+    undecided where the tolerance of the decisions could change its label, and
     relabelled where that, or more, has happened.
     """
 
     num_images: int
     tolerances: dict[str, float]
+    rounded: Container[str] = ()
     worst: dict[tuple[str, str], Worst] = field(default_factory=dict)
     undecided: set[int] = field(default_factory=set)
     relabelled: set[int] = field(default_factory=set)
@@ -106,7 +108,7 @@ class Comparison:
         """What was found, on a few lines for people."""
         lines = [
             f"{worst.graph:<16} {worst.output:<13} off by {worst.difference:.1e} at most "
-            f"(tolerance {self.tolerances[worst.output]:.0e})"
+            f"({self._held_to(worst)})"
             for worst in self.worst.values()
         ]
         labels = (
@@ -117,12 +119,21 @@ class Comparison:
         lines.append(f"on {self.num_images:,} test images{labels if has_svm else ''}")
         return "\n".join(lines)
 
+    def _held_to(self, worst: Worst) -> str:
+        if worst.graph in self.rounded:
+            return "rounded to eight bits"
+        return f"tolerance {self.tolerances[worst.output]:.0e}"
+
     def fault(self, graphs: Container[str]) -> str | None:
         """What is furthest beyond its tolerance in these graphs, if anything is."""
-        of_graphs = [each for each in self.worst.values() if each.graph in graphs]
-        worst = max(
-            of_graphs, key=lambda each: excess(each.difference, self.tolerances[each.output])
-        )
+        held = [
+            each
+            for each in self.worst.values()
+            if each.graph in graphs and each.graph not in self.rounded
+        ]
+        if not held:
+            return None
+        worst = max(held, key=lambda each: excess(each.difference, self.tolerances[each.output]))
         tolerance = self.tolerances[worst.output]
         if worst.difference <= tolerance:
             return None
@@ -133,10 +144,15 @@ class Comparison:
         )
 
 
-def compare(bundle: Path, reference: Reference, pixels: NDArray[np.uint8]) -> Comparison:
+def compare(
+    bundle: Path,
+    reference: Reference,
+    pixels: NDArray[np.uint8],
+    rounded: Container[str] = (),
+) -> Comparison:
     """Run every graph on every image [N, C, H, W], and the first ones at odd batch sizes too."""
     sessions = {path.name: onnxruntime.InferenceSession(path) for path in bundle.glob("*.onnx")}
-    comparison = Comparison(len(pixels), tolerances(reference.table))
+    comparison = Comparison(len(pixels), tolerances(reference.table), rounded)
     batches = list(_batches(len(pixels)))
     total = sum(batch.stop - batch.start for batch in batches)
     with Progress("comparing with PyTorch", total, "images") as bar:

@@ -1,7 +1,6 @@
 """Weights stored as float16 and computed with as float32: half the size."""
 
 import copy
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,21 +10,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vaekit.errors import UserError
+from vaekit.export.bounds import ACCURACY_BOUND, require_same_accuracy
 from vaekit.export.compare import MAX_BATCH, Reference
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.progress import Progress
 from vaekit.svm.table import predict
 
+FLAG = "--weights fp16"
 MIN_VALUES = 1024  # a smaller tensor is not worth a node
 
 # What rounding may cost at most, on the test images.
 MAX_RECONSTRUCTION_LOSS = 1e-3  # of the reconstruction's own nats
-MAX_ACCURACY_LOSS = 1e-3  # or what chance explains, where that is more
-
-# Rounding moves images near a border between classes to either side, as chance has it. More than
-# three standard errors come about so once in 700 exports.
-MAX_STANDARD_ERRORS = 3.0
 
 
 class _Quality(NamedTuple):
@@ -43,42 +39,21 @@ def round_weights(reference: Reference, test: ImageSet) -> tuple[Reference, dict
     exact, found = _measure(reference, test), _measure(rounded, test)
     if not found.nats <= exact.nats * (1 + MAX_RECONSTRUCTION_LOSS):
         raise UserError(
-            f"--weights fp16: the reconstruction takes {found.nats:.2f} nats per image, "
+            f"{FLAG}: the reconstruction takes {found.nats:.2f} nats per image, "
             f"{exact.nats:.2f} with float32, over {MAX_RECONSTRUCTION_LOSS:.1%} more; use fp32"
         )
     loss: dict[str, Any] = {
         "bound": (
-            f"at most {MAX_RECONSTRUCTION_LOSS:.1%} more nats of reconstruction, and at most "
-            f"{MAX_ACCURACY_LOSS:.1%} less accuracy or {MAX_STANDARD_ERRORS:g} standard errors of "
-            f"the difference, whichever is more"
+            f"at most {MAX_RECONSTRUCTION_LOSS:.1%} more nats of reconstruction, and "
+            f"{ACCURACY_BOUND}"
         ),
+        "unit": "nats per image",
         "reconstruction": {"float32": exact.nats, "float16": found.nats},
     }
     if exact.is_right is not None and found.is_right is not None:
-        require_same_accuracy(exact.is_right, found.is_right)
-        loss["svm_accuracy"] = {
-            "float32": float(exact.is_right.mean()),
-            "float16": float(found.is_right.mean()),
-        }
+        accuracies = require_same_accuracy(FLAG, exact.is_right, found.is_right)
+        loss["svm_accuracy"] = dict(zip(("float32", "float16"), accuracies, strict=True))
     return rounded, loss
-
-
-def require_same_accuracy(exact: NDArray[np.bool_], found: NDArray[np.bool_]) -> None:
-    """Raise `UserError` where fewer images [N] are right in `found`, and chance can't explain it.
-
-    Only images that are right in one of the two tell anything. If rounding did no harm, as many
-    would become right as wrong, and their difference have the variance of their sum (McNemar,
-    Psychometrika 12, 1947).
-    """
-    became_wrong, became_right = int((exact & ~found).sum()), int((~exact & found).sum())
-    num_lost = became_wrong - became_right
-    by_chance = MAX_STANDARD_ERRORS * math.sqrt(became_wrong + became_right)
-    if num_lost > max(MAX_ACCURACY_LOSS * len(exact), by_chance):
-        raise UserError(
-            f"--weights fp16: SVM accuracy {found.mean():.4f}, {exact.mean():.4f} with float32: "
-            f"{became_wrong:,} of {len(exact):,} images became wrong and {became_right:,} right, "
-            f"more than chance explains; use fp32"
-        )
 
 
 def store_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:

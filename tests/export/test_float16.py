@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 
 from vaekit.config import ModelConfig, SvmConfig
 from vaekit.errors import UserError
+from vaekit.export.bounds import require_same_accuracy
 from vaekit.export.compare import Reference
-from vaekit.export.float16 import require_same_accuracy, round_weights, store_as_float16
+from vaekit.export.float16 import round_weights, store_as_float16
 from vaekit.export.graphs import EncoderGraph, to_onnx
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
@@ -110,7 +111,7 @@ def rightness(
 def test_a_loss_that_chance_explains_is_accepted_on_a_set_of_any_size(
     num_images: int, became_wrong: int, became_right: int
 ) -> None:
-    require_same_accuracy(*rightness(num_images, became_wrong, became_right))
+    require_same_accuracy("--weights fp16", *rightness(num_images, became_wrong, became_right))
     loss = (became_wrong - became_right) / num_images
     assert loss <= 1e-3 or chance_of(became_wrong, became_right) > 1e-3
 
@@ -124,7 +125,7 @@ def test_a_loss_that_chance_does_not_explain_is_refused_on_a_set_of_any_size(
 ) -> None:
     words = rf"{became_wrong} of {num_images:,} images became wrong and {became_right} right"
     with pytest.raises(UserError, match=f"--weights fp16: SVM accuracy .*{words}.*use fp32"):
-        require_same_accuracy(*rightness(num_images, became_wrong, became_right))
+        require_same_accuracy("--weights fp16", *rightness(num_images, became_wrong, became_right))
     assert (became_wrong - became_right) / num_images > 1e-3
     assert chance_of(became_wrong, became_right) < 1.5e-3
 

@@ -102,7 +102,11 @@ def _bundle(folder: str, flag: str = "") -> Product:
     )
 
 
-BUNDLES = (_bundle("onnx"), _bundle("onnx-fp16", " --weights fp16"))
+BUNDLES = (
+    _bundle("onnx"),
+    _bundle("onnx-fp16", " --weights fp16"),
+    _bundle("onnx-int8", " --weights int8"),
+)
 # The files of checkpoints are large, and all are held at once.
 EXAMINED = tuple(
     each._replace(read=read_summary) if each is CHECKPOINTS else each
