@@ -52,7 +52,7 @@ def test_the_saved_config_is_whole_and_plain_yaml(tmp_path: Path) -> None:
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert list(values) == [field.name for field in dataclasses.fields(TrainConfig)]
     assert values["run"] == "runs/mnist"
-    assert values["model"]["conv_channels"] == [16, 32]
+    assert values["model"]["architecture"] == "auto"
 
 
 def test_flags_win_over_the_config_file_before_them(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vaekit.errors import UserError
 
@@ -17,11 +17,27 @@ MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
+ArchitectureName = Literal["auto", "reference", "conv"]
+LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
+Auto = Literal["auto"]
+AutoInt = int | Auto  # follows from the images; a run records what it came to
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
 
-def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
+Known = TypeVar("Known")
+
+
+def settled(value: Known | Auto | None) -> Known:
+    """A setting that followed from the images, which have settled it by now."""
+    assert value is not None
+    assert value != "auto"
+    return value
+
+
+def setting(
+    default: Any, *, before: Any = MISSING, off_trajectory: bool = False, auto: bool = False
+) -> Any:
     """A field with a default for new runs, and with what is to be known of it beyond its type.
 
     Args:
@@ -29,9 +45,12 @@ def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False
         before: What runs did that were recorded before the setting existed; a setting without it
             has been there from the first version.
         off_trajectory: It changes where things lie or what is shown, never a weight.
+        auto: Left at its default it follows from the images, or from what a run has recorded.
     """
-    known = {} if before is MISSING else {"before": before}
-    return field(default=default, metadata={"off_trajectory": off_trajectory, **known})
+    metadata = {"off_trajectory": off_trajectory, "auto": auto}
+    if before is not MISSING:
+        metadata["before"] = before
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -72,29 +91,59 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The convolutional VAE; the defaults are the reference. Image shapes come from the data."""
+    """The convolutional VAE. Image shapes come from the data, and so does what is left `auto`."""
 
-    latent_dim: int = 10
-    """Number of latent dimensions."""
+    architecture: ArchitectureName = setting("auto", before="reference", auto=True)
+    """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
-    conv_channels: tuple[int, ...] = (16, 32)
-    """Output channels of each 3x3 convolution of the encoder; the decoder mirrors them."""
+    likelihood: LikelihoodName = setting("auto", before="bernoulli", auto=True)
+    """Of pixels: bernoulli (auto for grey), gaussian (for colour) or logistic, 256 levels."""
 
-    hidden_dims: tuple[int, ...] = (512, 256)
-    """Widths of the encoder's linear layers; the decoder mirrors them."""
+    latent_dim: AutoInt = setting("auto", auto=True)
+    """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""
+
+    width: int | None = setting(None, before=None, auto=True)
+    """Of conv: channels of the largest features; those of 4x4 pixels are 4 times as many."""
+
+    conv_channels: tuple[int, ...] | None = setting(None, auto=True)
+    """Of the reference: output channels of each 3x3 convolution; the decoder mirrors them."""
+
+    hidden_dims: tuple[int, ...] | None = setting(None, auto=True)
+    """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     def __post_init__(self) -> None:
-        _at_least("--model.latent_dim", self.latent_dim, 1)
-        _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
-        for flag, widths in (
-            ("--model.conv_channels", self.conv_channels),
-            ("--model.hidden_dims", self.hidden_dims),
-        ):
+        _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
+        if self.latent_dim != "auto":
+            _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
+        if self.width is not None:
+            _at_least("--model.width", self.width, 1)
+            _at_most("--model.width", self.width, MAX_WIDTH)
+        for flag, widths in self._of_reference().items():
+            if self.architecture == "conv":
+                raise UserError(
+                    f"{flag} {list(widths)}: is of the architecture reference, this is conv; give "
+                    f"--model.width, or --model.architecture reference"
+                )
+            if self.width is not None:
+                raise UserError(
+                    f"--model.width {self.width}: is of the architecture conv, and {flag} of "
+                    f"reference; leave one of them out"
+                )
             if not widths:
                 raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
             for width in widths:
                 _at_least(flag, width, 1)
                 _at_most(flag, width, MAX_WIDTH)
+        if self.architecture == "reference" and self.width is not None:
+            raise UserError(
+                f"--model.width {self.width}: is of the architecture conv, this is reference; give "
+                f"--model.conv_channels and --model.hidden_dims, or --model.architecture conv"
+            )
+
+    def _of_reference(self) -> dict[str, tuple[int, ...]]:
+        """The settings of the reference's architecture that are set, by flag."""
+        flags = {"conv_channels": self.conv_channels, "hidden_dims": self.hidden_dims}
+        return {f"--model.{name}": widths for name, widths in flags.items() if widths is not None}
 
 
 @dataclass(frozen=True)
@@ -110,17 +159,17 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The convolutional VAE."""
 
-    epochs: int = 20
-    """Passes over the training set."""
+    epochs: AutoInt = setting("auto", auto=True)
+    """Passes over the training set (auto: 20, or what gives a small set its steps)."""
 
-    batch_size: int = 128
-    """Images a step, over all processes together."""
+    batch_size: AutoInt = setting("auto", auto=True)
+    """Images a step, over all processes together (auto: 128, or less for a small set)."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of Adam; a cosine takes it to zero."""
 
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly to its peak."""
+    warmup_steps: AutoInt = setting("auto", auto=True)
+    """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
     weight_decay: float = setting(0.0, before=0.0)
     """Decoupled weight decay (AdamW) of the weights, not of the biases."""
@@ -128,8 +177,8 @@ class TrainConfig:
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
-    ema_decay: float = 0.999
-    """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+    ema_decay: float | Auto = setting("auto", auto=True)
+    """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
@@ -152,16 +201,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run is None:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
-        _at_least("--epochs", self.epochs, 1)
-        _at_least("--batch_size", self.batch_size, 1)
-        _at_least("--warmup_steps", self.warmup_steps, 0)
+        _at_least_or_auto("--epochs", self.epochs, 1)
+        _at_least_or_auto("--batch_size", self.batch_size, 1)
+        _at_least_or_auto("--warmup_steps", self.warmup_steps, 0)
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
         parse_cadence("--checkpoint_every", str(self.checkpoint_every))
         _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
         _positive("--learning_rate", self.learning_rate)
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
 
 
@@ -237,6 +286,23 @@ def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[st
     ]
 
 
+def with_recorded(given: TrainConfig, recorded: TrainConfig) -> TrainConfig:
+    """`given`, where what follows from the images is what a run of it has recorded."""
+
+    def filled(own: Any, other: Any) -> Any:
+        changes = {}
+        for each in dataclasses.fields(own):
+            value, before = getattr(own, each.name), getattr(other, each.name)
+            if dataclasses.is_dataclass(value):
+                changes[each.name] = filled(value, before)
+            elif each.metadata.get("auto") and value == each.default:
+                changes[each.name] = before
+        return dataclasses.replace(own, **changes)
+
+    config: TrainConfig = filled(given, recorded)
+    return config
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain YAML and JSON values."""
     plain: dict[str, Any] = dataclasses.asdict(
@@ -262,6 +328,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _at_least(flag: str, value: float, minimum: float) -> None:
     if not minimum <= value < float("inf"):
         raise UserError(f"{flag} {value}: expected at least {minimum}")
+
+
+def _at_least_or_auto(flag: str, value: float | Auto, minimum: float) -> None:
+    if value != "auto":
+        _at_least(flag, value, minimum)
 
 
 def _at_most(flag: str, value: float, maximum: float) -> None:

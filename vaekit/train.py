@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from accelerate import Accelerator
 
-from vaekit.config import TrainConfig, flatten, to_dict
+from vaekit.config import TrainConfig, flatten, settled, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.sets import Images, load_images
 from vaekit.models.vae import num_parameters, require_fit
@@ -23,10 +23,11 @@ from vaekit.runs.environment import (
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
-from vaekit.runs.resume import resume
+from vaekit.runs.resume import recalled, resume
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
+from vaekit.training.auto import settle, too_few_steps
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.process import set_up_process
@@ -49,9 +50,10 @@ def train(config: TrainConfig) -> None:
     accelerator = start_accelerator(config)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
-    require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
-    require_fit(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
+    config = settle(recalled(config, run), images.shape, len(images.train.pixels))
+    require_divisible_batch(config, accelerator.num_processes)
+    require_fit(config.model, images.shape)
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
@@ -70,13 +72,8 @@ def train(config: TrainConfig) -> None:
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
 
-def require_divisible_batch(config: TrainConfig, num_processes: int, num_images: int) -> None:
-    if config.batch_size > num_images:
-        raise UserError(
-            f"--batch_size {config.batch_size}: the training set has {num_images} images; "
-            f"give at most that"
-        )
-    if config.batch_size % num_processes:
+def require_divisible_batch(config: TrainConfig, num_processes: int) -> None:
+    if settled(config.batch_size) % num_processes:
         raise UserError(
             f"--batch_size {config.batch_size}: it is the global one and must be divisible by "
             f"the {num_processes} processes; give a multiple of {num_processes}"
@@ -141,6 +138,8 @@ def announce(training: Training, run: RunFolder) -> None:
         if not run.model.exists():
             save_weights(training, run)
     print(_plan(training, environment), flush=True)
+    if warning := too_few_steps(config, len(training.images.train.pixels)):
+        say(warning)
 
 
 def note_changes(run: RunFolder) -> None:
@@ -154,7 +153,7 @@ def note_changes(run: RunFolder) -> None:
 
 
 def show_progress(training: Training) -> Progress:
-    batch_size = training.config.batch_size
+    batch_size = settled(training.config.batch_size)
     return Progress(
         "training",
         total=training.total_steps * batch_size,
@@ -171,7 +170,7 @@ def record(event: loop.Event, training: Training, run: RunFolder, progress: Prog
             note = f"epoch {epoch}/{training.config.epochs}"
             if loss is not None:
                 note += f", loss {loss:.2f}"
-            progress.advance(num_steps * training.config.batch_size, note)
+            progress.advance(num_steps * settled(training.config.batch_size), note)
         case loop.CheckpointDue(checkpoint):
             save(checkpoint, training, run)
         case loop.EpochDone():
@@ -188,7 +187,7 @@ def record_epoch(
         save_weights(training, run)
         if epoch % config.sample_every == 0 or epoch == config.epochs:
             write_pictures(training, run, epoch)
-        progress.line(_epoch_line(done.metrics, config.epochs))
+        progress.line(_epoch_line(done.metrics, settled(config.epochs)))
     if done.checkpoint is not None:
         save(done.checkpoint, training, run)
     accelerator.wait_for_everyone()
@@ -227,12 +226,16 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
         environment["mixed_precision"], environment["mixed_precision"]
     )
     done = f", {training.step:,} of them done" if training.step else ""
+    model = training.config.model
     return (
+        f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
+        f"{training.vae.likelihood.unit}\n"
         f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
         f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
-        f"epoch, {training.total_steps:,} in all{done}"
+        f"epoch, batches of {training.config.batch_size}, {training.total_steps:,} steps in all"
+        f"{done}"
     )
 
 

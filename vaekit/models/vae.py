@@ -6,22 +6,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaekit.config import ModelConfig
+from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
-from vaekit.models import reference
+from vaekit.models import conv, reference
+from vaekit.models.auto import REFERENCE, settle
 from vaekit.models.gaussian import Posterior, kl_divergence
 from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.objective import NegativeElbo
 
-# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
-# P outputs of the decoder for each channel.
+# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions.
 
 
 class Architecture(NamedTuple):
     """The two halves of a VAE, each made from its settings and a shape.
 
     Encoders map images [B, *image_shape] to a `Posterior`, its log-variance clamped, both float32
-    also under autocast. Decoders map latents [B, L] to outputs [B, *output_shape]. Both raise
+    also under autocast. Decoders map latents [B, L] to outputs [B, *image_shape]. Both raise
     `UserError` for shapes that they can't take. They have parameters, but no buffers: running
     statistics would have no place in the average of the weights and in a recorded step, and would
     depend on the number of ranks.
@@ -31,36 +31,46 @@ class Architecture(NamedTuple):
     decoder: Callable[[ModelConfig, ImageShape], nn.Module]
 
 
-ARCHITECTURES = {"reference": Architecture(reference.Encoder, reference.Decoder)}
+ARCHITECTURES = {
+    "reference": Architecture(reference.Encoder, reference.Decoder),
+    "conv": Architecture(conv.Encoder, conv.Decoder),
+}
 
 
 class VAEOutput(NamedTuple):
     """What a pass through the VAE gives."""
 
-    outputs: Tensor  # [B, P * C, H, W], what the likelihood takes
+    outputs: Tensor  # [B, C, H, W], what the likelihood takes
     posterior: Posterior
 
 
 class VAE(nn.Module):
-    """A variational autoencoder (Kingma and Welling, 2014), here with Bernoulli pixels.
+    """A variational autoencoder (Kingma and Welling, 2014).
 
-    Without arguments it is the reference: 28x28 images of one channel, 10 latent dimensions.
-    `image_shape` is (channels, height, width). Raises `UserError` for images too small for
-    the convolutions.
+    Without arguments it is the reference: 28x28 images of one channel, 10 latent dimensions,
+    Bernoulli pixels. `image_shape` is (channels, height, width), and settles what `config` leaves
+    `auto`. Raises `UserError` for images too small for the convolutions.
     """
+
+    log_scale: nn.Parameter | None
 
     def __init__(
         self, config: ModelConfig | None = None, image_shape: ImageShape = (1, 28, 28)
     ) -> None:
         super().__init__()
-        self.config = config or ModelConfig()
+        self.config = settle(config or REFERENCE, image_shape)
         self.image_shape = image_shape
-        self.likelihood = LIKELIHOODS["bernoulli"]
-        architecture = ARCHITECTURES["reference"]
-        channels, height, width = image_shape
-        output_shape = channels * self.likelihood.outputs_per_channel, height, width
+        self.likelihood = LIKELIHOODS[self.config.likelihood]
+        architecture = ARCHITECTURES[self.config.architecture]
         self.enc = architecture.encoder(self.config, image_shape)
-        self.dec = architecture.decoder(self.config, output_shape)
+        self.dec = architecture.decoder(self.config, image_shape)
+        initial = self.likelihood.initial_log_scale
+        self.log_scale = None if initial is None else nn.Parameter(torch.full((1,), initial))
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions."""
+        return settled(self.config.latent_dim)
 
     def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
         """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L]."""
@@ -85,7 +95,7 @@ class VAE(nn.Module):
 
         The pass may have run in a lower precision, or seen other images, as noisy ones.
         """
-        nats = self.likelihood.nats(images.float(), output.outputs.float())
+        nats = self.likelihood.nats(images.float(), output.outputs.float(), self.log_scale)
         return NegativeElbo(nats, kl_divergence(output.posterior))
 
 

@@ -107,7 +107,7 @@ class Run:
         """The SVM on the latents, of the classes and the latent dimensions of the weights."""
         svm: Svm = self._read(SVM, of=("weights",))
         self.sha256(SVM.name)
-        num_features = 2 * self.weights.vae.config.latent_dim
+        num_features = 2 * self.weights.vae.latent_dim
         classes = self.weights.class_names
         if svm.class_names != classes or svm.table.feature_mean.shape != (num_features,):
             raise UserError(

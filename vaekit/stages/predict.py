@@ -28,7 +28,7 @@ def predict_files(run: Run, paths: list[Path], with_latents: bool) -> None:
     prediction = predict(table, latents)
 
     names = [weights.class_names[label] for label in table.classes]
-    dimensions = range(weights.vae.config.latent_dim) if with_latents else ()
+    dimensions = range(weights.vae.latent_dim) if with_latents else ()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(
         ["file", "label", "class_name"]

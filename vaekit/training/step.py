@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vaekit.config import TrainConfig
+from vaekit.config import TrainConfig, settled
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.training.feeds import Feed
@@ -40,10 +40,9 @@ class Stepper:
         device = accelerator.device
         self._config, self._accelerator, self._device = config, accelerator, device
         self._vae, self._average, self._feed = vae, average, feed
-        self._total_steps = config.epochs * steps_per_epoch
-        self._share = rank_slice(
-            config.batch_size, accelerator.process_index, accelerator.num_processes
-        )
+        self._total_steps = settled(config.epochs) * steps_per_epoch
+        batch_size = settled(config.batch_size)
+        self._share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
         self.path = choose_execution_path(
             device, accelerator.num_processes, accelerator.mixed_precision
         )
@@ -57,10 +56,10 @@ class Stepper:
         self._share_of_new = torch.zeros((), device=device)  # in the average of the weights
         self._one = torch.ones((), device=device)
         self._not_a_number = torch.full((), math.nan, device=device)
-        self._latent_noise = torch.zeros(config.batch_size, config.model.latent_dim, device=device)
+        self._latent_noise = torch.zeros(batch_size, vae.latent_dim, device=device)
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
-            self._pixel_noise = torch.zeros(config.batch_size, *vae.image_shape, device=device)
+            self._pixel_noise = torch.zeros(batch_size, *vae.image_shape, device=device)
         self._run: Callable[[], None] | None = None
 
     def start_epoch(
@@ -192,13 +191,13 @@ class Stepper:
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    warmup = min(1.0, (step + 1) / max(1, settled(config.warmup_steps)))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
 
 
 def ema_decay(config: TrainConfig, step: int) -> float:
     """Ramped up, so that the average soon forgets the initial weights."""
-    return min(config.ema_decay, (1 + step) / (10 + step))
+    return min(settled(config.ema_decay), (1 + step) / (10 + step))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

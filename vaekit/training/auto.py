@@ -1,0 +1,73 @@
+"""What is left `auto` in the settings of a run, settled by its images."""
+
+import math
+from dataclasses import replace
+
+from vaekit.config import TrainConfig, settled
+from vaekit.errors import UserError
+from vaekit.images.pixels import ImageShape
+from vaekit.models import auto as model_auto
+
+# One rule for all sets. A set of MNIST's size gets 20 epochs of batches of 128; a small one wants
+# steps, not epochs: smaller batches, and as many epochs as make up for them.
+EPOCHS, BATCH_SIZE, WARMUP_STEPS, EMA_DECAY = 20, 128, 200, 0.999
+MIN_BATCH_SIZE = 16
+MIN_STEPS_PER_EPOCH = 24
+MIN_STEPS = 2_000
+WARMUP_SHARE = 0.05  # of the run, at most
+AVERAGED_SHARE = 0.2  # of the run, at most: the steps over which the average reaches back
+FEW_STEPS = 100  # in which a VAE learns little more than the mean image
+
+
+def settle(config: TrainConfig, image_shape: ImageShape, num_images: int) -> TrainConfig:
+    """`config` with nothing left `auto`, for `num_images` to train on.
+
+    Raises `UserError` for settings that don't fit the images or one another.
+    """
+    batch_size = batch_size_for(num_images) if config.batch_size == "auto" else config.batch_size
+    if batch_size > num_images:
+        raise UserError(
+            f"--batch_size {batch_size}: the training set has {num_images} images; "
+            f"give at most that"
+        )
+    steps_per_epoch = num_images // batch_size
+    enough = max(EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+    epochs = enough if config.epochs == "auto" else config.epochs
+    num_steps = epochs * steps_per_epoch
+    few = min(WARMUP_STEPS, int(WARMUP_SHARE * num_steps))
+    warmup_steps = few if config.warmup_steps == "auto" else config.warmup_steps
+    if warmup_steps > num_steps:
+        raise UserError(
+            f"--warmup_steps {warmup_steps}: the run has {num_steps} steps ({epochs} epochs of "
+            f"{steps_per_epoch}); give less than that, or leave the flag out"
+        )
+    ema_decay = config.ema_decay
+    if ema_decay == "auto":
+        ema_decay = min(EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)))
+    return replace(
+        config,
+        model=model_auto.settle(config.model, image_shape, config.data.name),
+        epochs=epochs,
+        batch_size=batch_size,
+        warmup_steps=warmup_steps,
+        ema_decay=ema_decay,
+    )
+
+
+def batch_size_for(num_images: int) -> int:
+    """The power of two, up to 128, that leaves an epoch `MIN_STEPS_PER_EPOCH`."""
+    largest = max(MIN_BATCH_SIZE, num_images // MIN_STEPS_PER_EPOCH)
+    return min(BATCH_SIZE, 1 << (largest.bit_length() - 1), num_images)
+
+
+def too_few_steps(config: TrainConfig, num_images: int) -> str | None:
+    """What to tell whose run is too short to teach anything; None where it is not."""
+    batch_size, epochs = settled(config.batch_size), settled(config.epochs)
+    num_steps = epochs * (num_images // batch_size)
+    if num_steps >= FEW_STEPS:
+        return None
+    return (
+        f"warning: {num_steps} steps in all ({epochs} epochs of {num_images} images in batches of "
+        f"{batch_size}) teach little more than the mean image; give more --epochs or a smaller "
+        f"--batch_size"
+    )
