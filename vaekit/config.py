@@ -59,6 +59,9 @@ class DataConfig:
     skip_unreadable: bool = setting(False, before=False, off_trajectory=True)
     """Go on without the images of a folder that can't be decoded, instead of stopping."""
 
+    strict: bool = setting(False, before=False, off_trajectory=True)
+    """Stop where anything would not be used, or used as something else, instead of saying so."""
+
     def __post_init__(self) -> None:
         _at_least("--data.image_size", self.image_size, 8)
         _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)

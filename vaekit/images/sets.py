@@ -5,7 +5,7 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
+from vaekit.images.reading import NOTHING_READ, Reading
 from vaekit.images.splits import FIXED_SEED, split
 
 _Which = slice | NDArray[np.int64]
@@ -35,6 +36,8 @@ class Images:
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]  # () for an unlabelled set
+    validation: ImageSet | None = None  # to choose by, where the set has such images
+    reading: Reading = NOTHING_READ  # what of the files they are
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,10 +45,14 @@ class Images:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def _sets(self) -> tuple[ImageSet, ...]:
+        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
+
     def sha256(self) -> str:
-        """The sha256 over pixels and labels of both sets: equal images, equal order."""
+        """The sha256 over pixels and labels of all sets: equal images, equal order."""
         digest = hashlib.sha256()
-        for array in (*self.train[:2], *self.test[:2]):
+        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
             if array is None:
                 digest.update(b"unlabelled")
             else:
@@ -86,7 +93,17 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     if config.holdout is not None:
         images = _hold_out(images, config.holdout)
     first = slice(config.limit)
-    return Images(_take(images.train, first), _take(images.test, first), images.class_names)
+    train, test = _take(images.train, first), _take(images.test, first)
+    validation = images.validation and _take(images.validation, first)
+    reading = replace(
+        images.reading,
+        num_train=len(train.pixels),
+        num_validation=0 if validation is None else len(validation.pixels),
+        num_test=len(test.pixels),
+    )
+    if config.strict:
+        reading.require_none(config.root)
+    return Images(train, test, images.class_names, validation, reading)
 
 
 def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:

@@ -11,6 +11,7 @@ from vaekit.runs.environment import read_environment
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import read_metadata, read_part, summary_of_part
 from vaekit.runs.metrics import read_metrics
+from vaekit.runs.reading import read_reading
 from vaekit.runs.svm import read_svm_metrics, read_table
 from vaekit.runs.weights import read_weights
 from vaekit.settings import read_config
@@ -114,6 +115,13 @@ ENVIRONMENT = Product(
     lambda starts: f"starts recorded: {len(starts)}",
     "remove it",
 )
+READING = Product(
+    "images",
+    "images.json",
+    read_reading,
+    lambda reading: f"{reading.num_train:,} images to train on, {reading.num_test:,} to test on",
+    "remove it and make it again with {train}",
+)
 METRICS = Product(
     "metrics",
     "metrics.jsonl",
@@ -215,6 +223,7 @@ REPORT = Product(
 PRODUCTS = (
     CONFIG,
     ENVIRONMENT,
+    READING,
     METRICS,
     CHECKPOINTS,
     WEIGHTS,

@@ -7,6 +7,7 @@ from typing import Any
 
 from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
@@ -15,6 +16,7 @@ from vaekit.runs.products import (
     ENVIRONMENT,
     LATENTS,
     METRICS,
+    READING,
     SVM,
     SVM_METRICS,
     WEIGHTS,
@@ -71,6 +73,12 @@ class Run:
         """A row an epoch, row 0 before training; none where training has not begun."""
         _ = self.config
         return self._read(METRICS) if self.folder.metrics.exists() else []
+
+    @cached_property
+    def reading(self) -> Reading | None:
+        """What of its files it was trained on; None where that is not recorded."""
+        _ = self.config
+        return self._read(READING) if READING.path(self.folder).exists() else None
 
     @cached_property
     def weights(self) -> Weights:
