@@ -126,11 +126,11 @@ FROM_FILES = pytest.mark.parametrize("given", [parsed, read, from_json])
         ({"config": "other.yaml"}, "config is no setting"),
         ({"model": "vaekit.config.ModelConfig"}, "model holds no settings"),
         ({"model": {"class_path": "vaekit.config.ModelConfig"}}, "class_path is no setting"),
-        ({"epochs": "three"}, "--epochs 'three': expected int"),
-        ({"epochs": 3.0}, "--epochs 3.0: expected int"),
-        ({"epochs": True}, "--epochs True: expected int"),
-        ({"epochs": {}}, "--epochs {}: expected int"),
-        ({"epochs": [3]}, "--epochs [3]: expected int"),
+        ({"epochs": "three"}, "--epochs 'three': expected int | auto"),
+        ({"epochs": 3.0}, "--epochs 3.0: expected int | auto"),
+        ({"epochs": True}, "--epochs True: expected int | auto"),
+        ({"epochs": {}}, "--epochs {}: expected int | auto"),
+        ({"epochs": [3]}, "--epochs [3]: expected int | auto"),
         ({"learning_rate": False}, "--learning_rate False: expected float"),
         ({"learning_rate": 10**400}, ": expected float"),
         ({"run": 3}, "--run 3: expected str | None"),
@@ -202,7 +202,7 @@ def test_every_setting_has_a_one_line_help_text(
         assert after.startswith('"""'), each.name
         assert after.endswith('"""'), each.name
         assert " ".join(after.strip('"').split()) in text, each.name
-    for name, default in {"batch_size": 128, "weight_decay": 0.0, "tracker": "null"}.items():
+    for name, default in {"batch_size": "auto", "weight_decay": 0.0, "tracker": "null"}.items():
         assert f"default: {default})" in text.split(f"--{name} ", 2)[2].split(" --")[0]
 
 
@@ -300,9 +300,11 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
         *("data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("gradient_exchange", "input_noise", "weight_decay"),
+        *("gradient_exchange", "input_noise"),
+        *("model.architecture", "model.likelihood", "model.width", "weight_decay"),
     ]
-    assert from_dict(TrainConfig, recorded) == TrainConfig()
+    as_before = ModelConfig(architecture="reference", likelihood="bernoulli")
+    assert from_dict(TrainConfig, recorded) == TrainConfig(model=as_before)
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})

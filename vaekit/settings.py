@@ -253,5 +253,7 @@ def _in_flags(message: str) -> str:
     """jsonargparse's message on one line, with its Python terms put as a user typed them."""
     message = " ".join(message.split())
     message = re.sub(r'Parser key "([^"]+)"', r"--\1", message)
+    message = re.sub(r"(?:typing\.)?Literal\['auto'\]", "auto", message)
+    message = re.sub(r"(?:typing\.)?Union\[(\w+), auto\]", r"\1 | auto", message)
     message = re.sub(r"(?:typing\.)?Literal\[([^\]]+)\]", r"value among \1", message)
     return re.sub(r"<class '([^']+)'>", r"\1", message)

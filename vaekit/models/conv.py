@@ -1,6 +1,7 @@
 """A strided convolutional encoder with residual blocks, and the decoder that mirrors it."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ MAX_GROUPS = 8
 
 
 class Stage(NamedTuple):
-    """Features [width, height, width_in_pixels] of one resolution."""
+    """The features of one resolution."""
 
     channels: int
     size: tuple[int, int]  # height and width
@@ -65,10 +66,10 @@ class Decoder(nn.Module):
         self.linear = nn.Linear(settled(config.latent_dim), HIDDEN_DIM)
         self.linear2 = nn.Linear(HIDDEN_DIM, math.prod(self._feature_shape))
         self.stages = nn.Sequential()
-        output = Stage(image_shape[0], image_shape[1:])
-        for stage, larger in zip(reversed(stages), [*reversed(stages[:-1]), output], strict=True):
-            after = [] if larger is output else _normed(larger)
-            self.stages.append(nn.Sequential(*_blocks(stage), _up(stage, larger), *after))
+        for stage, larger in pairwise(reversed(stages)):
+            up = _up(stage, larger)
+            self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
+        self.stages.append(_up(stages[0], Stage(image_shape[0], image_shape[1:])))
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = silu(self.linear2(silu(self.linear(latents))))

@@ -17,6 +17,12 @@ from vaekit.models.objective import NegativeElbo
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions.
 
 
+# Adam moves a weight by about its rate a step, however steep the loss. A scale falls tenfold while
+# a VAE learns, which at that pace would take longer than most runs have steps; until it has, the
+# KL outweighs the reconstruction.
+SCALE_GAIN = 10.0
+
+
 class Architecture(NamedTuple):
     """The two halves of a VAE, each made from its settings and a shape.
 
@@ -52,7 +58,7 @@ class VAE(nn.Module):
     `auto`. Raises `UserError` for images too small for the convolutions.
     """
 
-    log_scale: nn.Parameter | None
+    scale: nn.Parameter | None  # what the likelihood's log-scale [1] is learnt as
 
     def __init__(
         self, config: ModelConfig | None = None, image_shape: ImageShape = (1, 28, 28)
@@ -65,7 +71,14 @@ class VAE(nn.Module):
         self.enc = architecture.encoder(self.config, image_shape)
         self.dec = architecture.decoder(self.config, image_shape)
         initial = self.likelihood.initial_log_scale
-        self.log_scale = None if initial is None else nn.Parameter(torch.full((1,), initial))
+        self.scale = None
+        if initial is not None:
+            self.scale = nn.Parameter(torch.full((1,), initial / SCALE_GAIN))
+
+    @property
+    def log_scale(self) -> Tensor | None:
+        """That of the likelihood, [1]; None where it has none."""
+        return None if self.scale is None else SCALE_GAIN * self.scale
 
     @property
     def latent_dim(self) -> int:
