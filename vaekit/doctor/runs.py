@@ -22,7 +22,7 @@ from vaekit.export.manifest import (
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import assemble, latents_sha256, read_part
+from vaekit.runs.latents import assemble, latents_sha256, read_array
 from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     CHECKPOINTS,
@@ -49,6 +49,7 @@ from vaekit.storage.files import file_sha256
 
 MADE_BESIDES = {".lock", "trackers"}  # and read by no stage
 OLD, TEMPORARY = ".old-", ".tmp"  # how the names begin of what only a killed writer leaves
+WEIGHTS_OF = ("model.", "ema.", "kept.")  # what a checkpoint has of each parameter
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -281,19 +282,21 @@ def fault_of_checkpoint(known: Readings, reading: Reading) -> str | None:
             f"made with other settings than config.yaml ({'; '.join(differences)}); "
             f"put the right config.yaml back"
         )
-    if weights is not None and (differing := differing_tensors(summary.shapes, weights.vae)):
+    if weights is not None and (differing := differing_tensors(summary, weights.vae)):
         return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
     return None
 
 
-def differing_tensors(shapes: dict[str, Size], vae: VAE) -> list[str]:
+def differing_tensors(summary: CheckpointSummary, vae: VAE) -> list[str]:
     """Names of tensors that a checkpoint of this model would have otherwise, or not at all."""
+    shapes = summary.shapes
+    parts = ("model", "ema", "kept") if summary.config.keep == "best" else ("model", "ema")
     expected = {
         f"{part}.{name}": tensor.shape
-        for part in ("model", "ema")
+        for part in parts
         for name, tensor in vae.state_dict().items()
     }
-    found = {name: shape for name, shape in shapes.items() if name.startswith(("model.", "ema."))}
+    found = {name: shape for name, shape in shapes.items() if name.startswith(WEIGHTS_OF)}
     names = expected.keys() | found.keys()
     differing = sorted(name for name in names if expected.get(name) != found.get(name))
     of_parameters = sorted(parameter.shape for parameter in vae.parameters())
@@ -325,7 +328,7 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
     folder, metadata = reading.path.parent, reading.value
     arrays = {}
     for name, sha256 in metadata["files"].items():
-        array = read(folder / name, partial(read_part, folder / name, sha256))
+        array = read(folder / name, partial(read_array, folder / name, sha256))
         if not array.is_whole:
             return None
         arrays[name] = array.value
@@ -368,7 +371,7 @@ def notes(known: Readings) -> Iterator[Finding]:
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
     rows = metrics.value or []
     if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
-        text = f"not in {config.data.root}; say with --data.root where they lie now"
+        text = f"not in {config.data.root}; resume, latents, report and export need them there"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")

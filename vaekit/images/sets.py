@@ -16,22 +16,21 @@ from vaekit.errors import UserError
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, Reading
-from vaekit.images.splits import FIXED_SEED, split
+from vaekit.images.splits import FIXED_SEED, Split, split
 
 _Which = slice | NDArray[np.int64]
 
 
 class ImageSet(NamedTuple):
-    """Images with their labels, and the names of the files that they are from."""
+    """Images with their labels."""
 
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map, whose file no write reaches
     labels: NDArray[np.int64] | None  # [N], indices into the class names
-    files: tuple[str, ...] | None = None  # [N], relative to the root; None: not a file each
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a run trains on and what it is tested on."""
+    """What a run trains on, what it is tested on, and what it may choose its weights by."""
 
     train: ImageSet
     test: ImageSet
@@ -45,14 +44,10 @@ class Images:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
-    @property
-    def _sets(self) -> tuple[ImageSet, ...]:
-        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
-
     def sha256(self) -> str:
         """The sha256 over pixels and labels of all sets: equal images, equal order."""
         digest = hashlib.sha256()
-        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
+        for array in (*self.train, *self.test, *(self.validation or ())):
             if array is None:
                 digest.update(b"unlabelled")
             else:
@@ -65,23 +60,23 @@ class Images:
 class Entry:
     """What is known of an image set before it is loaded."""
 
-    load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
+    load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
     size: int | None  # height and width of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
 
-def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Images:
+def load_images(config: DataConfig, seed: int) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
     With `holdout` the test set is that many images of the training set, a fixed choice with each
-    class in proportion, and the real test set is left alone. `limit` comes last and keeps the
-    first images of each set; no set is sorted by class, so the first are a fair choice (the
+    class in proportion, and the real test set is left alone. With `validation` such a choice of
+    what is left to train on becomes the validation set. `limit` comes last and keeps the first
+    images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
-    Raises `UserError` for files that are missing, with `download` off those of a published set,
-    too, and for files that are damaged or don't fit together.
+    Raises `UserError` for files that are missing, damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
     if entry.size not in (None, config.image_size):
@@ -89,9 +84,11 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    images = entry.load(config, seed, download)
+    images = entry.load(config, seed)
     if config.holdout is not None:
         images = _hold_out(images, config.holdout)
+    if config.validation:
+        images = _hold_out_validation(images, config.validation)
     first = slice(config.limit)
     train, test = _take(images.train, first), _take(images.test, first)
     validation = images.validation and _take(images.validation, first)
@@ -106,8 +103,8 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     return Images(train, test, images.class_names, validation, reading)
 
 
-def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
-    arrays = read_idx_set(config, download)
+def _load_idx_set(config: DataConfig, _seed: int) -> Images:
+    arrays = read_idx_set(config)
     return Images(
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
@@ -115,31 +112,56 @@ def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
     )
 
 
-def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
+def _load_digits(config: DataConfig, _seed: int) -> Images:
     from vaekit.images.digits import read_digits
 
     pixels, labels, fifth = read_digits(config.image_size)
     return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
 
 
-def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
+def _load_folder(config: DataConfig, seed: int) -> Images:
     from vaekit.images.cache import read_folder
 
-    class_names, pixels, labels, files, num_train = read_folder(config, seed)
-    every_image = ImageSet(pixels, labels, files)
+    class_names, pixels, labels, num_train = read_folder(config, seed)
+    every_image = ImageSet(pixels, labels)
     return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
 
 
 def _hold_out(images: Images, num_held_out: int) -> Images:
-    pixels, labels, _ = images.train
+    chosen = _held_out_of(images.train, num_held_out, f"--data.holdout {num_held_out}")
+    return replace(
+        images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
+    )
+
+
+def _hold_out_validation(images: Images, wanted: float) -> Images:
+    """`wanted` is a number of training images, or with less than 1 a share of them."""
+    flag = f"--data.validation {wanted:g}"
+    if images.validation is not None:
+        raise UserError(
+            f"{flag}: the set has a validation set of its own, of {len(images.validation.pixels)} "
+            f"images; leave the flag out"
+        )
+    num_train = len(images.train.pixels)
+    num_held_out = max(1, round(wanted * num_train)) if wanted < 1 else int(wanted)
+    chosen = _held_out_of(images.train, num_held_out, flag)
+    return replace(
+        images,
+        train=_take(images.train, chosen.kept),
+        validation=_take(images.train, chosen.held_out),
+    )
+
+
+def _held_out_of(images: ImageSet, num_held_out: int, flag: str) -> Split:
+    """A fixed choice with each class in proportion."""
+    pixels, labels = images
     if num_held_out >= len(pixels):
         raise UserError(
-            f"--data.holdout {num_held_out}: the training set has {len(pixels)} images, at least "
-            f"one of which must be left; give at most {len(pixels) - 1}"
+            f"{flag}: the training set has {len(pixels)} images, at least one of which must be "
+            f"left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    chosen = split(classes, num_held_out, FIXED_SEED)
-    return _divide(images.train, chosen.kept, chosen.held_out, images.class_names)
+    return split(classes, num_held_out, FIXED_SEED)
 
 
 def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[str, ...]) -> Images:
@@ -147,12 +169,7 @@ def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[st
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
-    pixels, labels, files = images
-    return ImageSet(
-        pixels[which],
-        None if labels is None else labels[which],
-        None if files is None else tuple(np.array(files, object)[which]),
-    )
+    return ImageSet(images.pixels[which], None if images.labels is None else images.labels[which])
 
 
 _DIGITS = tuple("0123456789")
