@@ -300,11 +300,11 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
         *("data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("gradient_exchange", "input_noise"),
-        *("model.architecture", "model.likelihood", "model.width", "weight_decay"),
+        *("data.validation", "gradient_exchange", "init_from", "init_sha256", "input_noise"),
+        *("keep", "model.architecture", "model.likelihood", "model.width", "weight_decay"),
     ]
-    as_before = ModelConfig(architecture="reference", likelihood="bernoulli")
-    assert from_dict(TrainConfig, recorded) == TrainConfig(model=as_before)
+    as_before = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
+    assert from_dict(TrainConfig, recorded) == TrainConfig(keep="last", model=as_before)
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})

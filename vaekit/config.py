@@ -15,11 +15,13 @@ MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
+Keep = Literal["auto", "best", "last"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 ArchitectureName = Literal["auto", "reference", "conv"]
 LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
 Auto = Literal["auto"]
+AutoWidths = tuple[int, ...] | Auto
 AutoInt = int | Auto  # follows from the images; a run records what it came to
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
@@ -35,9 +37,7 @@ def settled(value: Known | Auto | None) -> Known:
     return value
 
 
-def setting(
-    default: Any, *, before: Any = MISSING, off_trajectory: bool = False, auto: bool = False
-) -> Any:
+def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
     """A field with a default for new runs, and with what is to be known of it beyond its type.
 
     Args:
@@ -45,12 +45,9 @@ def setting(
         before: What runs did that were recorded before the setting existed; a setting without it
             has been there from the first version.
         off_trajectory: It changes where things lie or what is shown, never a weight.
-        auto: Left at its default it follows from the images, or from what a run has recorded.
     """
-    metadata = {"off_trajectory": off_trajectory, "auto": auto}
-    if before is not MISSING:
-        metadata["before"] = before
-    return field(default=default, metadata=metadata)
+    known = {} if before is MISSING else {"before": before}
+    return field(default=default, metadata={"off_trajectory": off_trajectory, **known})
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,9 @@ class DataConfig:
     holdout: int | None = setting(None, before=None)
     """Test on so many held-out training images, to choose settings without the test set."""
 
+    validation: int | float = setting(0, before=0)
+    """Hold out so many training images, or that share of them, to choose the weights by: --keep."""
+
     resident_limit: int | None = setting(None, before=None, off_trajectory=True)
     """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
 
@@ -90,6 +90,7 @@ class DataConfig:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+        _number_or_share("--data.validation", self.validation)
 
 
 @dataclass(frozen=True)
@@ -107,57 +108,62 @@ AS_TRAINED = DataPlace()
 class ModelConfig:
     """The convolutional VAE. Image shapes come from the data, and so does what is left `auto`."""
 
-    architecture: ArchitectureName = setting("auto", before="reference", auto=True)
+    architecture: ArchitectureName = setting("auto", before="reference")
     """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
-    likelihood: LikelihoodName = setting("auto", before="bernoulli", auto=True)
+    likelihood: LikelihoodName = setting("auto", before="bernoulli")
     """Of pixels: bernoulli (auto for grey), gaussian (for colour) or logistic, 256 levels."""
 
-    latent_dim: AutoInt = setting("auto", auto=True)
+    latent_dim: AutoInt = "auto"
     """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""
 
-    width: int | None = setting(None, before=None, auto=True)
+    width: AutoInt | None = setting("auto", before=None)
     """Of conv: channels of the largest features; those of 4x4 pixels are 4 times as many."""
 
-    conv_channels: tuple[int, ...] | None = setting(None, auto=True)
+    conv_channels: AutoWidths | None = "auto"
     """Of the reference: output channels of each 3x3 convolution; the decoder mirrors them."""
 
-    hidden_dims: tuple[int, ...] | None = setting(None, auto=True)
+    hidden_dims: AutoWidths | None = "auto"
     """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
         if self.latent_dim != "auto":
             _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
-        if self.width is not None:
-            _at_least("--model.width", self.width, 1)
-            _at_most("--model.width", self.width, MAX_WIDTH)
+        width = None if self.width == "auto" else self.width
+        if width is not None:
+            _at_least("--model.width", width, 1)
+            _at_most("--model.width", width, MAX_WIDTH)
         for flag, widths in self._of_reference().items():
             if self.architecture == "conv":
                 raise UserError(
                     f"{flag} {list(widths)}: is of the architecture reference, this is conv; give "
                     f"--model.width, or --model.architecture reference"
                 )
-            if self.width is not None:
+            if width is not None:
                 raise UserError(
-                    f"--model.width {self.width}: is of the architecture conv, and {flag} of "
+                    f"--model.width {width}: is of the architecture conv, and {flag} of "
                     f"reference; leave one of them out"
                 )
             if not widths:
                 raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
-            for width in widths:
-                _at_least(flag, width, 1)
-                _at_most(flag, width, MAX_WIDTH)
-        if self.architecture == "reference" and self.width is not None:
+            for each in widths:
+                _at_least(flag, each, 1)
+                _at_most(flag, each, MAX_WIDTH)
+        if self.architecture == "reference" and width is not None:
             raise UserError(
-                f"--model.width {self.width}: is of the architecture conv, this is reference; give "
+                f"--model.width {width}: is of the architecture conv, this is reference; give "
                 f"--model.conv_channels and --model.hidden_dims, or --model.architecture conv"
             )
 
     def _of_reference(self) -> dict[str, tuple[int, ...]]:
         """The settings of the reference's architecture that are set, by flag."""
         flags = {"conv_channels": self.conv_channels, "hidden_dims": self.hidden_dims}
-        return {f"--model.{name}": widths for name, widths in flags.items() if widths is not None}
+        return {
+            f"--model.{name}": widths
+            for name, widths in flags.items()
+            if widths is not None and widths != "auto"
+        }
 
 
 @dataclass(frozen=True)
@@ -173,16 +179,22 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The convolutional VAE."""
 
-    epochs: AutoInt = setting("auto", auto=True)
+    init_from: str | None = setting(None, before=None)
+    """Start from the weights of this run, of the same model, with whatever images."""
+
+    init_sha256: str = setting("auto", before="auto")
+    """The sha256 that the weights started from must have (auto: any); a run records theirs."""
+
+    epochs: AutoInt = "auto"
     """Passes over the training set (auto: 20, or what gives a small set its steps)."""
 
-    batch_size: AutoInt = setting("auto", auto=True)
+    batch_size: AutoInt = "auto"
     """Images a step, over all processes together (auto: 128, or less for a small set)."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of Adam; a cosine takes it to zero."""
 
-    warmup_steps: AutoInt = setting("auto", auto=True)
+    warmup_steps: AutoInt = "auto"
     """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
     weight_decay: float = setting(0.0, before=0.0)
@@ -191,8 +203,11 @@ class TrainConfig:
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
-    ema_decay: float | Auto = setting("auto", auto=True)
+    ema_decay: float | Auto = "auto"
     """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
+
+    keep: Keep = setting("auto", before="last")
+    """Weights to use: of the last epoch, or of the best on a validation set (auto: if any)."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
@@ -215,6 +230,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run is None:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
+        if self.init_from is None and self.init_sha256 != "auto":
+            raise UserError(f"--init_sha256 {self.init_sha256:.100}: give --init_from RUN with it")
         _at_least_or_auto("--epochs", self.epochs, 1)
         _at_least_or_auto("--batch_size", self.batch_size, 1)
         _at_least_or_auto("--warmup_steps", self.warmup_steps, 0)
@@ -300,23 +317,6 @@ def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[st
     ]
 
 
-def with_recorded(given: TrainConfig, recorded: TrainConfig) -> TrainConfig:
-    """`given`, where what follows from the images is what a run of it has recorded."""
-
-    def filled(own: Any, other: Any) -> Any:
-        changes = {}
-        for each in dataclasses.fields(own):
-            value, before = getattr(own, each.name), getattr(other, each.name)
-            if dataclasses.is_dataclass(value):
-                changes[each.name] = filled(value, before)
-            elif each.metadata.get("auto") and value == each.default:
-                changes[each.name] = before
-        return dataclasses.replace(own, **changes)
-
-    config: TrainConfig = filled(given, recorded)
-    return config
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain YAML and JSON values."""
     plain: dict[str, Any] = dataclasses.asdict(
@@ -352,6 +352,13 @@ def _at_least_or_auto(flag: str, value: float | Auto, minimum: float) -> None:
 def _at_most(flag: str, value: float, maximum: float) -> None:
     if value > maximum:
         raise UserError(f"{flag} {value}: expected at most {maximum}")
+
+
+def _number_or_share(flag: str, value: float) -> None:
+    if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
+        raise UserError(
+            f"{flag} {value}: expected a number of images, or a share from 0 to below 1"
+        )
 
 
 def _positive(flag: str, value: float) -> None:

@@ -21,15 +21,15 @@ from vaekit.runs.environment import (
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.initial import read_initial, starting_from
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
 from vaekit.runs.reading import write_reading
-from vaekit.runs.resume import recalled, resume
+from vaekit.runs.resume import resume
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
-from vaekit.training.auto import settle, too_few_steps
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.process import set_up_process
@@ -38,6 +38,7 @@ from vaekit.training.ranks import (
     lost_ranks_in_one_line,
     start_accelerator,
 )
+from vaekit.training.settle import settle, too_few_steps
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -49,14 +50,16 @@ def train(config: TrainConfig) -> None:
     for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
+    run = RunFolder(Path(str(config.run)))
+    config = run.as_recorded(config)
     accelerator = start_accelerator(config)
+    initial = read_initial(config, run)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     if accelerator.is_main_process:
         for line in images.reading.lines():
             say(line)
-    run = RunFolder(Path(str(config.run)))
-    config = settle(recalled(config, run), images.shape, len(images.train.pixels))
+    config = settle(starting_from(initial, config, images.shape), images)
     require_divisible_batch(config, accelerator.num_processes)
     require_fit(config.model, images.shape)
     with (
@@ -65,6 +68,8 @@ def train(config: TrainConfig) -> None:
         kept_checkpoint_named(run),
     ):
         training = set_up(config, images, accelerator)
+        if initial is not None:
+            training.start_from(initial.vae)
         resume(training, run)
         announce(training, run)
         try:
@@ -222,7 +227,7 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
 
 
 def save_weights(training: Training, run: RunFolder) -> None:
-    write_weights(run, training.ema, training.images.class_names, training.images_sha256)
+    write_weights(run, training.kept, training.images.class_names, training.images_sha256)
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:
@@ -250,8 +255,12 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"test loss {row['test_loss']:.2f} "
         f"({row['test_reconstruction']:.2f} + {row['test_kl']:.2f} KL)"
     )
+    if "validation_loss" in row:
+        test += f", validation loss {row['validation_loss']:.2f}"
     if row["train_loss"] is None:
         return f"before training: {test}"
+    if row.get("kept_epoch") == row["epoch"]:
+        test += " (the best so far)"
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.2f}, {test}, "
         f"{row['images_per_second']:,.0f} images/s"

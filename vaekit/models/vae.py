@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
 from vaekit.models import conv, reference
-from vaekit.models.auto import REFERENCE, settle
 from vaekit.models.gaussian import Posterior, kl_divergence
 from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.objective import NegativeElbo
+from vaekit.models.settle import REFERENCE, settle_model
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions.
 
@@ -64,7 +64,7 @@ class VAE(nn.Module):
         self, config: ModelConfig | None = None, image_shape: ImageShape = (1, 28, 28)
     ) -> None:
         super().__init__()
-        self.config = settle(config or REFERENCE, image_shape)
+        self.config = settle_model(config or REFERENCE, image_shape)
         self.image_shape = image_shape
         self.likelihood = LIKELIHOODS[self.config.likelihood]
         architecture = ARCHITECTURES[self.config.architecture]

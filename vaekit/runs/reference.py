@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from vaekit.config import TrainConfig
-from vaekit.models.auto import REFERENCE
+from vaekit.models.settle import REFERENCE
 
 
 class Reference(NamedTuple):

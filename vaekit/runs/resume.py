@@ -1,23 +1,13 @@
 """Going on from the newest checkpoint of a run folder, where that gives the same run."""
 
-from vaekit.config import TrainConfig, trajectory_differences, with_recorded
+from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.errors import UserError
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.settings import from_dict, read_config
+from vaekit.settings import from_dict
 from vaekit.storage.damage import as_written, damage_told
 from vaekit.storage.tensors import difference
 from vaekit.training.state import Checkpoint, Training
-
-
-def recalled(config: TrainConfig, run: RunFolder) -> TrainConfig:
-    """`config`, where what it leaves `auto` is what a run that is there has recorded.
-
-    Raises `UserError` where its config.yaml is damaged.
-    """
-    if not run.config.is_file():
-        return config
-    return with_recorded(config, read_config(TrainConfig, run.config))
 
 
 def resume(training: Training, run: RunFolder) -> None:

@@ -4,13 +4,13 @@ import pytest
 
 from vaekit.config import ModelConfig
 from vaekit.errors import UserError
-from vaekit.models.auto import REFERENCE, settle
+from vaekit.models.settle import REFERENCE, settle_model
 from vaekit.models.vae import VAE, num_parameters
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
-    assert settle(ModelConfig(), (1, 28, 28), name) == REFERENCE
+    assert settle_model(ModelConfig(), (1, 28, 28), name) == REFERENCE
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_the_rest_follows_from_size_and_channels(
     name: str,
     wanted: tuple[str, str, int],
 ) -> None:
-    found = settle(config, image_shape, name)
+    found = settle_model(config, image_shape, name)
     assert (found.architecture, found.likelihood, found.latent_dim) == wanted
-    assert settle(found, image_shape, name) == found
+    assert settle_model(found, image_shape, name) == found
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""What is left `auto` in the settings of a run, settled by its images."""
+"""What `auto` comes to, once the images are known."""
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
-from vaekit.config import TrainConfig, settled
+from vaekit.config import Keep, TrainConfig, settled
 from vaekit.errors import UserError
-from vaekit.images.pixels import ImageShape
-from vaekit.models import auto as model_auto
+from vaekit.images.sets import Images
+from vaekit.models.settle import settle_model
 
 # One rule for all sets. A set of MNIST's size gets 20 epochs of batches of 128; a small one wants
 # steps, not epochs: smaller batches, and as many epochs as make up for them.
@@ -19,11 +20,39 @@ AVERAGED_SHARE = 0.2  # of the run, at most: the steps over which the average re
 FEW_STEPS = 100  # in which a VAE learns little more than the mean image
 
 
-def settle(config: TrainConfig, image_shape: ImageShape, num_images: int) -> TrainConfig:
-    """`config` with nothing left `auto`, for `num_images` to train on.
+def settle(config: TrainConfig, images: Images) -> TrainConfig:
+    """`config` with every `auto` decided by one rule for all sets; decided ones stay as they are.
 
-    Raises `UserError` for settings that don't fit the images or one another.
+    Raises `UserError` where a setting doesn't fit the images, or another one.
     """
+    return replace(
+        config,
+        model=settle_model(config.model, images.shape, config.data.name),
+        keep=_settle_keep(config, images),
+        **_settle_schedule(config, len(images.train.pixels))._asdict(),
+    )
+
+
+def _settle_keep(config: TrainConfig, images: Images) -> Keep:
+    has_validation = images.validation is not None
+    if config.keep == "best" and not has_validation:
+        raise UserError(
+            "--keep best: there is no validation set to choose by; hold one out of the training "
+            "images with --data.validation 0.1, or give --keep last"
+        )
+    if config.keep == "auto":
+        return "best" if has_validation else "last"
+    return config.keep
+
+
+class _Schedule(NamedTuple):
+    epochs: int
+    batch_size: int
+    warmup_steps: int
+    ema_decay: float
+
+
+def _settle_schedule(config: TrainConfig, num_images: int) -> _Schedule:
     batch_size = batch_size_for(num_images) if config.batch_size == "auto" else config.batch_size
     if batch_size > num_images:
         raise UserError(
@@ -41,17 +70,9 @@ def settle(config: TrainConfig, image_shape: ImageShape, num_images: int) -> Tra
             f"--warmup_steps {warmup_steps}: the run has {num_steps} steps ({epochs} epochs of "
             f"{steps_per_epoch}); give less than that, or leave the flag out"
         )
-    ema_decay = config.ema_decay
-    if ema_decay == "auto":
-        ema_decay = min(EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)))
-    return replace(
-        config,
-        model=model_auto.settle(config.model, image_shape, config.data.name),
-        epochs=epochs,
-        batch_size=batch_size,
-        warmup_steps=warmup_steps,
-        ema_decay=ema_decay,
-    )
+    decay = min(EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)))
+    ema_decay = decay if config.ema_decay == "auto" else config.ema_decay
+    return _Schedule(epochs, batch_size, warmup_steps, ema_decay)
 
 
 def batch_size_for(num_images: int) -> int:
