@@ -81,7 +81,7 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--data.limit 0", "--data.limit 0: expected at least 1"),
         ("--data.name imagenet", "'mnist', 'fashion-mnist', 'kmnist', 'digits', 'folder'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
-        ("--epochs three", "--epochs: Expected a int. Got value: three"),
+        ("--epochs three", "--epochs: expected int | auto, given: three"),
         ("--config missing.yaml", "--config missing.yaml: no such file"),
     ],
 )
@@ -174,6 +174,8 @@ def test_a_setting_without_its_value_is_refused_by_name_where_it_needs_one(tmp_p
         group, _, last = name.rpartition(".")
         file.write_text(f"{group}:\n  {last}:\n" if group else f"{last}:\n")
         arguments = ["--config", str(file)]
+        if name in ("model.width", "model.conv_channels", "model.hidden_dims"):
+            continue  # which the other architecture has not
         if default is None or name == "run":
             assert parse(TrainConfig, arguments) == TrainConfig()
             continue

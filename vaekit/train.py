@@ -244,9 +244,9 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
         f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
-        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
-        f"epoch, batches of {training.config.batch_size}, {training.total_steps:,} steps in all"
-        f"{done}"
+        f"{len(training.images.train.pixels):,} images in batches of "
+        f"{training.config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
+        f"{training.total_steps:,} in all{done}"
     )
 
 

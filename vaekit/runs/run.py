@@ -9,6 +9,7 @@ from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
+from vaekit.models.settle import settle_model
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
 from vaekit.runs.metrics import Row
@@ -85,7 +86,8 @@ class Run:
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
-        if weights.vae.config != self.config.model:
+        shape, image_set = weights.vae.image_shape, self.config.data.name
+        if weights.vae.config != settle_model(self.config.model, shape, image_set):
             raise UserError(
                 f"{self.folder.model}: of another model than {self.folder.config} asks for; put "
                 f"the right one back, or {remedy_text(WEIGHTS.remedy, self.folder)}"
