@@ -78,6 +78,12 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--learning_rate .nan", "--learning_rate nan: expected a finite number above 0"),
         ("--ema_decay 1", "--ema_decay 1.0: expected a number from 0 to below 1"),
         ("--input_noise -0.1", "--input_noise -0.1: expected at least 0"),
+        ("--beta -1", "--beta -1.0: expected at least 0"),
+        ("--free_bits .inf", "--free_bits inf: expected at least 0"),
+        ("--kl_warmup 1.5", "--kl_warmup 1.5: expected a share of the run, from 0 to 1"),
+        ("--num_samples 0", "--num_samples 0: expected at least 1"),
+        ("--importance_weighted", "--num_samples 1: the importance-weighted bound of a single"),
+        ("--importance_weighted --num_samples 2 --beta 2", "--beta 2.0: the importance-weighted"),
         ("--data.limit 0", "--data.limit 0: expected at least 1"),
         ("--data.name imagenet", "'mnist', 'fashion-mnist', 'kmnist', 'digits', 'folder'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
@@ -301,9 +307,10 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("data.validation", "gradient_exchange", "init_from", "init_sha256", "input_noise"),
-        *("keep", "model.architecture", "model.likelihood", "model.width", "weight_decay"),
+        *("beta", "data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
+        *("data.validation", "free_bits", "gradient_exchange", "importance_weighted", "init_from"),
+        *("init_sha256", "input_noise", "keep", "kl_warmup"),
+        *("model.architecture", "model.likelihood", "model.width", "num_samples", "weight_decay"),
     ]
     as_before = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
     assert from_dict(TrainConfig, recorded) == TrainConfig(keep="last", model=as_before)

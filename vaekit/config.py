@@ -200,6 +200,21 @@ class TrainConfig:
     weight_decay: float = setting(0.0, before=0.0)
     """Decoupled weight decay (AdamW) of the weights, not of the biases."""
 
+    beta: float = setting(1.0, before=1.0)
+    """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
+
+    kl_warmup: float = setting(0.0, before=0.0)
+    """Share of the run over which that weight rises linearly from 0."""
+
+    free_bits: float = setting(0.0, before=0.0)
+    """Nats of KL that each latent dimension of an image may have for nothing in a step."""
+
+    num_samples: int = setting(1, before=1)
+    """Latents drawn for each image in a step."""
+
+    importance_weighted: bool = setting(False, before=False)
+    """Minimise the importance-weighted bound of these samples instead of their mean."""
+
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
@@ -240,9 +255,35 @@ class TrainConfig:
         parse_cadence("--checkpoint_every", str(self.checkpoint_every))
         _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
+        _at_least("--beta", self.beta, 0)
+        _at_least("--free_bits", self.free_bits, 0)
+        _at_least("--num_samples", self.num_samples, 1)
+        if not 0 <= self.kl_warmup <= 1:
+            raise UserError(
+                f"--kl_warmup {self.kl_warmup}: expected a share of the run, from 0 to 1"
+            )
+        if self.importance_weighted:
+            self._require_importance_weighted()
         _positive("--learning_rate", self.learning_rate)
         if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
+
+    def _require_importance_weighted(self) -> None:
+        if self.num_samples == 1:
+            raise UserError(
+                "--num_samples 1: the importance-weighted bound of a single sample is the usual "
+                "one; give --num_samples 2 or more with --importance_weighted"
+            )
+        for flag, value, usual in (
+            ("--beta", self.beta, 1),
+            ("--kl_warmup", self.kl_warmup, 0),
+            ("--free_bits", self.free_bits, 0),
+        ):
+            if value != usual:
+                raise UserError(
+                    f"{flag} {value}: the importance-weighted bound has no KL to weigh; leave "
+                    f"{flag} or --importance_weighted out"
+                )
 
 
 @dataclass(frozen=True)

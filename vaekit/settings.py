@@ -263,9 +263,10 @@ def _in_flags(message: str) -> str:
     """jsonargparse's message on one line, with its Python terms put as a user typed them."""
     message = " ".join(message.split())
     message = re.sub(r'Parser key "([^"]+)"', r"--\1", message)
+    message = re.sub(r"(?:typing\.)?Literal\['auto'\]", "auto", message)
     message = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*"
-        r" Given value type: \w+ Given value: (.*)",
+        r" Given value type: .* Given value: (.*)",
         lambda match: f"expected {' | '.join(match[1].split(', '))}, given: {match[2]}",
         message,
     )

@@ -14,7 +14,8 @@ from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.objective import NegativeElbo
 from vaekit.models.settle import REFERENCE, settle_model
 
-# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions.
+# Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
+# K samples of an image's latents; one where K isn't named.
 
 
 # Adam moves a weight by about its rate a step, however steep the loss. A scale falls tenfold while
@@ -46,7 +47,7 @@ ARCHITECTURES = {
 class VAEOutput(NamedTuple):
     """What a pass through the VAE gives."""
 
-    outputs: Tensor  # [B, C, H, W], what the likelihood takes
+    outputs: Tensor  # [K * B, C, H, W], what the likelihood takes
     posterior: Posterior
 
 
@@ -86,9 +87,10 @@ class VAE(nn.Module):
         return settled(self.config.latent_dim)
 
     def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
-        """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L]."""
+        """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L], or [K, B, L]."""
         posterior = self.encode(images)
-        return VAEOutput(self.dec(posterior.sample(noise)), posterior)
+        latents = posterior.sample(noise).flatten(end_dim=-2)
+        return VAEOutput(self.dec(latents), posterior)
 
     def encode(self, images: Tensor) -> Posterior:
         """The posterior over the latents of `images` [B, C, H, W] in [0, 1]."""
@@ -104,12 +106,20 @@ class VAE(nn.Module):
         return self.bound(self(images, noise), images)
 
     def bound(self, output: VAEOutput, images: Tensor) -> NegativeElbo:
-        """The single-sample bound on `images`, in float32, after a pass that gave `output`.
+        """The bound on `images`, in float32, after a pass that gave `output`.
 
-        The pass may have run in a lower precision, or seen other images, as noisy ones.
+        It is the mean over K samples. The pass may have run in a lower precision, or seen other
+        images, as noisy ones.
         """
-        nats = self.likelihood.nats(images.float(), output.outputs.float(), self.log_scale)
+        nats = self.sample_nats(output, images).mean(dim=0)
         return NegativeElbo(nats, kl_divergence(output.posterior))
+
+    def sample_nats(self, output: VAEOutput, images: Tensor) -> Tensor:
+        """Minus the log-likelihood of `images` [B, C, H, W] given each sample, [K, B]."""
+        num_samples = len(output.outputs) // len(images)
+        repeated = images.float().repeat(num_samples, 1, 1, 1)
+        nats = self.likelihood.nats(repeated, output.outputs.float(), self.log_scale)
+        return nats.reshape(num_samples, len(images))
 
 
 def require_fit(config: ModelConfig, image_shape: ImageShape) -> None:
