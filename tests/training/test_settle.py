@@ -26,7 +26,9 @@ def test_any_set_gets_its_steps(num_images: int) -> None:
     config = settle(TrainConfig(), images_of(num_images))
     steps_per_epoch = num_images // config.batch_size
     num_steps = config.epochs * steps_per_epoch
-    assert num_steps >= 2_000
+    assert num_steps >= 500
+    assert 20 <= config.epochs <= max(40, 500 / steps_per_epoch + 1)
+    assert num_steps >= 2_000 or config.epochs >= 40
     assert config.warmup_steps <= num_steps / 20
     assert config.batch_size <= 128
     assert steps_per_epoch >= min(24, num_images // 16)

@@ -10,11 +10,14 @@ from vaekit.images.sets import Images
 from vaekit.models.settle import settle_model
 
 # One rule for all sets. A set of MNIST's size gets 20 epochs of batches of 128; a small one wants
-# steps, not epochs: smaller batches, and as many epochs as make up for them.
+# steps, not epochs: smaller batches, and more epochs. But the more often it is seen, the more of it
+# is learnt by heart: on a thousand colour pictures the test loss was best after 26 epochs.
 EPOCHS, BATCH_SIZE, WARMUP_STEPS, EMA_DECAY = 20, 128, 200, 0.999
 MIN_BATCH_SIZE = 16
 MIN_STEPS_PER_EPOCH = 24
-MIN_STEPS = 2_000
+ENOUGH_STEPS = 2_000
+MAX_EPOCHS = 40  # but for sets so small that these would have less than
+MIN_STEPS = 500
 WARMUP_SHARE = 0.05  # of the run, at most
 AVERAGED_SHARE = 0.2  # of the run, at most: the steps over which the average reaches back
 FEW_STEPS = 100  # in which a VAE learns little more than the mean image
@@ -60,8 +63,7 @@ def _settle_schedule(config: TrainConfig, num_images: int) -> _Schedule:
             f"give at most that"
         )
     steps_per_epoch = num_images // batch_size
-    enough = max(EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
-    epochs = enough if config.epochs == "auto" else config.epochs
+    epochs = epochs_for(steps_per_epoch) if config.epochs == "auto" else config.epochs
     num_steps = epochs * steps_per_epoch
     few = min(WARMUP_STEPS, int(WARMUP_SHARE * num_steps))
     warmup_steps = few if config.warmup_steps == "auto" else config.warmup_steps
@@ -73,6 +75,12 @@ def _settle_schedule(config: TrainConfig, num_images: int) -> _Schedule:
     decay = min(EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)))
     ema_decay = decay if config.ema_decay == "auto" else config.ema_decay
     return _Schedule(epochs, batch_size, warmup_steps, ema_decay)
+
+
+def epochs_for(steps_per_epoch: int) -> int:
+    """What gives `ENOUGH_STEPS`, from `EPOCHS` to `MAX_EPOCHS`, and `MIN_STEPS` in any case."""
+    enough, least = (math.ceil(steps / steps_per_epoch) for steps in (ENOUGH_STEPS, MIN_STEPS))
+    return max(EPOCHS, min(enough, MAX_EPOCHS), least)
 
 
 def batch_size_for(num_images: int) -> int:
