@@ -299,7 +299,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("data.holdout", "data.resident_limit", "data.skip_unreadable"),
+        *("data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
         *("gradient_exchange", "input_noise", "weight_decay"),
     ]
     assert from_dict(TrainConfig, recorded) == TrainConfig()

@@ -59,6 +59,9 @@ class DataConfig:
     skip_unreadable: bool = setting(False, before=False, off_trajectory=True)
     """Go on without the images of a folder that can't be decoded, instead of stopping."""
 
+    strict: bool = setting(False, before=False, off_trajectory=True)
+    """Stop where anything would not be used, or used as something else, instead of saying so."""
+
     def __post_init__(self) -> None:
         _at_least("--data.image_size", self.image_size, 8)
         _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
@@ -68,6 +71,17 @@ class DataConfig:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """Where the images of a run lie now."""
+
+    root: str | None = None
+    """Folder or file of the images, where they have moved since the run was trained."""
+
+
+AS_TRAINED = DataPlace()
 
 
 @dataclass(frozen=True)

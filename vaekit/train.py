@@ -23,6 +23,8 @@ from vaekit.runs.environment import (
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
+from vaekit.runs.products import READING
+from vaekit.runs.reading import write_reading
 from vaekit.runs.resume import resume
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
@@ -49,6 +51,9 @@ def train(config: TrainConfig) -> None:
     accelerator = start_accelerator(config)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
+    if accelerator.is_main_process:
+        for line in images.reading.lines():
+            say(line)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     require_fit(config.model, images.shape)
     run = RunFolder(Path(str(config.run)))
@@ -135,6 +140,7 @@ def announce(training: Training, run: RunFolder) -> None:
     write_config(run.config, config)
     environment = describe_environment(accelerator, training.stepper.path, training.step)
     append_environment(run.environment, environment)
+    write_reading(READING.path(run), training.images.reading)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
         write_metrics(run.metrics, training.metrics)

@@ -302,6 +302,7 @@ OFF_TRAJECTORY = {
     "data.root": "elsewhere",
     "data.resident_limit": "0",
     "data.skip_unreadable": "true",
+    "data.strict": "true",
     "sample_every": "2",
     "checkpoint_every": "4steps",
 }

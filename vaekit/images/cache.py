@@ -31,6 +31,7 @@ class FolderImages(NamedTuple):
     class_names: tuple[str, ...]  # () for an unlabelled folder
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map
     labels: NDArray[np.int64] | None  # [N]
+    files: tuple[str, ...]  # [N], relative to the folder
     num_train: int
 
 
@@ -63,8 +64,13 @@ def read_folder(config: DataConfig, seed: int) -> FolderImages:
         listing.class_names,
         decoded.pixels,
         listing.labels[decoded.kept] if listing.class_names else None,
+        tuple(_name(listing, index) for index in decoded.kept.tolist()),
         _num_train(listing, decoded.kept),
     )
+
+
+def _name(listing: Listing, index: int) -> str:
+    return listing.paths[index].relative_to(listing.root).as_posix()
 
 
 def _num_train(listing: Listing, kept: NDArray[np.int64]) -> int:
@@ -74,7 +80,7 @@ def _num_train(listing: Listing, kept: NDArray[np.int64]) -> int:
 def _left_out(listing: Listing, kept: NDArray[np.int64]) -> list[str]:
     """The files that are not kept, relative to the folder."""
     left_out = np.delete(np.arange(len(listing.paths)), kept)
-    return sorted(listing.paths[i].relative_to(listing.root).as_posix() for i in left_out)
+    return sorted(_name(listing, index) for index in left_out.tolist())
 
 
 def _cache_key(listing: Listing, config: DataConfig) -> str:

@@ -5,7 +5,7 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +15,18 @@ from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
+from vaekit.images.reading import NOTHING_READ, Reading
 from vaekit.images.splits import FIXED_SEED, split
 
 _Which = slice | NDArray[np.int64]
 
 
 class ImageSet(NamedTuple):
-    """Images with their labels."""
+    """Images with their labels, and the names of the files that they are from."""
 
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map, whose file no write reaches
     labels: NDArray[np.int64] | None  # [N], indices into the class names
+    files: tuple[str, ...] | None = None  # [N], relative to the root; None: not a file each
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Images:
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]  # () for an unlabelled set
+    validation: ImageSet | None = None  # to choose by, where the set has such images
+    reading: Reading = NOTHING_READ  # what of the files they are
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,10 +45,14 @@ class Images:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def _sets(self) -> tuple[ImageSet, ...]:
+        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
+
     def sha256(self) -> str:
-        """The sha256 over pixels and labels of both sets: equal images, equal order."""
+        """The sha256 over pixels and labels of all sets: equal images, equal order."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test):
+        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
             if array is None:
                 digest.update(b"unlabelled")
             else:
@@ -57,13 +65,13 @@ class Images:
 class Entry:
     """What is known of an image set before it is loaded."""
 
-    load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
+    load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
     size: int | None  # height and width of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
 
-def load_images(config: DataConfig, seed: int) -> Images:
+def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
@@ -72,7 +80,8 @@ def load_images(config: DataConfig, seed: int) -> Images:
     first images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
-    Raises `UserError` for files that are missing, damaged or don't fit together.
+    Raises `UserError` for files that are missing, with `download` off those of a published set,
+    too, and for files that are damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
     if entry.size not in (None, config.image_size):
@@ -80,15 +89,25 @@ def load_images(config: DataConfig, seed: int) -> Images:
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    images = entry.load(config, seed)
+    images = entry.load(config, seed, download)
     if config.holdout is not None:
         images = _hold_out(images, config.holdout)
     first = slice(config.limit)
-    return Images(_take(images.train, first), _take(images.test, first), images.class_names)
+    train, test = _take(images.train, first), _take(images.test, first)
+    validation = images.validation and _take(images.validation, first)
+    reading = replace(
+        images.reading,
+        num_train=len(train.pixels),
+        num_validation=0 if validation is None else len(validation.pixels),
+        num_test=len(test.pixels),
+    )
+    if config.strict:
+        reading.require_none(config.root)
+    return Images(train, test, images.class_names, validation, reading)
 
 
-def _load_idx_set(config: DataConfig, _seed: int) -> Images:
-    arrays = read_idx_set(config)
+def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
+    arrays = read_idx_set(config, download)
     return Images(
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
@@ -96,23 +115,23 @@ def _load_idx_set(config: DataConfig, _seed: int) -> Images:
     )
 
 
-def _load_digits(config: DataConfig, _seed: int) -> Images:
+def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     from vaekit.images.digits import read_digits
 
     pixels, labels, fifth = read_digits(config.image_size)
     return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
 
 
-def _load_folder(config: DataConfig, seed: int) -> Images:
+def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
     from vaekit.images.cache import read_folder
 
-    class_names, pixels, labels, num_train = read_folder(config, seed)
-    every_image = ImageSet(pixels, labels)
+    class_names, pixels, labels, files, num_train = read_folder(config, seed)
+    every_image = ImageSet(pixels, labels, files)
     return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
 
 
 def _hold_out(images: Images, num_held_out: int) -> Images:
-    pixels, labels = images.train
+    pixels, labels, _ = images.train
     if num_held_out >= len(pixels):
         raise UserError(
             f"--data.holdout {num_held_out}: the training set has {len(pixels)} images, at least "
@@ -128,7 +147,12 @@ def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[st
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
-    return ImageSet(images.pixels[which], None if images.labels is None else images.labels[which])
+    pixels, labels, files = images
+    return ImageSet(
+        pixels[which],
+        None if labels is None else labels[which],
+        None if files is None else tuple(np.array(files, object)[which]),
+    )
 
 
 _DIGITS = tuple("0123456789")

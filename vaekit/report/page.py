@@ -102,6 +102,7 @@ def write_report(run: Run) -> Path:
             "train_again": folder.train_again,
             "settings": settings(run),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
+            "reading": run.reading,
             "comparisons": comparisons(run),
             "reference": reference_for(run.config),
             "has_labels": has_labels(run),
@@ -131,6 +132,8 @@ def settings(run: Run) -> list[Fact]:
     channels, height, width = images.shape
     colours = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[channels]
     classes = f"{len(images.class_names)} classes" if images.class_names else "no labels"
+    validated = 0 if images.validation is None else len(images.validation.pixels)
+    validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
@@ -138,7 +141,7 @@ def settings(run: Run) -> list[Fact]:
     facts = [
         Fact(
             "Images",
-            f"{config.data.name}: {len(images.train.pixels):,} to train on, "
+            f"{config.data.name}: {len(images.train.pixels):,} to train on, {validation}"
             f"{len(images.test.pixels):,}{held_out} to test on; "
             f"{height}x{width} pixels, {colours}, {classes}",
         ),
