@@ -14,18 +14,13 @@ from conftest import assert_one_line_error, launch, vaekit
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
-from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet, load_images
-from vaekit.models.gaussian import Posterior
-from vaekit.models.vae import VAE
+from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.stages import latents as latents_module
-from vaekit.stages.latents import encode_into, extract_latents
+from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
-from vaekit.training.precision import convolves_in_tf32
-from vaekit.training.ranks import start_ranks
 
 
 @pytest.fixture
@@ -52,34 +47,6 @@ def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
         assert row_labels.tolist() == labels.tolist()
     assert latents.class_names == tuple("0123456789")
     assert latents.model_sha256 == Run(run.path).sha256("weights")
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_latents_of_a_cpu_but_for_rounding_in_float32(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (500, 1, 28, 28), dtype=np.uint8)
-    vae = VAE().eval()
-    with torch.no_grad():
-        expected = torch.cat(vae.encode(as_floats(torch.from_numpy(pixels))), dim=1).numpy()
-    ranks = start_ranks()
-    path = tmp_path / "latents.npy"
-    encode_into(path, vae.to(ranks.device), ImageSet(pixels, None), ranks)
-    np.testing.assert_allclose(np.load(path), expected, rtol=0, atol=1e-5)
-
-
-def test_latents_are_encoded_without_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, seen = torch.device("cuda"), []
-
-    def encode(images: torch.Tensor) -> Posterior:
-        seen.append(convolves_in_tf32(gpu))
-        return Posterior(torch.zeros(len(images), 10), torch.zeros(len(images), 10))
-
-    vae = VAE()
-    monkeypatch.setattr(vae, "encode", encode)
-    pixels = np.zeros((3, 1, 28, 28), np.uint8)
-    encode_into(tmp_path / "latents.npy", vae, ImageSet(pixels, None), start_ranks())
-    assert seen == [False]
-    assert convolves_in_tf32(gpu)
 
 
 def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
