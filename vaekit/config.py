@@ -16,6 +16,7 @@ MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
 Keep = Literal["auto", "best", "last"]
+ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
@@ -204,6 +205,9 @@ class SvmConfig:
 
     gamma: float = 1.0
     """Inverse width of the kernel, in units of 1 / number of features."""
+
+    class_weight: ClassWeight | None = setting(None, before=None)
+    """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)
