@@ -300,9 +300,10 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
         *("data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("gradient_exchange", "input_noise", "weight_decay"),
+        *("data.validation", "gradient_exchange", "init_from", "init_sha256", "input_noise"),
+        *("keep", "weight_decay"),
     ]
-    assert from_dict(TrainConfig, recorded) == TrainConfig()
+    assert from_dict(TrainConfig, recorded) == dataclasses.replace(TrainConfig(), keep="last")
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})

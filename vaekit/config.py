@@ -15,6 +15,8 @@ MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
+Keep = Literal["auto", "best", "last"]
+ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
@@ -53,6 +55,9 @@ class DataConfig:
     holdout: int | None = setting(None, before=None)
     """Test on so many held-out training images, to choose settings without the test set."""
 
+    validation: int | float = setting(0, before=0)
+    """Hold out so many training images, or that share of them, to choose the weights by: --keep."""
+
     resident_limit: int | None = setting(None, before=None, off_trajectory=True)
     """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
 
@@ -71,6 +76,7 @@ class DataConfig:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+        _number_or_share("--data.validation", self.validation)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,12 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The convolutional VAE."""
 
+    init_from: str | None = setting(None, before=None)
+    """Start from the weights of this run, of the same model, with whatever images."""
+
+    init_sha256: str = setting("auto", before="auto")
+    """The sha256 that the weights started from must have (auto: any); a run records theirs."""
+
     epochs: int = 20
     """Passes over the training set."""
 
@@ -144,6 +156,9 @@ class TrainConfig:
 
     ema_decay: float = 0.999
     """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+
+    keep: Keep = setting("auto", before="last")
+    """Weights to use: of the last epoch, or of the best on a validation set (auto: if any)."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
@@ -166,6 +181,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run is None:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
+        if self.init_from is None and self.init_sha256 != "auto":
+            raise UserError(f"--init_sha256 {self.init_sha256:.100}: give --init_from RUN with it")
         _at_least("--epochs", self.epochs, 1)
         _at_least("--batch_size", self.batch_size, 1)
         _at_least("--warmup_steps", self.warmup_steps, 0)
@@ -188,6 +205,9 @@ class SvmConfig:
 
     gamma: float = 1.0
     """Inverse width of the kernel, in units of 1 / number of features."""
+
+    class_weight: ClassWeight | None = setting(None, before=None)
+    """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)
@@ -281,6 +301,13 @@ def _at_least(flag: str, value: float, minimum: float) -> None:
 def _at_most(flag: str, value: float, maximum: float) -> None:
     if value > maximum:
         raise UserError(f"{flag} {value}: expected at most {maximum}")
+
+
+def _number_or_share(flag: str, value: float) -> None:
+    if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
+        raise UserError(
+            f"{flag} {value}: expected a number of images, or a share from 0 to below 1"
+        )
 
 
 def _positive(flag: str, value: float) -> None:

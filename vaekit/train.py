@@ -21,6 +21,7 @@ from vaekit.runs.environment import (
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.initial import read_initial, starting_from
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
@@ -37,6 +38,7 @@ from vaekit.training.ranks import (
     lost_ranks_in_one_line,
     start_accelerator,
 )
+from vaekit.training.settle import settle
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -48,21 +50,26 @@ def train(config: TrainConfig) -> None:
     for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
+    run = RunFolder(Path(str(config.run)))
+    config = run.as_recorded(config)
     accelerator = start_accelerator(config)
+    initial = read_initial(config, run)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     if accelerator.is_main_process:
         for line in images.reading.lines():
             say(line)
+    config = settle(starting_from(initial, config, images.shape), images)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     require_fit(config.model, images.shape)
-    run = RunFolder(Path(str(config.run)))
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
         kept_checkpoint_named(run),
     ):
         training = set_up(config, images, accelerator)
+        if initial is not None:
+            training.start_from(initial.vae)
         resume(training, run)
         announce(training, run)
         try:
@@ -223,7 +230,7 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
 
 
 def save_weights(training: Training, run: RunFolder) -> None:
-    write_weights(run, training.ema, training.images.class_names, training.images_sha256)
+    write_weights(run, training.kept, training.images.class_names, training.images_sha256)
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:
@@ -247,8 +254,12 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"test loss {row['test_loss']:.2f} "
         f"({row['test_reconstruction']:.2f} + {row['test_kl']:.2f} KL)"
     )
+    if "validation_loss" in row:
+        test += f", validation loss {row['validation_loss']:.2f}"
     if row["train_loss"] is None:
         return f"before training: {test}"
+    if row.get("kept_epoch") == row["epoch"]:
+        test += " (the best so far)"
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.2f}, {test}, "
         f"{row['images_per_second']:,.0f} images/s"

@@ -16,7 +16,7 @@ from vaekit.errors import UserError
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, Reading
-from vaekit.images.splits import FIXED_SEED, split
+from vaekit.images.splits import FIXED_SEED, Split, split
 
 _Which = slice | NDArray[np.int64]
 
@@ -31,7 +31,7 @@ class ImageSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """What a run trains on and what it is tested on."""
+    """What a run trains on, what it is tested on, and what it may choose its weights by."""
 
     train: ImageSet
     test: ImageSet
@@ -76,8 +76,9 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
     With `holdout` the test set is that many images of the training set, a fixed choice with each
-    class in proportion, and the real test set is left alone. `limit` comes last and keeps the
-    first images of each set; no set is sorted by class, so the first are a fair choice (the
+    class in proportion, and the real test set is left alone. With `validation` such a choice of
+    what is left to train on becomes the validation set. `limit` comes last and keeps the first
+    images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
     Raises `UserError` for files that are missing, with `download` off those of a published set,
@@ -92,6 +93,8 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     images = entry.load(config, seed, download)
     if config.holdout is not None:
         images = _hold_out(images, config.holdout)
+    if config.validation:
+        images = _hold_out_validation(images, config.validation)
     first = slice(config.limit)
     train, test = _take(images.train, first), _take(images.test, first)
     validation = images.validation and _take(images.validation, first)
@@ -131,15 +134,40 @@ def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
 
 
 def _hold_out(images: Images, num_held_out: int) -> Images:
-    pixels, labels, _ = images.train
+    chosen = _held_out_of(images.train, num_held_out, f"--data.holdout {num_held_out}")
+    return replace(
+        images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
+    )
+
+
+def _hold_out_validation(images: Images, wanted: float) -> Images:
+    """`wanted` is a number of training images, or with less than 1 a share of them."""
+    flag = f"--data.validation {wanted:g}"
+    if images.validation is not None:
+        raise UserError(
+            f"{flag}: the set has a validation set of its own, of {len(images.validation.pixels)} "
+            f"images; leave the flag out"
+        )
+    num_train = len(images.train.pixels)
+    num_held_out = max(1, round(wanted * num_train)) if wanted < 1 else int(wanted)
+    chosen = _held_out_of(images.train, num_held_out, flag)
+    return replace(
+        images,
+        train=_take(images.train, chosen.kept),
+        validation=_take(images.train, chosen.held_out),
+    )
+
+
+def _held_out_of(images: ImageSet, num_held_out: int, flag: str) -> Split:
+    """A fixed choice with each class in proportion."""
+    pixels, labels, _ = images
     if num_held_out >= len(pixels):
         raise UserError(
-            f"--data.holdout {num_held_out}: the training set has {len(pixels)} images, at least "
-            f"one of which must be left; give at most {len(pixels) - 1}"
+            f"{flag}: the training set has {len(pixels)} images, at least one of which must be "
+            f"left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    chosen = split(classes, num_held_out, FIXED_SEED)
-    return _divide(images.train, chosen.kept, chosen.held_out, images.class_names)
+    return split(classes, num_held_out, FIXED_SEED)
 
 
 def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[str, ...]) -> Images:
