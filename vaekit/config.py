@@ -15,13 +15,23 @@ MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
+Fit = Literal["stretch", "pad", "crop"]
+Pages = Literal["first", "all"]
+FolderReading = Literal["auto", "content", "suffix"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
 
-def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
+_COLOUR = re.compile(r"auto|none|white|black|grey|#[0-9a-fA-F]{6}")
+_RANGE = re.compile(r"(-?[0-9.]+(?:e[-+]?[0-9]+)?),(-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+_SIZE = re.compile(r"([0-9]{1,9})(?:,([0-9]{1,9}))?")
+
+
+def setting(
+    default: Any, *, before: Any = MISSING, off_trajectory: bool = False, settled: bool = False
+) -> Any:
     """A field with a default for new runs, and with what is to be known of it beyond its type.
 
     Args:
@@ -29,9 +39,11 @@ def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False
         before: What runs did that were recorded before the setting existed; a setting without it
             has been there from the first version.
         off_trajectory: It changes where things lie or what is shown, never a weight.
+        settled: Where it is `auto`, the images settle it, once: the run records to what.
     """
     known = {} if before is MISSING else {"before": before}
-    return field(default=default, metadata={"off_trajectory": off_trajectory, **known})
+    marks = {"off_trajectory": off_trajectory, "settled": settled}
+    return field(default=default, metadata={**marks, **known})
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,28 @@ class DataConfig:
     root: str = setting("data", off_trajectory=True)
     """Folder of the images (downloads go there; digits need none)."""
 
-    image_size: int = 28
-    """Height and width in pixels to which digits and folder images are resized."""
+    image_size: int | str = 28
+    """Pixels a side to which digits and folder images are resized, or HEIGHT,WIDTH."""
+
+    fit: Fit = setting("stretch", before="stretch")
+    """What is done to an image of another aspect: stretch it, pad it, or crop it to its middle."""
+
+    background: str = setting("auto", before="none", settled=True)
+    """What transparent images are composited on: white, black, grey or #rrggbb; auto takes white,
+    or black where what is visible is light; none keeps transparency as a channel of its own."""
+
+    channels: int | None = setting(None, before=None)
+    """1 grey, 2 grey and alpha, 3 RGB, 4 RGBA (default: grey, or RGB where a file has colour)."""
+
+    value_range: str = setting("auto", before="0,65535", settled=True)
+    """LOW,HIGH that become black and white in files of more than 8 bits (auto: the bits in use)."""
+
+    pages: Pages = setting("first", before="first")
+    """Of an animation or a file of several pages, the first or all of them."""
+
+    reading: FolderReading = setting("auto", before="suffix", settled=True)
+    """content: what Pillow knows is an image, and equal ones go to one side of a split; suffix: as
+    runs did before."""
 
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""
@@ -63,14 +95,38 @@ class DataConfig:
     """Stop where anything would not be used, or used as something else, instead of saying so."""
 
     def __post_init__(self) -> None:
-        _at_least("--data.image_size", self.image_size, 8)
-        _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
+        height, width = self.size
+        object.__setattr__(self, "image_size", height if height == width else f"{height},{width}")
+        for side in (height, width):
+            _at_least("--data.image_size", side, 8)
+            _at_most("--data.image_size", side, MAX_IMAGE_SIZE)
+        if _COLOUR.fullmatch(self.background) is None:
+            raise UserError(
+                f"--data.background {self.background}: expected auto, white, black, grey, a colour "
+                f"as #20a0ff, or none"
+            )
+        if self.value_range != "auto":
+            parse_value_range(self.value_range)
+        if self.channels is not None:
+            _at_least("--data.channels", self.channels, 1)
+            _at_most("--data.channels", self.channels, MAX_CHANNELS)
         if self.resident_limit is not None:
             _at_least("--data.resident_limit", self.resident_limit, 0)
         if self.limit is not None:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        match = _SIZE.fullmatch(str(self.image_size))
+        if match is None:
+            raise UserError(
+                f"--data.image_size {self.image_size}: expected pixels a side, or HEIGHT,WIDTH as "
+                f"32,48"
+            )
+        return int(match[1]), int(match[2] or match[1])
 
 
 @dataclass(frozen=True)
@@ -217,6 +273,38 @@ def parse_cadence(flag: str, text: str) -> Cadence:
     if match[2] == "steps":
         return Cadence(steps=count)
     return Cadence(seconds=60.0 * count) if match[2] == "min" else Cadence(epochs=count)
+
+
+def parse_value_range(text: str) -> tuple[float, float]:
+    """`LOW,HIGH` as numbers. Raises `UserError` for anything else."""
+    match = _RANGE.fullmatch(text)
+    try:
+        low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    except ValueError:  # 1.2.3
+        low = high = 0.0
+    if not low < high < float("inf"):
+        raise UserError(
+            f"--data.value_range {text}: expected LOW,HIGH, two finite numbers with LOW below "
+            f"HIGH, as 0,4095, or auto"
+        )
+    return low, high
+
+
+def as_recorded(given: "TrainConfig", recorded: "TrainConfig") -> "TrainConfig":
+    """`given`, in which what is `auto` until the images are known means what a run recorded."""
+    settled: TrainConfig = _as_recorded(given, recorded)
+    return settled
+
+
+def _as_recorded(given: Any, recorded: Any) -> Any:
+    changes = {}
+    for each in dataclasses.fields(given):
+        mine, before = getattr(given, each.name), getattr(recorded, each.name)
+        if dataclasses.is_dataclass(mine):
+            changes[each.name] = _as_recorded(mine, before)
+        elif each.metadata.get("settled") and mine == "auto":
+            changes[each.name] = before
+    return dataclasses.replace(given, **changes)
 
 
 def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:

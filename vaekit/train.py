@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,7 +11,8 @@ from accelerate import Accelerator
 
 from vaekit.config import TrainConfig, flatten, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
-from vaekit.images.sets import Images, load_images
+from vaekit.images.reading import Reading
+from vaekit.images.sets import Images, count, load_images
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
@@ -49,14 +51,14 @@ def train(config: TrainConfig) -> None:
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
     accelerator = start_accelerator(config)
+    run = RunFolder(Path(str(config.run)))
+    config = run.as_recorded(config)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
-    if accelerator.is_main_process:
-        for line in images.reading.lines():
-            say(line)
+    config = replace(config, data=images.data)
+    reading = told(images, config, accelerator)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     require_fit(config.model, images.shape)
-    run = RunFolder(Path(str(config.run)))
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
@@ -64,7 +66,7 @@ def train(config: TrainConfig) -> None:
     ):
         training = set_up(config, images, accelerator)
         resume(training, run)
-        announce(training, run)
+        announce(training, run, reading)
         try:
             with show_progress(training) as progress:
                 for event in loop.run(training, lambda: interruption.exit_code):
@@ -73,6 +75,17 @@ def train(config: TrainConfig) -> None:
             leave(training, run, request)
     accelerator.end_training()
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
+
+
+def told(images: Images, config: TrainConfig, accelerator: Accelerator) -> Reading:
+    """Say what was read, and what was not or as something else, which `strict` makes an error."""
+    reading = count(images)
+    if accelerator.is_main_process:
+        for line in reading.lines():
+            say(line)
+    if config.data.strict:
+        reading.require_none(config.data.root)
+    return reading
 
 
 def require_divisible_batch(config: TrainConfig, num_processes: int, num_images: int) -> None:
@@ -129,7 +142,7 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
     return training
 
 
-def announce(training: Training, run: RunFolder) -> None:
+def announce(training: Training, run: RunFolder, reading: Reading) -> None:
     """Say what is about to happen, and record it in the run folder."""
     accelerator, config = training.accelerator, training.config
     if config.tracker is not None:
@@ -140,7 +153,7 @@ def announce(training: Training, run: RunFolder) -> None:
     write_config(run.config, config)
     environment = describe_environment(accelerator, training.stepper.path, training.step)
     append_environment(run.environment, environment)
-    write_reading(READING.path(run), training.images.reading)
+    write_reading(READING.path(run), reading)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
         write_metrics(run.metrics, training.metrics)

@@ -1,12 +1,13 @@
 """What was read as images, and what was not or as something else: counted, to be said and kept."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from vaekit.errors import UserError, some_of
 from vaekit.storage.damage import strings, typed
 
-NUM_EXAMPLES = 5
+NUM_EXAMPLES = 3
 
 
 class Tally(NamedTuple):
@@ -103,10 +104,20 @@ class Reading:
 NOTHING_READ = Reading()
 
 
+def tallied(named: Iterable[tuple[str, Iterable[str]]]) -> tuple[Tally, ...]:
+    """How many names there are of each fate, and the first few, in order of the fates."""
+    names: dict[str, list[str]] = {}
+    for name, fates in named:
+        for fate in fates:
+            names.setdefault(fate, []).append(name)
+    return tuple(
+        Tally(fate, len(each), tuple(each[:NUM_EXAMPLES])) for fate, each in sorted(names.items())
+    )
+
+
 def reading_to_dict(reading: Reading) -> dict[str, Any]:
     """As JSON values."""
-    values: dict[str, Any] = asdict(reading)
-    return values
+    return {name: _plain(value) for name, value in asdict(reading).items()}
 
 
 def reading_from_dict(values: dict[str, Any]) -> Reading:
@@ -121,6 +132,10 @@ def reading_from_dict(values: dict[str, Any]) -> Reading:
         else:
             taken[each.name] = strings(value)
     return Reading(**taken)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tally(what: Any, number: Any, examples: Any) -> Tally:

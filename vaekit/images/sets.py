@@ -5,7 +5,7 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
+from vaekit.images.copies import count_copies, groups_of
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, Reading
-from vaekit.images.splits import FIXED_SEED, split
+from vaekit.images.splits import FIXED_SEED, split, split_groups
 
 _Which = slice | NDArray[np.int64]
 
@@ -37,6 +38,7 @@ class Images:
     class_names: tuple[str, ...]  # () for an unlabelled set
     validation: ImageSet | None = None  # to choose by, where the set has such images
     reading: Reading = NOTHING_READ  # what of the files they are
+    data: DataConfig = field(default_factory=DataConfig)  # with what the images settled
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +63,7 @@ class Entry:
     """What is known of an image set before it is loaded."""
 
     load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
-    size: int | None  # height and width of all its images; None: what the settings say
+    size: int | None  # pixels a side of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
@@ -78,6 +80,8 @@ def load_images(config: DataConfig, seed: int) -> Images:
     Raises `UserError` for files that are missing, damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
+    if config.reading == "auto":
+        config = replace(config, reading="content")
     if entry.size not in (None, config.image_size):
         raise UserError(
             f"--data.image_size {config.image_size}: the images of {config.name} are "
@@ -85,19 +89,46 @@ def load_images(config: DataConfig, seed: int) -> Images:
         )
     images = entry.load(config, seed)
     if config.holdout is not None:
-        images = _hold_out(images, config.holdout)
+        images = _hold_out(images, config)
     first = slice(config.limit)
-    train, test = _take(images.train, first), _take(images.test, first)
-    validation = images.validation and _take(images.validation, first)
+    return replace(
+        images,
+        train=_take(images.train, first),
+        test=_take(images.test, first),
+        validation=images.validation and _take(images.validation, first),
+    )
+
+
+def count(images: Images) -> Reading:
+    """What was read, with what can be counted of the images themselves."""
+    train, validation, test = images.train, images.validation, images.test
     reading = replace(
         images.reading,
         num_train=len(train.pixels),
         num_validation=0 if validation is None else len(validation.pixels),
         num_test=len(test.pixels),
     )
-    if config.strict:
-        reading.require_none(config.root)
-    return Images(train, test, images.class_names, validation, reading)
+    if not reading.num_found:  # a published set is as it is
+        return reading
+    copies = count_copies(train, validation, test)
+    return replace(
+        reading,
+        num_copies=copies.within,
+        num_test_in_train=copies.test_in_train,
+        num_validation_in_train=copies.validation_in_train,
+        num_in_two_classes=copies.in_two_classes,
+        classes_without_train=_absent(images.class_names, train),
+        classes_without_validation=_absent(images.class_names, validation),
+        classes_without_test=_absent(images.class_names, test),
+    )
+
+
+def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str, ...]:
+    """The classes of which a side, if there is one, has no image."""
+    if images is None or images.labels is None:
+        return ()
+    present = set(images.labels.tolist())
+    return tuple(name for label, name in enumerate(class_names) if label not in present)
 
 
 def _load_idx_set(config: DataConfig, _seed: int) -> Images:
@@ -106,38 +137,50 @@ def _load_idx_set(config: DataConfig, _seed: int) -> Images:
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
         IMAGE_SETS[config.name].class_names,
+        data=config,
     )
 
 
 def _load_digits(config: DataConfig, _seed: int) -> Images:
     from vaekit.images.digits import read_digits
 
-    pixels, labels, fifth = read_digits(config.image_size)
-    return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
+    pixels, labels, fifth = read_digits(config.size)
+    digits = ImageSet(pixels, labels)
+    return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
 
 
 def _load_folder(config: DataConfig, seed: int) -> Images:
     from vaekit.images.cache import read_folder
 
-    class_names, pixels, labels, num_train = read_folder(config, seed)
-    every_image = ImageSet(pixels, labels)
-    return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
+    folder = read_folder(config, seed)
+    every_image = ImageSet(folder.pixels, folder.labels)
+    train, validation, _ = np.cumsum(folder.num_on_side).tolist()
+    return Images(
+        _take(every_image, slice(train)),
+        _take(every_image, slice(validation, None)),
+        folder.class_names,
+        _take(every_image, slice(train, validation)) if validation > train else None,
+        folder.reading,
+        folder.data,
+    )
 
 
-def _hold_out(images: Images, num_held_out: int) -> Images:
+def _hold_out(images: Images, config: DataConfig) -> Images:
+    assert config.holdout is not None
     pixels, labels = images.train
-    if num_held_out >= len(pixels):
+    if config.holdout >= len(pixels):
         raise UserError(
-            f"--data.holdout {num_held_out}: the training set has {len(pixels)} images, at least "
+            f"--data.holdout {config.holdout}: the training set has {len(pixels)} images, at least "
             f"one of which must be left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    chosen = split(classes, num_held_out, FIXED_SEED)
-    return _divide(images.train, chosen.kept, chosen.held_out, images.class_names)
-
-
-def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[str, ...]) -> Images:
-    return Images(_take(images, train), _take(images, test), class_names)
+    alone = np.arange(len(pixels))
+    if config.reading == "suffix":
+        chosen = split(classes, config.holdout, FIXED_SEED)
+    else:
+        chosen = split_groups(classes, groups_of(pixels, alone), config.holdout, FIXED_SEED)
+    kept, held_out = _take(images.train, chosen.kept), _take(images.train, chosen.held_out)
+    return replace(images, train=kept, test=held_out)
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:

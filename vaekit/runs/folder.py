@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaekit.config import TrainConfig, trajectory_differences
+from vaekit.config import TrainConfig, as_recorded, trajectory_differences
 from vaekit.errors import UserError
 from vaekit.settings import read_config, write_config
 
@@ -88,6 +88,12 @@ class RunFolder:
                 f"--run {self.path}: the folder is not empty and holds no run (no config.yaml); "
                 f"give a new or an empty folder"
             )
+
+    def as_recorded(self, config: TrainConfig) -> TrainConfig:
+        """`config`, in which what its images settled before means that; as it is without a run."""
+        if not self.config.is_file():
+            return config
+        return as_recorded(config, read_config(TrainConfig, self.config))
 
     def start(self, config: TrainConfig) -> None:
         """Claim the folder for `config`, or check that it already belongs to it.
