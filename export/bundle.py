@@ -211,7 +211,7 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
 
 def explorer_data(run: Run) -> dict[str, Any]:
     """Test images to pick from, and the map of the test latents."""
-    pixels, labels = run.images.test
+    pixels, labels, _ = run.images.test
     placed = latent_map(run.folder, run.latents) if run.has_latents else None
     shown = None
     if placed is not None:

@@ -8,21 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from vaekit.config import SvmBackendFlag, SvmConfig, TrainConfig, check_jobs
+from vaekit.config import (
+    AS_TRAINED,
+    DataPlace,
+    SvmBackendFlag,
+    SvmConfig,
+    TrainConfig,
+    check_jobs,
+)
 from vaekit.errors import user_errors_in_one_line
 from vaekit.settings import parse
 
 
-def latents(run: str) -> None:
+def latents(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Encode the images of a run: mean and log-variance of each.
 
     Args:
         run: A trained run folder.
+        data: Where its images lie now.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.latents import extract_latents
 
-    extract_latents(Run(run))
+    extract_latents(Run(run, data.root))
 
 
 def svm(
@@ -31,6 +39,7 @@ def svm(
     gamma: float = SvmConfig.gamma,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Fit an SVM on the training latents and measure it on the test latents.
 
@@ -40,25 +49,27 @@ def svm(
         gamma: Inverse width of the kernel, in units of 1 / number of features.
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
         jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
+        data: Where its images lie now, should latents be missing.
     """
     config = SvmConfig(C, gamma)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm
 
-    fit_svm(Run(run), config, backend, jobs)
+    fit_svm(Run(run, data.root), config, backend, jobs)
 
 
-def report(run: str) -> None:
+def report(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Put everything a run has made on one HTML page.
 
     Args:
         run: A trained run folder.
+        data: Where its images lie now.
     """
     from vaekit.report.page import write_report
     from vaekit.runs.run import Run
 
-    write_report(Run(run))
+    write_report(Run(run, data.root))
 
 
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
@@ -90,13 +101,19 @@ def predict(run: str, images: list[str], latents: bool = False) -> None:
     predict_files(Run(run), [Path(image) for image in images], latents)
 
 
-def export(run: str, weights: Literal["fp32", "fp16"] = "fp32", check: bool = False) -> None:
+def export(
+    run: str,
+    weights: Literal["fp32", "fp16"] = "fp32",
+    check: bool = False,
+    data: DataPlace = AS_TRAINED,
+) -> None:
     """Make the ONNX bundle of a run, or check a bundle.
 
     Args:
         run: A trained run folder; with --check a bundle, as runs/mnist/onnx.
         weights: How weights are stored; fp16 is half the size and still computed in float32.
         check: Make nothing; check that a bundle is whole and gives the right numbers here.
+        data: Where the images of the run lie now.
     """
     if check:
         from vaekit.export import verify
@@ -106,7 +123,7 @@ def export(run: str, weights: Literal["fp32", "fp16"] = "fp32", check: bool = Fa
         from vaekit.export.bundle import export_run
         from vaekit.runs.run import Run
 
-        export_run(Run(run), weights)
+        export_run(Run(run, data.root), weights)
 
 
 def explore(run: str, port: int = 8000) -> None:

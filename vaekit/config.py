@@ -130,6 +130,17 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class DataPlace:
+    """Where the images of a run lie now."""
+
+    root: str | None = None
+    """Folder or file of the images, where they have moved since the run was trained."""
+
+
+AS_TRAINED = DataPlace()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The convolutional VAE; the defaults are the reference. Image shapes come from the data."""
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from vaekit import __version__
 from vaekit.config import SvmConfig, TrainConfig, fields_by_flag, flatten, to_dict
 from vaekit.errors import UserError
 from vaekit.storage.files import write_text
@@ -42,7 +43,12 @@ def parse(component: Any, arguments: list[str] | None = None, prog: str | None =
 
     try:
         return auto_cli(
-            component, args=arguments, return_instance=True, parser_class=_exact_parser(), prog=prog
+            component,
+            args=arguments,
+            return_instance=True,
+            parser_class=_exact_parser(),
+            prog=prog,
+            version=__version__,
         )
     except argparse.ArgumentError as error:
         raise UserError(f"{_in_flags(str(error))} (--help lists what there is)") from error
@@ -102,7 +108,13 @@ def _before(component: Any) -> dict[str, Any]:
 def _types(component: Any) -> dict[str, Any]:
     if is_dataclass(component):
         return {name: each.type for name, each in fields_by_flag(component).items()}
-    return {name: kind for name, kind in get_type_hints(component).items() if name != "return"}
+    types: dict[str, Any] = {}
+    for name, kind in get_type_hints(component).items():
+        if is_dataclass(kind):
+            types |= {f"{name}.{key}": each for key, each in _types(kind).items()}
+        elif name != "return":
+            types[name] = kind
+    return types
 
 
 def _checked(component: Any, values: Any) -> dict[str, Any]:

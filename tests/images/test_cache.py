@@ -60,7 +60,7 @@ def test_a_changed_file_or_setting_is_decoded_anew(pets: Path) -> None:
     assert load(pets, image_size=9).shape == (1, 9, 9)
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["pixels.npy", "rows.npy", "meta.json"])
 @pytest.mark.parametrize("damage", [lambda content: content[:100], flip_a_bit, None])
 @pytest.mark.injects(5)
 def test_a_damaged_cache_is_made_again(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pytest
 from image_helpers import fault, flat, load, values, write
 
 from vaekit.config import ImageSetName
@@ -59,6 +60,16 @@ def test_a_limit_keeps_the_first_images_of_both_sets_and_comes_last(tmp_path: Pa
         np.testing.assert_array_equal(few.labels, all_of_them.labels[:40])
 
 
+@pytest.mark.parametrize("settings", [{}, {"limit": 3}, {"holdout": 4}, {"holdout": 4, "limit": 2}])
+def test_each_image_keeps_the_name_of_its_file(settings: dict[str, int], tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path / "ab"[i % 2] / f"{i}.png", flat(i))
+    loaded = load(tmp_path, image_size=8, **settings)
+    for image_set in (loaded.train, loaded.test):
+        names = [f"{'ab'[i % 2]}/{i}.png" for i in values(image_set)]
+        assert image_set.files == tuple(names)
+
+
 def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
     pixels = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 1, 8, 8)
     labels = np.array([0, 1])
@@ -74,5 +85,5 @@ def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
         Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ()),
     ]
     assert len({variant.sha256() for variant in variants}) == len(variants)
-    copied = Images(ImageSet(pixels.copy(), labels.copy()), test, ("a", "b"))
+    copied = Images(ImageSet(pixels.copy(), labels.copy(), ("x", "y")), test, ("a", "b"))
     assert copied.sha256() == variants[0].sha256()

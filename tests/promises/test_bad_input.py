@@ -13,6 +13,7 @@ from damage_helpers import copy, refusal
 from PIL import Image
 
 from vaekit.cli import main
+from vaekit.runs.run import Run
 
 Refused = Callable[..., str]
 TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
@@ -178,6 +179,42 @@ def test_images_that_changed_since_training_are_refused(
         shutil.rmtree(root / "c")
     for stage in ("latents", "report"):
         assert f"other images, labels or classes than {run} was trained on" in refused(stage, run)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["mnist", "folder"])
+def test_a_stage_whose_images_are_elsewhere_names_both_ways_out_and_makes_nothing(
+    name: str, run: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run / "config.yaml"
+    text = config.read_text().replace("name: digits", f"name: {name}")
+    config.write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (run / "figures" / "tsne.safetensors").unlink()
+    for stage in ("latents", "report", "export"):
+        line = refused(stage, run)
+        assert "data" in line
+        assert "put its images back there, or say with --data.root where they lie now" in line
+        assert line.count("--") == line.count("--data.root")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_every_stage_takes_images_from_where_they_lie_now(
+    folder_run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    moved, run = tmp_path / "moved", copy(folder_run, tmp_path / "run")
+    root = Run(run).data.root
+    shutil.copytree(root, moved)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(root, str(tmp_path / "gone")))
+    shutil.rmtree(run / "latents")
+    for stage in ("latents", "report", "export"):
+        assert f"--data.root {tmp_path / 'gone'}: no such folder" in refused(stage, run)
+        main([stage, str(run), "--data.root", str(moved)])
+    if (moved / "train").is_dir():
+        main(["svm", str(run), "--data.root", str(moved)])
 
 
 def test_one_class_trains_and_only_the_svm_refuses_it(tmp_path: Path, refused: Refused) -> None:

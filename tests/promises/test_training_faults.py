@@ -282,6 +282,12 @@ def test_what_killed_processes_left_is_no_obstacle_and_is_cleared_away(
 ON_TRAJECTORY = {
     "data.name": "folder",
     "data.image_size": "14",
+    "data.fit": "pad",
+    "data.background": "#102030",
+    "data.channels": "3",
+    "data.value_range": "0,4095",
+    "data.pages": "all",
+    "data.reading": "suffix",
     "data.limit": "90",
     "data.holdout": "20",
     "model.latent_dim": "4",

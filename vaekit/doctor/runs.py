@@ -22,7 +22,7 @@ from vaekit.export.manifest import (
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import assemble, latents_sha256, read_array
+from vaekit.runs.latents import assemble, latents_sha256, read_part
 from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     CHECKPOINTS,
@@ -325,7 +325,7 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
     folder, metadata = reading.path.parent, reading.value
     arrays = {}
     for name, sha256 in metadata["files"].items():
-        array = read(folder / name, partial(read_array, folder / name, sha256))
+        array = read(folder / name, partial(read_part, folder / name, sha256))
         if not array.is_whole:
             return None
         arrays[name] = array.value
@@ -368,7 +368,7 @@ def notes(known: Readings) -> Iterator[Finding]:
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
     rows = metrics.value or []
     if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
-        text = f"not in {config.data.root}; resume, latents, report and export need them there"
+        text = f"not in {config.data.root}; say with --data.root where they lie now"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")

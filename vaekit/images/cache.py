@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import say
-from vaekit.images.collect import Collected, collect
+from vaekit.images.collect import Collected, collect, page_name
 from vaekit.images.folder import CACHE_FOLDER, Walk, walk
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import Reading, reading_from_dict, reading_to_dict
@@ -24,7 +24,7 @@ from vaekit.storage.sealed import read_sealed, write_sealed
 
 CACHE_FORMAT_VERSION = 3
 
-_PIXELS, _LABELS, _META = "pixels.npy", "labels.npy", "meta.json"
+_PIXELS, _ROWS, _META = "pixels.npy", "rows.npy", "meta.json"
 # What settles before the images are read: all of it, and nothing else, is in the keys.
 _IN_PIXELS = (
     "image_size", "fit", "background", "channels", "value_range", "pages", "reading",
@@ -39,6 +39,7 @@ class FolderImages(NamedTuple):
     class_names: tuple[str, ...]  # () for an unlabelled folder
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map
     labels: NDArray[np.int64] | None  # [N]
+    files: tuple[str, ...]  # [N], relative to the folder; of a later page with its number
     num_on_side: tuple[int, int, int]
     data: DataConfig  # with what the files settled
     reading: Reading
@@ -63,7 +64,7 @@ def read_folder(data: DataConfig, seed: int) -> FolderImages:
     cache = found.root / CACHE_FOLDER
     names = _names(found)
     choice = _read_choice(cache, _key(names, data), data)
-    images = choice and _read_entry(cache / _entry_key(names, choice, seed), choice.data)
+    images = choice and _read_entry(cache / _entry_key(names, choice, seed), choice.data, found)
     if images is None:
         say(f"decoding the images of {found.root}")
         images = _decode_into_cache(found, names, data, seed, cache)
@@ -112,29 +113,48 @@ def _write_choice(cache: Path, key: str, choice: _Choice) -> None:
     write_sealed(cache / f"{key}.json", values)
 
 
-def _read_entry(entry: Path, data: DataConfig) -> FolderImages | None:
+def _read_entry(entry: Path, data: DataConfig, found: Walk) -> FolderImages | None:
     """What `_fill_cache` kept; None where nothing is or it is damaged."""
     try:
         meta = read_sealed(entry / _META, version=CACHE_FORMAT_VERSION)
         with as_written():
-            files = {name: typed(meta["files"][name], str) for name in (_PIXELS, _LABELS)}
+            files = {name: typed(meta["files"][name], str) for name in (_PIXELS, _ROWS)}
             if any(file_sha256(entry / name) != sha256 for name, sha256 in files.items()):
                 return None
-            return _open_entry(entry, meta, data)
+            return _open_entry(entry, meta, data, found)
     except (OSError, ValueError, Damaged):
         return None
 
 
-def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig) -> FolderImages:
+def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig, found: Walk) -> FolderImages:
     train, validation, test = (typed(number, int) for number in meta["num_on_side"])
-    class_names = strings(meta["class_names"])
+    return _folder_images(
+        Collected(
+            strings(meta["class_names"]),
+            np.load(entry / _PIXELS, mmap_mode="c"),
+            np.load(entry / _ROWS),
+            (train, validation, test),
+            False,
+            data,
+            reading_from_dict(meta["reading"]),
+        ),
+        found,
+    )
+
+
+def _folder_images(images: Collected, found: Walk) -> FolderImages:
+    labels, files, pages = images.rows.T
     return FolderImages(
-        class_names,
-        np.load(entry / _PIXELS, mmap_mode="c"),
-        np.load(entry / _LABELS) if class_names else None,
-        (train, validation, test),
-        data,
-        reading_from_dict(meta["reading"]),
+        images.class_names,
+        images.pixels,
+        np.ascontiguousarray(labels) if images.class_names else None,
+        tuple(
+            page_name(found.files[file].relative_to(found.root).as_posix(), page)
+            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
+        ),
+        images.num_on_side,
+        images.data,
+        images.reading,
     )
 
 
@@ -147,14 +167,7 @@ def _decode_into_cache(
     except OSError as error:
         say(f"{cache}: decoded images can't be kept there ({error}), only in memory")
         images = collect(found, data, seed, lambda shape: np.empty(shape, np.uint8))
-        return FolderImages(
-            images.class_names,
-            images.pixels,
-            images.labels if images.class_names else None,
-            images.num_on_side,
-            images.data,
-            images.reading,
-        )
+        return _folder_images(images, found)
 
 
 def _fill_cache(found: Walk, names: str, data: DataConfig, seed: int, cache: Path) -> FolderImages:
@@ -163,12 +176,12 @@ def _fill_cache(found: Walk, names: str, data: DataConfig, seed: int, cache: Pat
         folder = Path(temporary) / "entry"
         folder.mkdir()
         images = collect(found, data, seed, lambda shape: _new_map(folder / _PIXELS, shape))
-        np.save(folder / _LABELS, images.labels)
-        meta = _meta(images, {name: file_sha256(folder / name) for name in (_PIXELS, _LABELS)})
+        np.save(folder / _ROWS, images.rows)
+        meta = _meta(images, {name: file_sha256(folder / name) for name in (_PIXELS, _ROWS)})
         write_sealed(folder / _META, meta)
         choice = _Choice(images.data, images.is_split)
         entry = cache / _entry_key(names, choice, seed)
-        if _read_entry(entry, choice.data) is None:
+        if _read_entry(entry, choice.data, found) is None:
             shutil.rmtree(entry, ignore_errors=True)  # damaged
             try:
                 folder.rename(entry)
@@ -177,7 +190,7 @@ def _fill_cache(found: Walk, names: str, data: DataConfig, seed: int, cache: Pat
                     raise
         for each in (data, images.data):
             _write_choice(cache, _key(names, each), choice)
-    return _open_entry(entry, meta, images.data)
+    return _open_entry(entry, meta, images.data, found)
 
 
 def _meta(images: Collected, sha256: dict[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Collected(NamedTuple):
 
     class_names: tuple[str, ...]  # () for an unlabelled folder
     pixels: NDArray[np.uint8]  # [N, C, H, W]
-    labels: NDArray[np.int64]  # [N], all 0 in an unlabelled folder
+    rows: NDArray[np.int64]  # [N, 3], the label (0 without), the file in the walk, the page
     num_on_side: tuple[int, int, int]
     is_split: bool  # whether vaekit chose the sides, by the seed
     data: DataConfig  # with what the files settled
@@ -45,6 +45,10 @@ class _Images(NamedTuple):
     labels: NDArray[np.int64]
     sides: NDArray[np.int64]
 
+    @property
+    def page_numbers(self) -> NDArray[np.int64]:
+        return np.array([source.page for source in self.sources], np.int64)
+
     def take(self, which: Sequence[int] | NDArray[np.int64]) -> "_Images":
         rows = np.asarray(which, np.int64)
         lists = ([each[i] for i in rows] for each in (self.sources, self.names, self.pages))
@@ -59,7 +63,15 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
     folder in none of the layouts, and for unreadable files that are not to be skipped.
     """
     by_suffix = data.reading == "suffix"
-    paths = [p for p in found.files if not by_suffix or p.name.lower().endswith(FIRST_SUFFIXES)]
+    places = np.array(
+        [
+            index
+            for index, path in enumerate(found.files)
+            if not by_suffix or path.name.lower().endswith(FIRST_SUFFIXES)
+        ],
+        np.int64,
+    )
+    paths = [found.files[index] for index in places]
     surveyed = survey(paths, data, every_value=True)
     are_images = [
         by_suffix or not each.fault or path.suffix.lower() in suffixes()
@@ -95,7 +107,7 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
     return Collected(
         arranged.class_names,
         decoded.pixels,
-        kept.labels[order],
+        np.stack([kept.labels, places[kept.files], kept.page_numbers], axis=1)[order],
         _num_on_side(kept.sides),
         is_split,
         data,
@@ -107,6 +119,11 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
             remarks=_remarks(images, data),
         ),
     )
+
+
+def page_name(name: str, page: int) -> str:
+    """The name of a file, with the number of the page from 2 on."""
+    return f"{name}#{page + 1}" if page else name
 
 
 def permute(pixels: NDArray[np.uint8], order: NDArray[np.int64]) -> None:
@@ -139,7 +156,7 @@ def _expand(
         name = path.relative_to(found.root).as_posix()
         for page in range(max(1, len(each.pages))):
             sources.append(Source(path, page))
-            names.append(f"{name}#{page + 1}" if page else name)
+            names.append(page_name(name, page))
             pages.append(each.pages[page : page + 1])
             rows.append(row)
     return _Images(sources, names, pages, used[rows], labels[rows], sides[rows])

@@ -79,14 +79,16 @@ IDX_SETS = {
 }
 
 
-def read_idx_set(config: DataConfig) -> IdxArrays:
-    """One of `IDX_SETS`, its missing files downloaded first.
+def read_idx_set(config: DataConfig, download: bool) -> IdxArrays:
+    """One of `IDX_SETS`, its missing files downloaded first where that is wanted.
 
-    Raises `UserError` for files that can't be downloaded or are not the published ones.
+    Raises `UserError` for files that are missing still, and that are not the published ones.
     """
     idx_set = IDX_SETS[config.name]
     folder = user_path("--data.root", config.root) / idx_set.dataset / "raw"
     missing = [name for name in idx_set.file_names if not (folder / name).is_file()]
+    if missing and not download:
+        raise UserError(f"{folder}: no {', '.join(missing)}; copy them there")
     if missing:
         _download(idx_set, folder, missing)
     return IdxArrays(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
-from vaekit.errors import UserError, some_of
+from vaekit.errors import UserError
 from vaekit.storage.damage import strings, typed
 
 NUM_EXAMPLES = 3
@@ -21,7 +21,7 @@ class Tally(NamedTuple):
     def named(self) -> str:
         """The names, and whether there are more."""
         more = ", ..." if len(self.examples) < self.number else ""
-        return f"{some_of(self.examples)}{more}" if self.examples else ""
+        return f"{', '.join(self.examples)}{more}" if self.examples else ""
 
     def __str__(self) -> str:
         return f"{self.number:,} {self.what}" + (f" ({self.named})" if self.examples else "")
@@ -109,7 +109,7 @@ def tallied(named: Iterable[tuple[str, Iterable[str]]]) -> tuple[Tally, ...]:
     names: dict[str, list[str]] = {}
     for name, fates in named:
         for fate in fates:
-            names.setdefault(fate, []).append(name)
+            names.setdefault(fate, []).append(name if name.isprintable() else repr(name))
     return tuple(
         Tally(fate, len(each), tuple(each[:NUM_EXAMPLES])) for fate, each in sorted(names.items())
     )

@@ -23,10 +23,11 @@ _Which = slice | NDArray[np.int64]
 
 
 class ImageSet(NamedTuple):
-    """Images with their labels."""
+    """Images with their labels, and the names of the files that they are from."""
 
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map, whose file no write reaches
     labels: NDArray[np.int64] | None  # [N], indices into the class names
+    files: tuple[str, ...] | None = None  # [N], relative to the root; None: not a file each
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ class Images:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def _sets(self) -> tuple[ImageSet, ...]:
+        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
+
     def sha256(self) -> str:
         """The sha256 over pixels and labels of all sets: equal images, equal order."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test, *(self.validation or ())):
+        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
             if array is None:
                 digest.update(b"unlabelled")
             else:
@@ -62,13 +67,13 @@ class Images:
 class Entry:
     """What is known of an image set before it is loaded."""
 
-    load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
+    load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
     size: int | None  # pixels a side of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
 
-def load_images(config: DataConfig, seed: int) -> Images:
+def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
@@ -77,7 +82,8 @@ def load_images(config: DataConfig, seed: int) -> Images:
     first images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
-    Raises `UserError` for files that are missing, damaged or don't fit together.
+    Raises `UserError` for files that are missing, with `download` off those of a published set,
+    too, and for files that are damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
     if config.reading == "auto":
@@ -87,7 +93,7 @@ def load_images(config: DataConfig, seed: int) -> Images:
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    images = entry.load(config, seed)
+    images = entry.load(config, seed, download)
     if config.holdout is not None:
         images = _hold_out(images, config)
     first = slice(config.limit)
@@ -110,7 +116,7 @@ def count(images: Images) -> Reading:
     )
     if not reading.num_found:  # a published set is as it is
         return reading
-    copies = count_copies(train, validation, test)
+    copies = count_copies(train[:2], validation and validation[:2], test[:2])
     return replace(
         reading,
         num_copies=copies.within,
@@ -131,8 +137,8 @@ def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str,
     return tuple(name for label, name in enumerate(class_names) if label not in present)
 
 
-def _load_idx_set(config: DataConfig, _seed: int) -> Images:
-    arrays = read_idx_set(config)
+def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
+    arrays = read_idx_set(config, download)
     return Images(
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
@@ -141,7 +147,7 @@ def _load_idx_set(config: DataConfig, _seed: int) -> Images:
     )
 
 
-def _load_digits(config: DataConfig, _seed: int) -> Images:
+def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     from vaekit.images.digits import read_digits
 
     pixels, labels, fifth = read_digits(config.size)
@@ -149,11 +155,11 @@ def _load_digits(config: DataConfig, _seed: int) -> Images:
     return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
 
 
-def _load_folder(config: DataConfig, seed: int) -> Images:
+def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
     from vaekit.images.cache import read_folder
 
     folder = read_folder(config, seed)
-    every_image = ImageSet(folder.pixels, folder.labels)
+    every_image = ImageSet(folder.pixels, folder.labels, folder.files)
     train, validation, _ = np.cumsum(folder.num_on_side).tolist()
     return Images(
         _take(every_image, slice(train)),
@@ -167,7 +173,7 @@ def _load_folder(config: DataConfig, seed: int) -> Images:
 
 def _hold_out(images: Images, config: DataConfig) -> Images:
     assert config.holdout is not None
-    pixels, labels = images.train
+    pixels, labels, _ = images.train
     if config.holdout >= len(pixels):
         raise UserError(
             f"--data.holdout {config.holdout}: the training set has {len(pixels)} images, at least "
@@ -184,7 +190,12 @@ def _hold_out(images: Images, config: DataConfig) -> Images:
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
-    return ImageSet(images.pixels[which], None if images.labels is None else images.labels[which])
+    pixels, labels, files = images
+    return ImageSet(
+        pixels[which],
+        None if labels is None else labels[which],
+        None if files is None else tuple(np.array(files, object)[which]),
+    )
 
 
 _DIGITS = tuple("0123456789")

@@ -9,7 +9,7 @@ from vaekit.models.vae import num_parameters
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.environment import read_environment
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import read_array, read_metadata
+from vaekit.runs.latents import read_metadata, read_part, summary_of_part
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.reading import read_reading
 from vaekit.runs.svm import read_svm_metrics, read_table
@@ -153,7 +153,7 @@ LATENTS = Product(
     lambda metadata: f"names {len(metadata['files'])} files",
     "make them with `vaekit latents {run}`",
     absent="no latents yet; make them with `vaekit latents {run}`",
-    required_by=("latents/*.npy",),
+    required_by=("latents/*.npy", "latents/index.csv"),
     made_of={
         "weights": Origin(
             lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
@@ -161,8 +161,8 @@ LATENTS = Product(
     },
     parts=Parts(
         lambda metadata: metadata["files"],
-        read_array,
-        lambda array: f"{array.dtype} {list(array.shape)}",
+        read_part,
+        summary_of_part,
     ),
 )
 _FIT_AGAIN = "make it again with `vaekit svm {run}`"

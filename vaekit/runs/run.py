@@ -1,10 +1,11 @@
 """A run, each part of which is read once, when it is first asked for."""
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaekit.config import TrainConfig
+from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
@@ -28,17 +29,21 @@ from vaekit.runs.weights import Weights
 from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
 
+_WHERE_IMAGES_ARE = "put its images back there, or say with --data.root where they lie now"
+
 
 class Run:
     """What training and the stages after it have left in a folder.
 
     Each part is read when it is first asked for, checked against the others, and kept: a part
     that is missing, damaged, or not of the rest raises `UserError`, with the command that makes
-    it. Making a Run touches no disk.
+    it. Making a Run touches no disk. `data_root` says where its images lie now, should they have
+    moved since it was trained.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, data_root: str | Path | None = None) -> None:
         self.folder = RunFolder(Path(path))
+        self._data_root = data_root
         self._sha256: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
@@ -48,6 +53,14 @@ class Run:
     def config(self) -> TrainConfig:
         """The settings it was trained with."""
         return self.folder.require_config()
+
+    @property
+    def data(self) -> DataConfig:
+        """Which images it was trained on, and where they lie now."""
+        recorded = self.config.data
+        if self._data_root is None:
+            return recorded
+        return dataclasses.replace(recorded, root=str(self._data_root))
 
     @cached_property
     def environment(self) -> list[dict[str, Any]]:
@@ -86,15 +99,22 @@ class Run:
         images = self.unchecked_images
         if images.sha256() != expected:
             raise UserError(
-                f"--data.root {self.config.data.root}: other images, labels or classes than "
-                f"{self.folder.path} was trained on; put those back, or train another --run"
+                f"--data.root {self.data.root}: other images, labels or classes than "
+                f"{self.folder.path} was trained on; {_WHERE_IMAGES_ARE}"
             )
         return images
 
     @cached_property
     def unchecked_images(self) -> Images:
-        """`images`, be they those it was trained on or not."""
-        return load_images(self.config.data, self.config.seed)
+        """`images`, be they those it was trained on or not; nothing is downloaded."""
+        try:
+            return load_images(self.data, self.config.seed, download=False)
+        except UserError as error:
+            fault = str(error).split("; ")[0]  # the rest speaks to who trains
+            raise UserError(
+                f"{fault}; {self.folder.path} was trained on other images or has lost them: "
+                f"{_WHERE_IMAGES_ARE}"
+            ) from error
 
     @cached_property
     def latents(self) -> Latents:
