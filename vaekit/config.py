@@ -63,11 +63,10 @@ class DataConfig:
     """What is done to an image of another aspect: stretch it, pad it, or crop it to its middle."""
 
     background: str = setting("auto", before="none", settled=True)
-    """What transparent images are composited on: white, black, grey or #rrggbb; auto takes white,
-    or black where what is visible is light; none keeps transparency as a channel of its own."""
+    """Colour under transparent images, as white or #20a0ff; none keeps alpha as a channel."""
 
     channels: int | None = setting(None, before=None)
-    """1 grey, 2 grey and alpha, 3 RGB, 4 RGBA (default: grey, or RGB where a file has colour)."""
+    """1 grey, 2 with alpha, 3 RGB, 4 with alpha (default: 3 where a file has colour, else 1)."""
 
     value_range: str = setting("auto", before="0,65535", settled=True)
     """LOW,HIGH that become black and white in files of more than 8 bits (auto: the bits in use)."""
@@ -76,8 +75,7 @@ class DataConfig:
     """Of an animation or a file of several pages, the first or all of them."""
 
     reading: FolderReading = setting("auto", before="suffix", settled=True)
-    """content: what Pillow knows is an image, and equal ones go to one side of a split; suffix: as
-    runs did before."""
+    """Find images by content, and keep copies on one side of a split; or by suffix, as once."""
 
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from vaekit.config import TrainConfig, flatten, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
+from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, load_images
 from vaekit.models.vae import num_parameters, require_fit
@@ -33,6 +34,7 @@ from vaekit.settings import parse, write_config
 from vaekit.training import loop
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
+from vaekit.training.memory import estimate, require_memory
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     first_on_each_machine,
@@ -53,12 +55,16 @@ def train(config: TrainConfig) -> None:
     accelerator = start_accelerator(config)
     run = RunFolder(Path(str(config.run)))
     config = run.as_recorded(config)
+    if config.data.name == "folder":  # grey at least; before its images are decoded
+        require_room(config, (1, *config.data.size), accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     config = replace(config, data=images.data)
     reading = told(images, config, accelerator)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
-    require_fit(config.model, images.shape)
+    takes = require_room(config, images.shape, accelerator)
+    if accelerator.is_main_process:
+        print(takes, flush=True)
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
@@ -77,11 +83,19 @@ def train(config: TrainConfig) -> None:
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
 
+def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:
+    """What the run takes, in a line. Raises `UserError` where it can't fit the images or memory."""
+    require_fit(config.model, image_shape)
+    memory = estimate(config, image_shape, accelerator.num_processes)
+    return require_memory(memory, accelerator.device, config)
+
+
 def told(images: Images, config: TrainConfig, accelerator: Accelerator) -> Reading:
     """Say what was read, and what was not or as something else, which `strict` makes an error."""
     reading = count(images)
     if accelerator.is_main_process:
-        for line in reading.lines():
+        print("\n".join(reading.summary()), flush=True)
+        for line in reading.deviations():
             say(line)
     if config.data.strict:
         reading.require_none(config.data.root)

@@ -143,7 +143,7 @@ def test_unreadable_images_are_left_out_when_asked(pets_with_damage: Path) -> No
         assert loaded.train.labels is not None
         assert loaded.train.labels.tolist() == [int(value >= 100) for value in values(loaded.train)]
         assert len(loaded.test.pixels) == 6
-        lines = "".join(loaded.reading.lines())
+        lines = "".join(loaded.reading.deviations())
         assert "1 not used: unreadable: image file is truncated" in lines
         assert "train/cat/truncated.png" in lines
     fault(pets_with_damage, image_size=8)

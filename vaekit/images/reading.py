@@ -81,14 +81,13 @@ class Reading:
         ]
         return [count for count in counts if count.number]
 
-    def lines(self) -> list[str]:
-        """What is said before training, a line for each matter."""
+    def summary(self) -> list[str]:
+        """What was read, a line for each matter."""
         validation = f"{self.num_validation:,} to validate on, " if self.num_validation else ""
         found = f"{self.num_found:,} files found, " if self.num_found else ""
         return [
             f"images: {found}{self.num_train:,} to train on, {validation}"
             f"{self.num_test:,} to test on",
-            *self.deviations(),
             *self.remarks,
         ]
 

@@ -264,9 +264,8 @@ IMAGE_SETS = {
             resize_filter=RESIZE_FILTER,
             centring=None,
             text=(
-                "The whole image, turned as its EXIF orientation says, is resized to "
-                f"{{height}}x{{width}} pixels with a {RESIZE_FILTER} filter; its aspect is not "
-                "kept."
+                "The image, turned as its EXIF orientation says, is resized with a "
+                f"{RESIZE_FILTER} filter: {{fit}}."
             ),
         ),
     ),

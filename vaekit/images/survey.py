@@ -22,6 +22,7 @@ from vaekit.images.values import (
 _BYTE = 255
 _OPAQUE = 255
 _MIDDLE = 127.5
+_LIGHT = 191.25  # three quarters: what is lighter hardly shows on white
 
 
 class Page(NamedTuple):
@@ -96,10 +97,10 @@ def _value_range(pages: Sequence[Page]) -> str:
 
 
 def _background(pages: Sequence[Page]) -> str:
-    """White or black: away from what is visible of transparent images, else as the borders are."""
+    """White, or black where transparent images would hardly show on it; else as the borders are."""
     light = [page.light for page in pages if page.light is not None]
     if light:
-        return "white" if float(np.median(light)) <= _MIDDLE else "black"
+        return "white" if float(np.median(light)) <= _LIGHT else "black"
     borders = [page.border for page in pages if page.border is not None]
     return "black" if borders and float(np.median(borders)) < _MIDDLE else "white"
 
