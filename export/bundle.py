@@ -46,6 +46,7 @@ from vaekit.export.verify import verify
 from vaekit.report.map import latent_map
 from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
+from vaekit.training.state import kept_row
 
 StoredWeights = Literal["fp32", "fp16"]
 
@@ -149,7 +150,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "image": preparation(run.config.data, weights.vae.image_shape),
         "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
         "metrics": {
-            "test_loss": rows[-1]["test_loss"] if rows else None,
+            "test_loss": kept_row(rows)["test_loss"] if rows else None,
             "svm_accuracy": run.svm_metrics["accuracy"] if run.has_svm else None,
         },
         "source": {

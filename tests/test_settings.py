@@ -301,11 +301,11 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     assert sorted(LATER) == [
         *("data.background", "data.channels", "data.fit", "data.holdout", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        "data.value_range",
-        *("gradient_exchange", "input_noise", "weight_decay"),
+        *("data.validation", "data.value_range"),
+        *("gradient_exchange", "init_from", "init_sha256", "input_noise", "keep", "weight_decay"),
     ]
     before = DataConfig(background="none", value_range="0,65535", reading="suffix")
-    assert from_dict(TrainConfig, recorded) == TrainConfig(data=before)
+    assert from_dict(TrainConfig, recorded) == TrainConfig(data=before, keep="last")
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})

@@ -18,6 +18,7 @@ GradientExchange = Literal["float32", "bf16"]
 Fit = Literal["stretch", "pad", "crop"]
 Pages = Literal["first", "all"]
 FolderReading = Literal["auto", "content", "suffix"]
+Keep = Literal["auto", "best", "last"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
@@ -29,9 +30,7 @@ _RANGE = re.compile(r"(-?[0-9.]+(?:e[-+]?[0-9]+)?),(-?[0-9.]+(?:e[-+]?[0-9]+)?)"
 _SIZE = re.compile(r"([0-9]{1,9})(?:,([0-9]{1,9}))?")
 
 
-def setting(
-    default: Any, *, before: Any = MISSING, off_trajectory: bool = False, settled: bool = False
-) -> Any:
+def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
     """A field with a default for new runs, and with what is to be known of it beyond its type.
 
     Args:
@@ -39,11 +38,9 @@ def setting(
         before: What runs did that were recorded before the setting existed; a setting without it
             has been there from the first version.
         off_trajectory: It changes where things lie or what is shown, never a weight.
-        settled: Where it is `auto`, the images settle it, once: the run records to what.
     """
     known = {} if before is MISSING else {"before": before}
-    marks = {"off_trajectory": off_trajectory, "settled": settled}
-    return field(default=default, metadata={**marks, **known})
+    return field(default=default, metadata={"off_trajectory": off_trajectory, **known})
 
 
 @dataclass(frozen=True)
@@ -62,19 +59,19 @@ class DataConfig:
     fit: Fit = setting("stretch", before="stretch")
     """What is done to an image of another aspect: stretch it, pad it, or crop it to its middle."""
 
-    background: str = setting("auto", before="none", settled=True)
+    background: str = setting("auto", before="none")
     """Colour under transparent images, as white or #20a0ff; none keeps alpha as a channel."""
 
     channels: int | None = setting(None, before=None)
     """1 grey, 2 with alpha, 3 RGB, 4 with alpha (default: 3 where a file has colour, else 1)."""
 
-    value_range: str = setting("auto", before="0,65535", settled=True)
+    value_range: str = setting("auto", before="0,65535")
     """LOW,HIGH that become black and white in files of more than 8 bits (auto: the bits in use)."""
 
     pages: Pages = setting("first", before="first")
     """Of an animation or a file of several pages, the first or all of them."""
 
-    reading: FolderReading = setting("auto", before="suffix", settled=True)
+    reading: FolderReading = setting("auto", before="suffix")
     """Find images by content, and keep copies on one side of a split; or by suffix, as once."""
 
     limit: int | None = None
@@ -82,6 +79,9 @@ class DataConfig:
 
     holdout: int | None = setting(None, before=None)
     """Test on so many held-out training images, to choose settings without the test set."""
+
+    validation: int | float = setting(0, before=0)
+    """Hold out so many training images, or that share of them, to choose the weights by: --keep."""
 
     resident_limit: int | None = setting(None, before=None, off_trajectory=True)
     """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
@@ -114,6 +114,7 @@ class DataConfig:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+        _number_or_share("--data.validation", self.validation)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -178,6 +179,12 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The convolutional VAE."""
 
+    init_from: str | None = setting(None, before=None)
+    """Start from the weights of this run, of the same model, with whatever images."""
+
+    init_sha256: str = setting("auto", before="auto")
+    """The sha256 that the weights started from must have (auto: any); a run records theirs."""
+
     epochs: int = 20
     """Passes over the training set."""
 
@@ -198,6 +205,9 @@ class TrainConfig:
 
     ema_decay: float = 0.999
     """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+
+    keep: Keep = setting("auto", before="last")
+    """Weights to use: of the last epoch, or of the best on a validation set (auto: if any)."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
@@ -220,6 +230,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run is None:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
+        if self.init_from is None and self.init_sha256 != "auto":
+            raise UserError(f"--init_sha256 {self.init_sha256:.100}: give --init_from RUN with it")
         _at_least("--epochs", self.epochs, 1)
         _at_least("--batch_size", self.batch_size, 1)
         _at_least("--warmup_steps", self.warmup_steps, 0)
@@ -299,23 +311,6 @@ def parse_value_range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def as_recorded(given: "TrainConfig", recorded: "TrainConfig") -> "TrainConfig":
-    """`given`, in which what is `auto` until the images are known means what a run recorded."""
-    settled: TrainConfig = _as_recorded(given, recorded)
-    return settled
-
-
-def _as_recorded(given: Any, recorded: Any) -> Any:
-    changes = {}
-    for each in dataclasses.fields(given):
-        mine, before = getattr(given, each.name), getattr(recorded, each.name)
-        if dataclasses.is_dataclass(mine):
-            changes[each.name] = _as_recorded(mine, before)
-        elif each.metadata.get("settled") and mine == "auto":
-            changes[each.name] = before
-    return dataclasses.replace(given, **changes)
-
-
 def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
     """The fields of a config dataclass and of its groups under the names of their flags."""
     by_flag: dict[str, dataclasses.Field[Any]] = {}
@@ -367,6 +362,13 @@ def _at_least(flag: str, value: float, minimum: float) -> None:
 def _at_most(flag: str, value: float, maximum: float) -> None:
     if value > maximum:
         raise UserError(f"{flag} {value}: expected at most {maximum}")
+
+
+def _number_or_share(flag: str, value: float) -> None:
+    if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
+        raise UserError(
+            f"{flag} {value}: expected a number of images, or a share from 0 to below 1"
+        )
 
 
 def _positive(flag: str, value: float) -> None:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +23,7 @@ from vaekit.runs.environment import (
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.initial import read_initial, starting_from
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
@@ -41,6 +41,7 @@ from vaekit.training.ranks import (
     lost_ranks_in_one_line,
     start_accelerator,
 )
+from vaekit.training.settle import settle
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -52,15 +53,16 @@ def train(config: TrainConfig) -> None:
     for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
-    accelerator = start_accelerator(config)
     run = RunFolder(Path(str(config.run)))
     config = run.as_recorded(config)
+    accelerator = start_accelerator(config)
+    initial = read_initial(config, run)
     if config.data.name == "folder":  # grey at least; before its images are decoded
         require_room(config, (1, *config.data.size), accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
-    config = replace(config, data=images.data)
     reading = told(images, config, accelerator)
+    config = settle(starting_from(initial, config, images.shape), images)
     require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
     takes = require_room(config, images.shape, accelerator)
     if accelerator.is_main_process:
@@ -71,6 +73,8 @@ def train(config: TrainConfig) -> None:
         kept_checkpoint_named(run),
     ):
         training = set_up(config, images, accelerator)
+        if initial is not None:
+            training.start_from(initial.vae)
         resume(training, run)
         announce(training, run, reading)
         try:
@@ -250,7 +254,7 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
 
 
 def save_weights(training: Training, run: RunFolder) -> None:
-    write_weights(run, training.ema, training.images.class_names, training.images_sha256)
+    write_weights(run, training.kept, training.images.class_names, training.images_sha256)
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:
@@ -274,8 +278,12 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"test loss {row['test_loss']:.2f} "
         f"({row['test_reconstruction']:.2f} + {row['test_kl']:.2f} KL)"
     )
+    if "validation_loss" in row:
+        test += f", validation loss {row['validation_loss']:.2f}"
     if row["train_loss"] is None:
         return f"before training: {test}"
+    if row.get("kept_epoch") == row["epoch"]:
+        test += " (the best so far)"
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.2f}, {test}, "
         f"{row['images_per_second']:,.0f} images/s"

@@ -33,6 +33,27 @@ def test_held_out_images_come_from_the_training_set_in_proportion(tmp_path: Path
     assert again.sha256() == held.sha256()
 
 
+@pytest.mark.parametrize(("validation", "expected"), [(200, 200), (0.1, 114), (0.0001, 1)])
+def test_a_validation_set_is_held_out_of_what_is_left_to_train_on(
+    validation: float, expected: int, tmp_path: Path
+) -> None:
+    whole = load(tmp_path, "digits", image_size=8, holdout=300)
+    held = load(tmp_path, "digits", image_size=8, holdout=300, validation=validation)
+    assert held.validation is not None
+    assert len(held.validation.pixels) == expected
+    np.testing.assert_array_equal(held.test.pixels, whole.test.pixels)
+    rows = np.concatenate([held.train.pixels, held.validation.pixels]).reshape(-1, 64)
+    expected_rows = whole.train.pixels.reshape(-1, 64)
+    for each in (rows, expected_rows):
+        each[:] = each[np.lexsort(each.T)]
+    np.testing.assert_array_equal(rows, expected_rows)
+    limited = load(tmp_path, "digits", image_size=8, holdout=300, validation=validation, limit=9)
+    assert limited.validation is not None
+    np.testing.assert_array_equal(limited.validation.pixels, held.validation.pixels[:9])
+    assert len({each.sha256() for each in (whole, held, limited)}) == 3
+    assert "at most 1437" in fault(tmp_path, "digits", image_size=8, validation=1438)
+
+
 def test_images_without_labels_can_be_held_out(tmp_path: Path) -> None:
     for i in range(20):
         write(tmp_path / "train" / f"{i}.png", flat(i))
@@ -83,6 +104,8 @@ def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
         Images(ImageSet(pixels, labels[::-1]), test, ("a", "b")),
         Images(ImageSet(pixels[::-1], labels), test, ("a", "b")),
         Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ()),
+        Images(train, test, ("a", "b"), validation=test),
+        Images(train, test, ("a", "b"), validation=train),
     ]
     assert len({variant.sha256() for variant in variants}) == len(variants)
     copied = Images(ImageSet(pixels.copy(), labels.copy(), ("x", "y")), test, ("a", "b"))

@@ -290,6 +290,8 @@ ON_TRAJECTORY = {
     "data.reading": "suffix",
     "data.limit": "90",
     "data.holdout": "20",
+    "data.validation": "20",
+    "init_from": "elsewhere",
     "model.latent_dim": "4",
     "model.conv_channels": "[2,2]",
     "model.hidden_dims": "[16,4]",
@@ -312,7 +314,8 @@ OFF_TRAJECTORY = {
     "sample_every": "2",
     "checkpoint_every": "4steps",
 }
-OTHERS = {"run", "tracker"}  # a folder may be moved; trackers are optional packages
+# A folder may be moved; trackers are optional packages; the last two have tests of their own.
+OTHERS = {"run", "tracker", "keep", "init_sha256"}
 
 
 def make_folder(root: Path) -> None:

@@ -49,6 +49,7 @@ from vaekit.storage.files import file_sha256
 
 MADE_BESIDES = {".lock", "trackers"}  # and read by no stage
 OLD, TEMPORARY = ".old-", ".tmp"  # how the names begin of what only a killed writer leaves
+WEIGHTS_OF = ("model.", "ema.", "kept.")  # what a checkpoint has of each parameter
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -281,19 +282,21 @@ def fault_of_checkpoint(known: Readings, reading: Reading) -> str | None:
             f"made with other settings than config.yaml ({'; '.join(differences)}); "
             f"put the right config.yaml back"
         )
-    if weights is not None and (differing := differing_tensors(summary.shapes, weights.vae)):
+    if weights is not None and (differing := differing_tensors(summary, weights.vae)):
         return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
     return None
 
 
-def differing_tensors(shapes: dict[str, Size], vae: VAE) -> list[str]:
+def differing_tensors(summary: CheckpointSummary, vae: VAE) -> list[str]:
     """Names of tensors that a checkpoint of this model would have otherwise, or not at all."""
+    shapes = summary.shapes
+    parts = ("model", "ema", "kept") if summary.config.keep == "best" else ("model", "ema")
     expected = {
         f"{part}.{name}": tensor.shape
-        for part in ("model", "ema")
+        for part in parts
         for name, tensor in vae.state_dict().items()
     }
-    found = {name: shape for name, shape in shapes.items() if name.startswith(("model.", "ema."))}
+    found = {name: shape for name, shape in shapes.items() if name.startswith(WEIGHTS_OF)}
     names = expected.keys() | found.keys()
     differing = sorted(name for name in names if expected.get(name) != found.get(name))
     of_parameters = sorted(parameter.shape for parameter in vae.parameters())

@@ -5,7 +5,7 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from vaekit.images.copies import count_copies, groups_of
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, Reading
-from vaekit.images.splits import FIXED_SEED, split, split_groups
+from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
 
 _Which = slice | NDArray[np.int64]
 
@@ -32,14 +32,14 @@ class ImageSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """What a run trains on and what it is tested on."""
+    """What a run trains on, what it is tested on, and what it may choose its weights by."""
 
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]  # () for an unlabelled set
     validation: ImageSet | None = None  # to choose by, where the set has such images
     reading: Reading = NOTHING_READ  # what of the files they are
-    data: DataConfig = field(default_factory=DataConfig)  # with what the images settled
+    data: DataConfig | None = None  # with what the images settled
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,8 +78,9 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
     With `holdout` the test set is that many images of the training set, a fixed choice with each
-    class in proportion, and the real test set is left alone. `limit` comes last and keeps the
-    first images of each set; no set is sorted by class, so the first are a fair choice (the
+    class in proportion, and the real test set is left alone. With `validation` such a choice of
+    what is left to train on becomes the validation set. `limit` comes last and keeps the first
+    images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
     Raises `UserError` for files that are missing, with `download` off those of a published set,
@@ -96,6 +97,8 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     images = entry.load(config, seed, download)
     if config.holdout is not None:
         images = _hold_out(images, config)
+    if config.validation:
+        images = _hold_out_validation(images, config)
     first = slice(config.limit)
     return replace(
         images,
@@ -173,20 +176,50 @@ def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
 
 def _hold_out(images: Images, config: DataConfig) -> Images:
     assert config.holdout is not None
-    pixels, labels, _ = images.train
-    if config.holdout >= len(pixels):
+    chosen = _held_out_of(images.train, config.holdout, f"--data.holdout {config.holdout}", config)
+    return replace(
+        images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
+    )
+
+
+def _hold_out_validation(images: Images, config: DataConfig) -> Images:
+    """`validation` is a number of training images, or with less than 1 a share of them."""
+    wanted = config.validation
+    flag = f"--data.validation {wanted:g}"
+    if images.validation is not None:
         raise UserError(
-            f"--data.holdout {config.holdout}: the training set has {len(pixels)} images, at least "
-            f"one of which must be left; give at most {len(pixels) - 1}"
+            f"{flag}: the set has a validation set of its own, of {len(images.validation.pixels)} "
+            f"images; leave the flag out"
+        )
+    num_train = len(images.train.pixels)
+    num_held_out = max(1, round(wanted * num_train)) if wanted < 1 else int(wanted)
+    chosen = _held_out_of(images.train, num_held_out, flag, config)
+    return replace(
+        images,
+        train=_take(images.train, chosen.kept),
+        validation=_take(images.train, chosen.held_out),
+    )
+
+
+def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataConfig) -> Split:
+    """A fixed choice with each class in proportion, equal images on one side."""
+    pixels, labels, _ = images
+    if num_held_out >= len(pixels):
+        raise UserError(
+            f"{flag}: the training set has {len(pixels)} images, at least one of which must be "
+            f"left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    alone = np.arange(len(pixels))
     if config.reading == "suffix":
-        chosen = split(classes, config.holdout, FIXED_SEED)
-    else:
-        chosen = split_groups(classes, groups_of(pixels, alone), config.holdout, FIXED_SEED)
-    kept, held_out = _take(images.train, chosen.kept), _take(images.train, chosen.held_out)
-    return replace(images, train=kept, test=held_out)
+        return split(classes, num_held_out, FIXED_SEED)
+    groups = groups_of(pixels, np.arange(len(pixels)))
+    chosen = split_groups(classes, groups, num_held_out, FIXED_SEED)
+    if not len(chosen.held_out):
+        raise UserError(
+            f"{flag}: no image can be held out without one that is equal, or with each class left "
+            f"in training; leave the flag out"
+        )
+    return chosen
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:

@@ -28,6 +28,7 @@ from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
 from vaekit.storage.damage import as_written, damage_told, typed
 from vaekit.storage.files import write_text
+from vaekit.training.state import kept_row
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32
@@ -138,6 +139,12 @@ def settings(run: Run) -> list[Fact]:
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
+    kept = ""
+    if config.keep == "best" and _epochs_done(run):
+        kept = (
+            f", the weights of epoch {kept_row(run.metrics)['epoch']} kept, by the validation set"
+        )
+    start = f", from the weights of {config.init_from}" if config.init_from else ""
     facts = [
         Fact(
             "Images",
@@ -154,7 +161,7 @@ def settings(run: Run) -> list[Fact]:
             "Training",
             f"{_epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
             f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{average}, "
-            f"seed {config.seed}",
+            f"seed {config.seed}{start}{kept}",
         ),
     ]
     if run.has_latents:
@@ -197,14 +204,16 @@ def comparisons(run: Run) -> list[Comparison]:
     reference = reference_for(run.config)
     table = []
     if _epochs_done(run):
-        last = run.metrics[-1]
+        last, kept = run.metrics[-1], kept_row(run.metrics)
         final = last.get("final_train_loss")
         train_reference = None if reference is None else reference.train_loss
         table = [
-            _loss("Test loss", last["test_loss"], reference and reference.test_loss),
-            _loss("of it reconstruction", last["test_reconstruction"]),
-            _loss("of it KL", last["test_kl"]),
+            _loss("Test loss", kept["test_loss"], reference and reference.test_loss),
+            _loss("of it reconstruction", kept["test_reconstruction"]),
+            _loss("of it KL", kept["test_kl"]),
         ]
+        if "validation_loss" in kept:
+            table.append(_loss("Validation loss", kept["validation_loss"]))
         if final is not None:
             table.append(_loss("Train loss", final, train_reference))
             train_reference = None

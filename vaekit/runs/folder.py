@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaekit.config import TrainConfig, as_recorded, trajectory_differences
+from vaekit.config import TrainConfig, flatten, to_dict, trajectory_differences
 from vaekit.errors import UserError
-from vaekit.settings import read_config, write_config
+from vaekit.settings import from_dict, read_config, write_config
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,6 @@ class RunFolder:
                 f"give a new or an empty folder"
             )
 
-    def as_recorded(self, config: TrainConfig) -> TrainConfig:
-        """`config`, in which what its images settled before means that; as it is without a run."""
-        if not self.config.is_file():
-            return config
-        return as_recorded(config, read_config(TrainConfig, self.config))
-
     def start(self, config: TrainConfig) -> None:
         """Claim the folder for `config`, or check that it already belongs to it.
 
@@ -112,6 +106,18 @@ class RunFolder:
                 f"({'; '.join(differences)}); give those again to resume it, "
                 f"or another --run folder to start anew"
             )
+
+    def as_recorded(self, config: TrainConfig) -> TrainConfig:
+        """`config` with the run's own choice for each `auto`, where the folder holds a run.
+
+        But for the precision, which `auto` chooses at each start by launcher and hardware.
+        """
+        if not self.config.is_file():
+            return config
+        recorded = flatten(to_dict(read_config(TrainConfig, self.config)))
+        given = flatten(to_dict(config))
+        auto = {name for name, it in given.items() if it == "auto"} - {"mixed_precision"}
+        return from_dict(TrainConfig, given | {name: recorded[name] for name in auto})
 
     def require_config(self) -> TrainConfig:
         """The config of the run, for the stages after training."""
