@@ -19,4 +19,4 @@ def settle(config: TrainConfig, images: Images) -> TrainConfig:
             "images with --data.validation 0.1, or give --keep last"
         )
     keep = ("best" if has_validation else "last") if config.keep == "auto" else config.keep
-    return replace(config, keep=keep)
+    return replace(config, keep=keep, data=images.data or config.data)
