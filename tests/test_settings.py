@@ -307,13 +307,16 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("beta", "data.holdout", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("data.validation", "free_bits", "gradient_exchange", "importance_weighted", "init_from"),
-        *("init_sha256", "input_noise", "keep", "kl_warmup"),
+        *("beta", "data.background", "data.channels", "data.fit", "data.holdout", "data.pages"),
+        *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
+        *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
+        *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep", "kl_warmup"),
         *("model.architecture", "model.likelihood", "model.width", "num_samples", "weight_decay"),
     ]
-    as_before = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
-    assert from_dict(TrainConfig, recorded) == TrainConfig(keep="last", model=as_before)
+    data = DataConfig(background="none", value_range="0,65535", reading="suffix")
+    model = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
+    before = TrainConfig(data=data, model=model, keep="last")
+    assert from_dict(TrainConfig, recorded) == before
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})
@@ -336,18 +339,18 @@ def test_a_config_that_was_cut_off_anywhere_is_refused_or_equal_to_the_whole(
 def test_a_run_whose_config_is_older_than_some_settings_resumes_by_the_command_it_names(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
-    (run / "model.safetensors").unlink()
-    settings = yaml.safe_load((run / "config.yaml").read_text())
+    run, old = tmp_path / "run", tmp_path / "old.yaml"
+    settings = yaml.safe_load((finished_run / "config.yaml").read_text())
     for name in LATER:
         group, _, last = name.rpartition(".")
         del (settings[group] if group else settings)[last]
+    old.write_text(yaml.safe_dump(settings))
+    main(["train", "--config", str(old), "--run", str(run)])
+    weights = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").unlink()
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     main(["train", "--config", str(run / "config.yaml"), "--run", str(run)])
-    assert (run / "model.safetensors").read_bytes() == (
-        finished_run / "model.safetensors"
-    ).read_bytes()
+    assert (run / "model.safetensors").read_bytes() == weights
     assert yaml.safe_load((run / "config.yaml").read_text()).keys() > settings.keys()
 
 

@@ -15,7 +15,11 @@ MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
+Fit = Literal["stretch", "pad", "crop"]
+Pages = Literal["first", "all"]
+FolderReading = Literal["auto", "content", "suffix"]
 Keep = Literal["auto", "best", "last"]
+ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 ArchitectureName = Literal["auto", "reference", "conv"]
@@ -26,6 +30,10 @@ AutoInt = int | Auto  # follows from the images; a run records what it came to
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
+
+_COLOUR = re.compile(r"auto|none|white|black|grey|#[0-9a-fA-F]{6}")
+_RANGE = re.compile(r"(-?[0-9.]+(?:e[-+]?[0-9]+)?),(-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+_SIZE = re.compile(r"([0-9]{1,9})(?:,([0-9]{1,9}))?")
 
 Known = TypeVar("Known")
 
@@ -60,8 +68,26 @@ class DataConfig:
     root: str = setting("data", off_trajectory=True)
     """Folder of the images (downloads go there; digits need none)."""
 
-    image_size: int = 28
-    """Height and width in pixels to which digits and folder images are resized."""
+    image_size: int | str = 28
+    """Pixels a side to which digits and folder images are resized, or HEIGHT,WIDTH."""
+
+    fit: Fit = setting("stretch", before="stretch")
+    """What is done to an image of another aspect: stretch it, pad it, or crop it to its middle."""
+
+    background: str = setting("auto", before="none")
+    """Colour under transparent images, as white or #20a0ff; none keeps alpha as a channel."""
+
+    channels: int | None = setting(None, before=None)
+    """1 grey, 2 with alpha, 3 RGB, 4 with alpha (default: 3 where a file has colour, else 1)."""
+
+    value_range: str = setting("auto", before="0,65535")
+    """LOW,HIGH that become black and white in files of more than 8 bits (auto: the bits in use)."""
+
+    pages: Pages = setting("first", before="first")
+    """Of an animation or a file of several pages, the first or all of them."""
+
+    reading: FolderReading = setting("auto", before="suffix")
+    """Find images by content, and keep copies on one side of a split; or by suffix, as once."""
 
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""
@@ -82,8 +108,21 @@ class DataConfig:
     """Stop where anything would not be used, or used as something else, instead of saying so."""
 
     def __post_init__(self) -> None:
-        _at_least("--data.image_size", self.image_size, 8)
-        _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
+        height, width = self.size
+        object.__setattr__(self, "image_size", height if height == width else f"{height},{width}")
+        for side in (height, width):
+            _at_least("--data.image_size", side, 8)
+            _at_most("--data.image_size", side, MAX_IMAGE_SIZE)
+        if _COLOUR.fullmatch(self.background) is None:
+            raise UserError(
+                f"--data.background {self.background}: expected auto, white, black, grey, a colour "
+                f"as #20a0ff, or none"
+            )
+        if self.value_range != "auto":
+            parse_value_range(self.value_range)
+        if self.channels is not None:
+            _at_least("--data.channels", self.channels, 1)
+            _at_most("--data.channels", self.channels, MAX_CHANNELS)
         if self.resident_limit is not None:
             _at_least("--data.resident_limit", self.resident_limit, 0)
         if self.limit is not None:
@@ -91,6 +130,17 @@ class DataConfig:
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
         _number_or_share("--data.validation", self.validation)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        match = _SIZE.fullmatch(str(self.image_size))
+        if match is None:
+            raise UserError(
+                f"--data.image_size {self.image_size}: expected pixels a side, or HEIGHT,WIDTH as "
+                f"32,48"
+            )
+        return int(match[1]), int(match[2] or match[1])
 
 
 @dataclass(frozen=True)
@@ -296,6 +346,9 @@ class SvmConfig:
     gamma: float = 1.0
     """Inverse width of the kernel, in units of 1 / number of features."""
 
+    class_weight: ClassWeight | None = setting(None, before=None)
+    """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
+
     def __post_init__(self) -> None:
         _positive("--C", self.C)
         _positive("--gamma", self.gamma)
@@ -335,6 +388,21 @@ def parse_cadence(flag: str, text: str) -> Cadence:
     if match[2] == "steps":
         return Cadence(steps=count)
     return Cadence(seconds=60.0 * count) if match[2] == "min" else Cadence(epochs=count)
+
+
+def parse_value_range(text: str) -> tuple[float, float]:
+    """`LOW,HIGH` as numbers. Raises `UserError` for anything else."""
+    match = _RANGE.fullmatch(text)
+    try:
+        low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    except ValueError:  # 1.2.3
+        low = high = 0.0
+    if not low < high < float("inf"):
+        raise UserError(
+            f"--data.value_range {text}: expected LOW,HIGH, two finite numbers with LOW below "
+            f"HIGH, as 0,4095, or auto"
+        )
+    return low, high
 
 
 def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:

@@ -10,7 +10,9 @@ from accelerate import Accelerator
 
 from vaekit.config import TrainConfig, flatten, settled, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
-from vaekit.images.sets import Images, load_images
+from vaekit.images.pixels import ImageShape
+from vaekit.images.reading import Reading
+from vaekit.images.sets import Images, count, load_images
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
@@ -32,6 +34,7 @@ from vaekit.settings import parse, write_config
 from vaekit.training import loop
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
+from vaekit.training.memory import estimate, require_memory
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     first_on_each_machine,
@@ -54,14 +57,16 @@ def train(config: TrainConfig) -> None:
     config = run.as_recorded(config)
     accelerator = start_accelerator(config)
     initial = read_initial(config, run)
+    if config.data.name == "folder":  # grey at least; before its images are decoded
+        require_room(config, (1, *config.data.size), accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
-    if accelerator.is_main_process:
-        for line in images.reading.lines():
-            say(line)
+    reading = told(images, config, accelerator)
     config = settle(starting_from(initial, config, images.shape), images)
     require_divisible_batch(config, accelerator.num_processes)
-    require_fit(config.model, images.shape)
+    takes = require_room(config, images.shape, accelerator)
+    if accelerator.is_main_process:
+        print(takes, flush=True)
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
@@ -71,7 +76,7 @@ def train(config: TrainConfig) -> None:
         if initial is not None:
             training.start_from(initial.vae)
         resume(training, run)
-        announce(training, run)
+        announce(training, run, reading)
         try:
             with show_progress(training) as progress:
                 for event in loop.run(training, lambda: interruption.exit_code):
@@ -80,6 +85,25 @@ def train(config: TrainConfig) -> None:
             leave(training, run, request)
     accelerator.end_training()
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
+
+
+def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:
+    """What the run takes, in a line. Raises `UserError` where it can't fit the images or memory."""
+    require_fit(config.model, image_shape)
+    memory = estimate(config, image_shape, accelerator.num_processes)
+    return require_memory(memory, accelerator.device, config)
+
+
+def told(images: Images, config: TrainConfig, accelerator: Accelerator) -> Reading:
+    """Say what was read, and what was not or as something else, which `strict` makes an error."""
+    reading = count(images)
+    if accelerator.is_main_process:
+        print("\n".join(reading.summary()), flush=True)
+        for line in reading.deviations():
+            say(line)
+    if config.data.strict:
+        reading.require_none(config.data.root)
+    return reading
 
 
 def require_divisible_batch(config: TrainConfig, num_processes: int) -> None:
@@ -131,7 +155,7 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
     return training
 
 
-def announce(training: Training, run: RunFolder) -> None:
+def announce(training: Training, run: RunFolder, reading: Reading) -> None:
     """Say what is about to happen, and record it in the run folder."""
     accelerator, config = training.accelerator, training.config
     if config.tracker is not None:
@@ -142,7 +166,7 @@ def announce(training: Training, run: RunFolder) -> None:
     write_config(run.config, config)
     environment = describe_environment(accelerator, training.stepper.path, training.step)
     append_environment(run.environment, environment)
-    write_reading(READING.path(run), training.images.reading)
+    write_reading(READING.path(run), reading)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
         write_metrics(run.metrics, training.metrics)

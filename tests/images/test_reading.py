@@ -31,8 +31,8 @@ EVERYTHING = Reading(
 
 
 def test_every_count_is_said_once_and_is_an_error_where_asked() -> None:
-    text = "\n".join(EVERYTHING.lines())
-    assert EVERYTHING.lines()[0] == (
+    text = "\n".join([*EVERYTHING.summary(), *EVERYTHING.deviations()])
+    assert EVERYTHING.summary()[0] == (
         "images: 30 files found, 20 to train on, 3 to validate on, 4 to test on"
     )
     for part in (

@@ -1,12 +1,13 @@
 """What was read as images, and what was not or as something else: counted, to be said and kept."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
-from vaekit.errors import UserError, some_of
+from vaekit.errors import UserError
 from vaekit.storage.damage import strings, typed
 
-NUM_EXAMPLES = 5
+NUM_EXAMPLES = 3
 
 
 class Tally(NamedTuple):
@@ -20,7 +21,7 @@ class Tally(NamedTuple):
     def named(self) -> str:
         """The names, and whether there are more."""
         more = ", ..." if len(self.examples) < self.number else ""
-        return f"{some_of(self.examples)}{more}" if self.examples else ""
+        return f"{', '.join(self.examples)}{more}" if self.examples else ""
 
     def __str__(self) -> str:
         return f"{self.number:,} {self.what}" + (f" ({self.named})" if self.examples else "")
@@ -80,14 +81,13 @@ class Reading:
         ]
         return [count for count in counts if count.number]
 
-    def lines(self) -> list[str]:
-        """What is said before training, a line for each matter."""
+    def summary(self) -> list[str]:
+        """What was read, a line for each matter."""
         validation = f"{self.num_validation:,} to validate on, " if self.num_validation else ""
         found = f"{self.num_found:,} files found, " if self.num_found else ""
         return [
             f"images: {found}{self.num_train:,} to train on, {validation}"
             f"{self.num_test:,} to test on",
-            *self.deviations(),
             *self.remarks,
         ]
 
@@ -103,10 +103,20 @@ class Reading:
 NOTHING_READ = Reading()
 
 
+def tallied(named: Iterable[tuple[str, Iterable[str]]]) -> tuple[Tally, ...]:
+    """How many names there are of each fate, and the first few, in order of the fates."""
+    names: dict[str, list[str]] = {}
+    for name, fates in named:
+        for fate in fates:
+            names.setdefault(fate, []).append(name if name.isprintable() else repr(name))
+    return tuple(
+        Tally(fate, len(each), tuple(each[:NUM_EXAMPLES])) for fate, each in sorted(names.items())
+    )
+
+
 def reading_to_dict(reading: Reading) -> dict[str, Any]:
     """As JSON values."""
-    values: dict[str, Any] = asdict(reading)
-    return values
+    return {name: _plain(value) for name, value in asdict(reading).items()}
 
 
 def reading_from_dict(values: dict[str, Any]) -> Reading:
@@ -121,6 +131,10 @@ def reading_from_dict(values: dict[str, Any]) -> Reading:
         else:
             taken[each.name] = strings(value)
     return Reading(**taken)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tally(what: Any, number: Any, examples: Any) -> Tally:

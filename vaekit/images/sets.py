@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
+from vaekit.images.copies import count_copies, groups_of
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, Reading
-from vaekit.images.splits import FIXED_SEED, Split, split
+from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
 
 _Which = slice | NDArray[np.int64]
 
@@ -38,6 +39,7 @@ class Images:
     class_names: tuple[str, ...]  # () for an unlabelled set
     validation: ImageSet | None = None  # to choose by, where the set has such images
     reading: Reading = NOTHING_READ  # what of the files they are
+    data: DataConfig | None = None  # with what the images settled
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,7 +68,7 @@ class Entry:
     """What is known of an image set before it is loaded."""
 
     load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
-    size: int | None  # height and width of all its images; None: what the settings say
+    size: int | None  # pixels a side of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
@@ -85,6 +87,8 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     too, and for files that are damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
+    if config.reading == "auto":
+        config = replace(config, reading="content")
     if entry.size not in (None, config.image_size):
         raise UserError(
             f"--data.image_size {config.image_size}: the images of {config.name} are "
@@ -92,21 +96,48 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
         )
     images = entry.load(config, seed, download)
     if config.holdout is not None:
-        images = _hold_out(images, config.holdout)
+        images = _hold_out(images, config)
     if config.validation:
-        images = _hold_out_validation(images, config.validation)
+        images = _hold_out_validation(images, config)
     first = slice(config.limit)
-    train, test = _take(images.train, first), _take(images.test, first)
-    validation = images.validation and _take(images.validation, first)
+    return replace(
+        images,
+        train=_take(images.train, first),
+        test=_take(images.test, first),
+        validation=images.validation and _take(images.validation, first),
+    )
+
+
+def count(images: Images) -> Reading:
+    """What was read, with what can be counted of the images themselves."""
+    train, validation, test = images.train, images.validation, images.test
     reading = replace(
         images.reading,
         num_train=len(train.pixels),
         num_validation=0 if validation is None else len(validation.pixels),
         num_test=len(test.pixels),
     )
-    if config.strict:
-        reading.require_none(config.root)
-    return Images(train, test, images.class_names, validation, reading)
+    if not reading.num_found:  # a published set is as it is
+        return reading
+    copies = count_copies(train[:2], validation and validation[:2], test[:2])
+    return replace(
+        reading,
+        num_copies=copies.within,
+        num_test_in_train=copies.test_in_train,
+        num_validation_in_train=copies.validation_in_train,
+        num_in_two_classes=copies.in_two_classes,
+        classes_without_train=_absent(images.class_names, train),
+        classes_without_validation=_absent(images.class_names, validation),
+        classes_without_test=_absent(images.class_names, test),
+    )
+
+
+def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str, ...]:
+    """The classes of which a side, if there is one, has no image."""
+    if images is None or images.labels is None:
+        return ()
+    present = set(images.labels.tolist())
+    return tuple(name for label, name in enumerate(class_names) if label not in present)
 
 
 def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
@@ -115,33 +146,45 @@ def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
         IMAGE_SETS[config.name].class_names,
+        data=config,
     )
 
 
 def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     from vaekit.images.digits import read_digits
 
-    pixels, labels, fifth = read_digits(config.image_size)
-    return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
+    pixels, labels, fifth = read_digits(config.size)
+    digits = ImageSet(pixels, labels)
+    return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
 
 
 def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
     from vaekit.images.cache import read_folder
 
-    class_names, pixels, labels, files, num_train = read_folder(config, seed)
-    every_image = ImageSet(pixels, labels, files)
-    return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
+    folder = read_folder(config, seed)
+    every_image = ImageSet(folder.pixels, folder.labels, folder.files)
+    train, validation, _ = np.cumsum(folder.num_on_side).tolist()
+    return Images(
+        _take(every_image, slice(train)),
+        _take(every_image, slice(validation, None)),
+        folder.class_names,
+        _take(every_image, slice(train, validation)) if validation > train else None,
+        folder.reading,
+        folder.data,
+    )
 
 
-def _hold_out(images: Images, num_held_out: int) -> Images:
-    chosen = _held_out_of(images.train, num_held_out, f"--data.holdout {num_held_out}")
+def _hold_out(images: Images, config: DataConfig) -> Images:
+    assert config.holdout is not None
+    chosen = _held_out_of(images.train, config.holdout, f"--data.holdout {config.holdout}", config)
     return replace(
         images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
     )
 
 
-def _hold_out_validation(images: Images, wanted: float) -> Images:
-    """`wanted` is a number of training images, or with less than 1 a share of them."""
+def _hold_out_validation(images: Images, config: DataConfig) -> Images:
+    """`validation` is a number of training images, or with less than 1 a share of them."""
+    wanted = config.validation
     flag = f"--data.validation {wanted:g}"
     if images.validation is not None:
         raise UserError(
@@ -150,7 +193,7 @@ def _hold_out_validation(images: Images, wanted: float) -> Images:
         )
     num_train = len(images.train.pixels)
     num_held_out = max(1, round(wanted * num_train)) if wanted < 1 else int(wanted)
-    chosen = _held_out_of(images.train, num_held_out, flag)
+    chosen = _held_out_of(images.train, num_held_out, flag, config)
     return replace(
         images,
         train=_take(images.train, chosen.kept),
@@ -158,8 +201,8 @@ def _hold_out_validation(images: Images, wanted: float) -> Images:
     )
 
 
-def _held_out_of(images: ImageSet, num_held_out: int, flag: str) -> Split:
-    """A fixed choice with each class in proportion."""
+def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataConfig) -> Split:
+    """A fixed choice with each class in proportion, equal images on one side."""
     pixels, labels, _ = images
     if num_held_out >= len(pixels):
         raise UserError(
@@ -167,11 +210,16 @@ def _held_out_of(images: ImageSet, num_held_out: int, flag: str) -> Split:
             f"left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    return split(classes, num_held_out, FIXED_SEED)
-
-
-def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[str, ...]) -> Images:
-    return Images(_take(images, train), _take(images, test), class_names)
+    if config.reading == "suffix":
+        return split(classes, num_held_out, FIXED_SEED)
+    groups = groups_of(pixels, np.arange(len(pixels)))
+    chosen = split_groups(classes, groups, num_held_out, FIXED_SEED)
+    if not len(chosen.held_out):
+        raise UserError(
+            f"{flag}: no image can be held out without one that is equal, or with each class left "
+            f"in training; leave the flag out"
+        )
+    return chosen
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
@@ -249,9 +297,8 @@ IMAGE_SETS = {
             resize_filter=RESIZE_FILTER,
             centring=None,
             text=(
-                "The whole image, turned as its EXIF orientation says, is resized to "
-                f"{{height}}x{{width}} pixels with a {RESIZE_FILTER} filter; its aspect is not "
-                "kept."
+                "The image, turned as its EXIF orientation says, is resized with a "
+                f"{RESIZE_FILTER} filter: {{fit}}."
             ),
         ),
     ),

@@ -16,7 +16,7 @@ from PIL import Image
 from vaekit.config import to_dict
 from vaekit.errors import UserError
 from vaekit.images import pictures
-from vaekit.images.decode import UNREADABLE, open_image
+from vaekit.images.formats import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
@@ -384,7 +384,7 @@ def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
 def _embed(path: Path, alt: str) -> Picture:
     """A PNG of the run as a data URI, so that the page is one file."""
     try:
-        with open_image(path, formats=("PNG",)) as image:
+        with open_image(path, only=("PNG",)) as image:
             image.load()
             width, height = image.size
     except UNREADABLE as error:

@@ -18,11 +18,11 @@ BATCH_SIZE = 500
 def predict_files(run: Run, paths: list[Path], with_latents: bool) -> None:
     """Write CSV to standard output: file, label, class name, a score for each class.
 
-    Files are prepared as those of a folder are. Scores are votes plus squashed decisions, no
+    Files are prepared as the run's own images were. Scores are votes plus squashed decisions, no
     probabilities. `with_latents` adds the mean and the log-variance of each latent dimension.
     """
     weights, table = run.weights, run.svm.table
-    pixels = torch.from_numpy(prepare_files(paths, weights.vae.image_shape))
+    pixels = torch.from_numpy(prepare_files(paths, weights.vae.image_shape, run.config.data))
     posteriors = [weights.vae.encode(as_floats(batch)) for batch in torch.split(pixels, BATCH_SIZE)]
     latents = torch.cat([torch.cat(posterior, dim=1) for posterior in posteriors]).numpy()
     prediction = predict(table, latents)

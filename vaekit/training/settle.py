@@ -31,6 +31,7 @@ def settle(config: TrainConfig, images: Images) -> TrainConfig:
     return replace(
         config,
         model=settle_model(config.model, images.shape, config.data.name),
+        data=images.data or config.data,
         keep=_settle_keep(config, images),
         **_settle_schedule(config, len(images.train.pixels))._asdict(),
     )
