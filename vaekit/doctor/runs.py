@@ -370,7 +370,8 @@ def notes(known: Readings) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
     rows = metrics.value or []
-    if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
+    own = ("folder", "arrays", "idx")
+    if config and config.data.name in own and not Path(config.data.root).exists():
         text = f"not in {config.data.root}; say with --data.root where they lie now"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
