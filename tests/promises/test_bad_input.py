@@ -258,7 +258,7 @@ def test_prediction_runs_from_the_command_line_for_one_file_and_for_many(
         main(["predict", str(run), *arguments])
         header, *rows = capsys.readouterr().out.splitlines()
         assert len(rows) == len([x for x in arguments if x != "--latents"])
-        assert ("mean_0" in header) == ("--latents" in arguments)
+        assert ("z1" in header) == ("--latents" in arguments)
 
 
 @pytest.mark.injects(18)
