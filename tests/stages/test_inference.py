@@ -97,7 +97,7 @@ def test_a_folder_is_its_images_and_what_cannot_be_read_is_left_out_where_asked(
     out, err = capsys.readouterr()
     names = [row["file"] for row in rows_of(out)]
     assert names == [str(folder / name) for name in ("0.png", "1.png", "2.png", "below/4.png")]
-    assert f"1 files are no images and are left out ({folder}/notes.txt)" in err
+    assert f"not used: 1 files that are no images ({folder}/notes.txt)" in err
     assert f"going on without 1 of 6 files: {folder}/3.png (" in err
 
 

@@ -372,7 +372,8 @@ def notes(known: Readings) -> Iterator[Finding]:
     rows = metrics.value or []
     own = ("folder", "arrays", "idx")
     if config and config.data.name in own and not Path(config.data.root).exists():
-        text = f"not in {config.data.root}; say with --data.root where they lie now"
+        stage = f"`vaekit latents {run.quoted} --data.root FOLDER`"
+        text = f"not in {config.data.root}; {stage}, report and export take them from elsewhere"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")

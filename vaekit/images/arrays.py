@@ -179,7 +179,15 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
     """What numpy loads. Raises `UserError` where it can't, or would have to unpickle."""
     try:
         return load()
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         pickled = any(
             words in str(error) for words in ("pickle", "Object arrays", "Python objects")
         )
@@ -198,7 +206,7 @@ def _channels_first(array: NDArray[Any], name: str, root: str) -> NDArray[Any]:
             f"--data.root {root}: {name} is {array.dtype}, expected uint8 from 0 to 255; give "
             f"255 * {name}.astype('uint8') where it is bool"
         )
-    if not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(
             f"--data.root {root}: {name} holds NaN or infinite values; replace them with numbers"
         )

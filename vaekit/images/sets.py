@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
 from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
+from vaekit.storage.files import user_path
 
 if TYPE_CHECKING:
     from vaekit.images.arrays import ArraySet
@@ -220,7 +220,7 @@ def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
 
 def _require_no_file(config: DataConfig) -> None:
     """Raise `UserError` for the root of a folder that is a file, with what takes such a file."""
-    root = Path(config.root)
+    root = user_path("--data.root", config.root)
     if not root.is_file():
         return
     suffix = root.suffix.lower()
@@ -228,8 +228,8 @@ def _require_no_file(config: DataConfig) -> None:
         remedy = f"give --data.name {_NAMES[suffix]}"
     elif suffix == ".csv":
         remedy = (
-            "save its pixels with numpy.savez as images, uint8 [N, H, W], and labels, and give \
---data.name arrays"
+            "save its pixels with numpy.savez as images, uint8 [N, H, W], and labels, and give "
+            "--data.name arrays"
         )
     else:
         remedy = "unpack an archive, and give the folder of an image"

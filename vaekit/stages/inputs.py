@@ -1,6 +1,6 @@
 """A person's own files, as the model of a run takes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from vaekit.images.decode import prepare_readable
 from vaekit.images.folder import walk
 from vaekit.images.formats import NO_IMAGE
 from vaekit.images.pixels import as_floats
+from vaekit.images.reading import tallied
 from vaekit.runs.run import Run
 from vaekit.runs.weights import Weights
 
@@ -49,7 +50,7 @@ def read_inputs(run: Run, given: Sequence[Path], *, skip_unreadable: bool) -> In
     skipped, and where nothing is left.
     """
     weights = run.weights
-    found = [each for path in given for each in _expand(path)]
+    found, left_out = _expand(given)
     prepared = prepare_readable(
         [each.path for each in found], weights.vae.image_shape, run.config.data
     )
@@ -68,9 +69,9 @@ def read_inputs(run: Run, given: Sequence[Path], *, skip_unreadable: bool) -> In
             f"{some_of([str(path) for path in given])}: no image that can be read"
             f"{f' ({some_of(named)})' if named else ''}; give image files, or folders of them"
         )
-    if no_images:
-        names = some_of([str(found[i].path) for i in sorted(no_images)])
-        say(f"{len(no_images)} files are no images and are left out ({names})")
+    left_out += [(str(found[i].path), "files that are no images") for i in sorted(no_images)]
+    for tally in tallied((name, [why]) for name, why in left_out):
+        say(f"not used: {tally}")
     if named:
         say(f"going on without {len(named)} of {len(found)} files: {some_of(named)}")
     for tally in prepared.used_otherwise:
@@ -93,14 +94,17 @@ def encode_pixels(weights: Weights, pixels: NDArray[np.uint8]) -> Encoding:
     return Encoding(torch.cat(means).numpy(), torch.cat(log_variances).numpy())
 
 
-def _expand(path: Path) -> Iterator[_Found]:
-    """The file itself, or the files in a folder and those below it."""
-    if not path.is_dir():
-        yield _Found(path, None)
-        return
-    walked = walk(path, by_suffix=False)
-    for file in walked.files:
-        yield _Found(file, path)
+def _expand(given: Sequence[Path]) -> tuple[list[_Found], list[tuple[str, str]]]:
+    """Files themselves, those in folders and below them, and what of these is left out, and why."""
+    found, left_out = [], []
+    for path in given:
+        if not path.is_dir():
+            found.append(_Found(path, None))
+            continue
+        walked = walk(path, by_suffix=False)
+        found += [_Found(file, path) for file in walked.files]
+        left_out += [(str(path / name), why) for why, name in walked.left_out]
+    return found, left_out
 
 
 def _label(found: _Found, class_names: Sequence[str]) -> int | None:
