@@ -60,6 +60,7 @@ from vaekit.report.map import latent_map
 from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
 from vaekit.svm.table import decisions
+from vaekit.training.state import kept_row
 
 StoredWeights = Literal["fp32", "fp16", "int8"]
 
@@ -190,9 +191,9 @@ def describe_run(run: Run) -> dict[str, Any]:
         "class_names": weights.class_names,
         "score_labels": None if table is None else table.classes.tolist(),
         "image": preparation(run.config.data, weights.vae.image_shape),
-        "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
+        "latent": {"dimensions": weights.vae.latent_dim, "prior": "standard normal"},
         "metrics": {
-            "test_loss": rows[-1]["test_loss"] if rows else None,
+            "test_loss": kept_row(rows)["test_loss"] if rows else None,
             "svm_accuracy": run.svm_metrics["accuracy"] if run.has_svm else None,
         },
         "source": {
@@ -278,11 +279,11 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
 
 def explorer_data(run: Run) -> dict[str, Any]:
     """Test images to pick from, and the map of the test latents."""
-    pixels, labels = run.images.test
+    pixels, labels, _ = run.images.test
     placed = latent_map(run.folder, run.latents) if run.has_latents else None
     shown = None
     if placed is not None:
-        latents, num_dimensions = run.latents, run.weights.vae.config.latent_dim
+        latents, num_dimensions = run.latents, run.weights.vae.latent_dim
         shown = {
             "method": "t-SNE",
             "points": _encoded(placed.points),
@@ -347,7 +348,7 @@ def _modules(reference: Reference) -> dict[str, tuple[nn.Module, Inputs, tuple[s
     """The modules of the graphs, examples of what they take, and the names of what they give."""
     vae, table = reference
     image = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
-    latent = torch.zeros(2, vae.config.latent_dim)
+    latent = torch.zeros(2, vae.latent_dim)
     encoder = EncoderGraph(vae)
     modules: dict[str, tuple[nn.Module, Inputs, tuple[str, ...]]] = {
         ENCODER: (encoder, {"image": image}, Posterior._fields),

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from vaekit.config import DataConfig
+from vaekit.config import DataConfig, parse_value_range
 from vaekit.images.pixels import ImageShape
+from vaekit.images.preparation import FITS
 from vaekit.images.sets import IMAGE_SETS
 
 # The names of the channels, by their number.
@@ -20,6 +21,8 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
     channels, height, width = image_shape
     prepared = IMAGE_SETS[data.name].preparation
     centring = prepared.centring
+    size = {"height": height, "width": width}
+    text = prepared.text.format(fit=FITS[data.fit].format(**size), **size)
     return {
         "set": data.name,
         "channels": CHANNELS[channels],
@@ -29,5 +32,31 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
         "polarity": prepared.polarity,
         "resize_filter": prepared.resize_filter,
         "centring": centring and {"box": centring.box or height, "by": centring.by},
-        "preparation": prepared.text.format(height=height, width=width),
+        **_of_files(data, channels),
+        "preparation": " ".join([text, *_sentences(data, channels)]),
     }
+
+
+def _of_files(data: DataConfig, channels: int) -> dict[str, Any]:
+    """What was done to files, where the images are one's own and that was settled."""
+    if "auto" in (data.background, data.value_range):
+        return {}
+    return {
+        "fit": data.fit,
+        "background": None if _keeps_alpha(data, channels) else data.background,
+        "file_value_range": list(parse_value_range(data.value_range)),
+    }
+
+
+def _sentences(data: DataConfig, channels: int) -> list[str]:
+    if "auto" in (data.background, data.value_range):
+        return []
+    low, high = parse_value_range(data.value_range)
+    ground = f"Transparent images are composited on {data.background} first."
+    deep = f"Of more than 8 bits a pixel, {low:g} to {high:g} become 0 to 255; beyond is clipped."
+    return [deep] if _keeps_alpha(data, channels) else [ground, deep]
+
+
+def _keeps_alpha(data: DataConfig, channels: int) -> bool:
+    """Whether transparency is a channel, or dropped."""
+    return data.background == "none" or channels in (2, 4)

@@ -1,6 +1,7 @@
 """The command line answers at once, and says in one line what is wrong."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,19 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert "usage: vaekit" in capsys.readouterr().out
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.split() == ["vaekit", version("vaekit")]
+
+
 def test_print_config_shows_the_effective_settings(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--epochs", "7", "--print_config"])
     out = capsys.readouterr().out
     assert "epochs: 7" in out
-    assert "latent_dim: 10" in out
+    assert "latent_dim: auto" in out
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_a_run_leaves_the_whole_run_folder(finished_run: Path) -> None:
     for name in (
         "config.yaml",
         "environment.json",
+        "images.json",
         "metrics.jsonl",
         "checkpoints/step-00000006.safetensors",
         "checkpoints/step-00000012.safetensors",

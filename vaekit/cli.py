@@ -8,28 +8,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from vaekit.config import SvmBackendFlag, SvmConfig, TrainConfig, check_jobs
+from vaekit.config import (
+    AS_TRAINED,
+    ClassWeight,
+    DataPlace,
+    SvmBackendFlag,
+    SvmConfig,
+    TrainConfig,
+    check_jobs,
+)
 from vaekit.errors import user_errors_in_one_line
 
 
-def latents(run: str) -> None:
+def latents(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Encode the images of a run: mean and log-variance of each.
 
     Args:
         run: A trained run folder.
+        data: Where its images lie now.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.latents import extract_latents
 
-    extract_latents(Run(run))
+    extract_latents(Run(run, data.root))
 
 
 def svm(
     run: str,
     C: float = SvmConfig.C,
     gamma: float = SvmConfig.gamma,
+    class_weight: ClassWeight | None = None,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Fit an SVM on the training latents and measure it on the test latents.
 
@@ -37,27 +48,30 @@ def svm(
         run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
         gamma: Inverse width of the kernel, in units of 1 / number of features.
+        class_weight: balanced gives rare classes the weight of common ones (default: none).
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
         jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
+        data: Where its images lie now, should latents be missing.
     """
-    config = SvmConfig(C, gamma)
+    config = SvmConfig(C, gamma, class_weight)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm
 
-    fit_svm(Run(run), config, backend, jobs)
+    fit_svm(Run(run, data.root), config, backend, jobs)
 
 
-def report(run: str) -> None:
+def report(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Put everything a run has made on one HTML page.
 
     Args:
         run: A trained run folder.
+        data: Where its images lie now.
     """
     from vaekit.report.page import write_report
     from vaekit.runs.run import Run
 
-    write_report(Run(run))
+    write_report(Run(run, data.root))
 
 
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
@@ -75,22 +89,56 @@ def generate(run: str, count: int = 64, output: str = "generated.png", seed: int
     generate_images(Run(run), count, Path(output), seed)
 
 
-def predict(run: str, images: list[str], latents: bool = False) -> None:
+def encode(
+    run: str,
+    images: Sequence[str],
+    output: str | None = None,
+    log_variances: bool = False,
+    skip_unreadable: bool = False,
+) -> None:
+    """Write the latents of image files as a table; it needs no labels and no SVM.
+
+    Args:
+        run: A trained run folder.
+        images: Image files, and folders of them; without one the images of the run.
+        output: The .csv, .parquet or .npy file to write (default: CSV on standard output).
+        log_variances: Add the log-variance of each latent dimension to its mean.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.encode import encode as encode_images
+
+    encode_images(
+        Run(run),
+        [Path(image) for image in images],
+        None if output is None else Path(output),
+        log_variances=log_variances,
+        skip_unreadable=skip_unreadable,
+    )
+
+
+def predict(
+    run: str, images: list[str], latents: bool = False, skip_unreadable: bool = False
+) -> None:
     """Classify image files; CSV on standard output.
 
     Args:
         run: A run folder with an SVM.
-        images: Image files.
+        images: Image files, and folders of them.
         latents: Add the mean and log-variance of each image.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.predict import predict_files
 
-    predict_files(Run(run), [Path(image) for image in images], latents)
+    predict_files(Run(run), [Path(image) for image in images], latents, skip_unreadable)
 
 
 def export(
-    run: str, weights: Literal["fp32", "fp16", "int8"] = "fp32", check: bool = False
+    run: str,
+    weights: Literal["fp32", "fp16", "int8"] = "fp32",
+    check: bool = False,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Make the ONNX bundle of a run, or check a bundle.
 
@@ -99,6 +147,7 @@ def export(
         weights: How weights are stored; fp16 is half the size and still computed in float32; int8
             is a quarter, and computes the linear layers in eight bits, several times as fast.
         check: Make nothing; check that a bundle is whole and gives the right numbers here.
+        data: Where the images of the run lie now.
     """
     if check:
         from vaekit.export import verify
@@ -108,7 +157,7 @@ def export(
         from vaekit.export.bundle import export_run
         from vaekit.runs.run import Run
 
-        export_run(Run(run), weights)
+        export_run(Run(run, data.root), weights)
 
 
 def explore(run: str, port: int = 8000) -> None:
@@ -140,6 +189,7 @@ COMMANDS = {
     "svm": svm,
     "report": report,
     "generate": generate,
+    "encode": encode,
     "predict": predict,
     "export": export,
     "explore": explore,

@@ -4,21 +4,47 @@ import dataclasses
 import re
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vaekit.errors import UserError
 
-ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
+ImageSetName = Literal[
+    "mnist", "fashion-mnist", "kmnist", "digits", "folder", "arrays", "idx", "datasets"
+]
 
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
 MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 GradientExchange = Literal["float32", "bf16"]
+Fit = Literal["stretch", "pad", "crop"]
+Pages = Literal["first", "all"]
+FolderReading = Literal["auto", "content", "suffix"]
+Keep = Literal["auto", "best", "last"]
+ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
+ArchitectureName = Literal["auto", "reference", "conv"]
+LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
+Auto = Literal["auto"]
+AutoWidths = tuple[int, ...] | Auto
+AutoInt = int | Auto  # follows from the images; a run records what it came to
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
+
+
+_COLOUR = re.compile(r"auto|none|white|black|grey|#[0-9a-fA-F]{6}")
+_RANGE = re.compile(r"(-?[0-9.]+(?:e[-+]?[0-9]+)?),(-?[0-9.]+(?:e[-+]?[0-9]+)?)")
+_SIZE = re.compile(r"([0-9]{1,9})(?:,([0-9]{1,9}))?")
+
+Known = TypeVar("Known")
+
+
+def settled(value: Known | Auto | None) -> Known:
+    """A setting that followed from the images, which have settled it by now."""
+    assert value is not None
+    assert value != "auto"
+    return value
 
 
 def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
@@ -39,13 +65,37 @@ class DataConfig:
     """Which images, and how they are prepared."""
 
     name: ImageSetName = "mnist"
-    """Image set: a torchvision download, scikit-learn's digits, or a folder of one's own."""
+    """A download, scikit-learn's digits, or one's own: a folder, arrays, IDX files, a data set."""
 
     root: str = setting("data", off_trajectory=True)
-    """Folder of the images (downloads go there; digits need none)."""
+    """Folder of the images or file of arrays (downloads go there), or name of a data set."""
 
-    image_size: int = 28
-    """Height and width in pixels to which digits and folder images are resized."""
+    image_size: int | str = 28
+    """Pixels a side to which digits and folder images are resized, or HEIGHT,WIDTH."""
+
+    fit: Fit = setting("stretch", before="stretch")
+    """What is done to an image of another aspect: stretch it, pad it, or crop it to its middle."""
+
+    background: str = setting("auto", before="none")
+    """Colour under transparent images, as white or #20a0ff; none keeps alpha as a channel."""
+
+    channels: int | None = setting(None, before=None)
+    """1 grey, 2 with alpha, 3 RGB, 4 with alpha (default: 3 where a file has colour, else 1)."""
+
+    value_range: str = setting("auto", before="0,65535")
+    """LOW,HIGH that become black and white in files of more than 8 bits (auto: the bits in use)."""
+
+    pages: Pages = setting("first", before="first")
+    """Of an animation or a file of several pages, the first or all of them."""
+
+    reading: FolderReading = setting("auto", before="suffix")
+    """Find images by content, and keep copies on one side of a split; or by suffix, as once."""
+
+    image_column: str | None = setting(None, before=None)
+    """Of a data set, the column with the images, where several could be meant."""
+
+    label_column: str | None = setting(None, before=None)
+    """Of a data set, the column with the labels, where several could be meant."""
 
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""
@@ -53,48 +103,125 @@ class DataConfig:
     holdout: int | None = setting(None, before=None)
     """Test on so many held-out training images, to choose settings without the test set."""
 
+    validation: int | float = setting(0, before=0)
+    """Hold out so many training images, or that share of them, to choose the weights by: --keep."""
+
     resident_limit: int | None = setting(None, before=None, off_trajectory=True)
     """Megabytes of images kept on the device; batches of more are fetched (default: half a GPU)."""
 
     skip_unreadable: bool = setting(False, before=False, off_trajectory=True)
     """Go on without the images of a folder that can't be decoded, instead of stopping."""
 
+    strict: bool = setting(False, before=False, off_trajectory=True)
+    """Stop where anything would not be used, or used as something else, instead of saying so."""
+
     def __post_init__(self) -> None:
-        _at_least("--data.image_size", self.image_size, 8)
-        _at_most("--data.image_size", self.image_size, MAX_IMAGE_SIZE)
+        height, width = self.size
+        object.__setattr__(self, "image_size", height if height == width else f"{height},{width}")
+        for side in (height, width):
+            _at_least("--data.image_size", side, 8)
+            _at_most("--data.image_size", side, MAX_IMAGE_SIZE)
+        if _COLOUR.fullmatch(self.background) is None:
+            raise UserError(
+                f"--data.background {self.background}: expected auto, white, black, grey, a colour "
+                f"as #20a0ff, or none"
+            )
+        if self.value_range != "auto":
+            parse_value_range(self.value_range)
+        if self.channels is not None:
+            _at_least("--data.channels", self.channels, 1)
+            _at_most("--data.channels", self.channels, MAX_CHANNELS)
         if self.resident_limit is not None:
             _at_least("--data.resident_limit", self.resident_limit, 0)
         if self.limit is not None:
             _at_least("--data.limit", self.limit, 1)
         if self.holdout is not None:
             _at_least("--data.holdout", self.holdout, 1)
+        _number_or_share("--data.validation", self.validation)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        match = _SIZE.fullmatch(str(self.image_size))
+        if match is None:
+            raise UserError(
+                f"--data.image_size {self.image_size}: expected pixels a side, or HEIGHT,WIDTH as "
+                f"32,48"
+            )
+        return int(match[1]), int(match[2] or match[1])
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """Where the images of a run lie now."""
+
+    root: str | None = None
+    """Folder or file of the images, where they have moved since the run was trained."""
+
+
+AS_TRAINED = DataPlace()
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The convolutional VAE; the defaults are the reference. Image shapes come from the data."""
+    """The convolutional VAE. Image shapes come from the data, and so does what is left `auto`."""
 
-    latent_dim: int = 10
-    """Number of latent dimensions."""
+    architecture: ArchitectureName = setting("auto", before="reference")
+    """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
-    conv_channels: tuple[int, ...] = (16, 32)
-    """Output channels of each 3x3 convolution of the encoder; the decoder mirrors them."""
+    likelihood: LikelihoodName = setting("auto", before="bernoulli")
+    """Of pixels: bernoulli (auto for grey), gaussian (for colour) or logistic, 256 levels."""
 
-    hidden_dims: tuple[int, ...] = (512, 256)
-    """Widths of the encoder's linear layers; the decoder mirrors them."""
+    latent_dim: AutoInt = "auto"
+    """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""
+
+    width: AutoInt | None = setting("auto", before=None)
+    """Of conv: channels of the largest features; those of 4x4 pixels are 4 times as many."""
+
+    conv_channels: AutoWidths | None = "auto"
+    """Of the reference: output channels of each 3x3 convolution; the decoder mirrors them."""
+
+    hidden_dims: AutoWidths | None = "auto"
+    """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     def __post_init__(self) -> None:
-        _at_least("--model.latent_dim", self.latent_dim, 1)
-        _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
-        for flag, widths in (
-            ("--model.conv_channels", self.conv_channels),
-            ("--model.hidden_dims", self.hidden_dims),
-        ):
+        _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
+        if self.latent_dim != "auto":
+            _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
+        width = None if self.width == "auto" else self.width
+        if width is not None:
+            _at_least("--model.width", width, 1)
+            _at_most("--model.width", width, MAX_WIDTH)
+        for flag, widths in self._of_reference().items():
+            if self.architecture == "conv":
+                raise UserError(
+                    f"{flag} {list(widths)}: is of the architecture reference, this is conv; give "
+                    f"--model.width, or --model.architecture reference"
+                )
+            if width is not None:
+                raise UserError(
+                    f"--model.width {width}: is of the architecture conv, and {flag} of "
+                    f"reference; leave one of them out"
+                )
             if not widths:
                 raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
-            for width in widths:
-                _at_least(flag, width, 1)
-                _at_most(flag, width, MAX_WIDTH)
+            for each in widths:
+                _at_least(flag, each, 1)
+                _at_most(flag, each, MAX_WIDTH)
+        if self.architecture == "reference" and width is not None:
+            raise UserError(
+                f"--model.width {width}: is of the architecture conv, this is reference; give "
+                f"--model.conv_channels and --model.hidden_dims, or --model.architecture conv"
+            )
+
+    def _of_reference(self) -> dict[str, tuple[int, ...]]:
+        """The settings of the reference's architecture that are set, by flag."""
+        flags = {"conv_channels": self.conv_channels, "hidden_dims": self.hidden_dims}
+        return {
+            f"--model.{name}": widths
+            for name, widths in flags.items()
+            if widths is not None and widths != "auto"
+        }
 
 
 @dataclass(frozen=True)
@@ -110,26 +237,50 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The convolutional VAE."""
 
-    epochs: int = 20
-    """Passes over the training set."""
+    init_from: str | None = setting(None, before=None)
+    """Start from the weights of this run, of the same model, with whatever images."""
 
-    batch_size: int = 128
-    """Images a step, over all processes together."""
+    init_sha256: str = setting("auto", before="auto")
+    """The sha256 that the weights started from must have (auto: any); a run records theirs."""
+
+    epochs: AutoInt = "auto"
+    """Passes over the training set (auto: 20, or what gives a small set its steps)."""
+
+    batch_size: AutoInt = "auto"
+    """Images a step, over all processes together (auto: 128, or less for a small set)."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of Adam; a cosine takes it to zero."""
 
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly to its peak."""
+    warmup_steps: AutoInt = "auto"
+    """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
     weight_decay: float = setting(0.0, before=0.0)
     """Decoupled weight decay (AdamW) of the weights, not of the biases."""
 
+    beta: float = setting(1.0, before=1.0)
+    """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
+
+    kl_warmup: float = setting(0.0, before=0.0)
+    """Share of the run over which that weight rises linearly from 0."""
+
+    free_bits: float = setting(0.0, before=0.0)
+    """Nats of KL that each latent dimension of an image may have for nothing in a step."""
+
+    num_samples: int = setting(1, before=1)
+    """Latents drawn for each image in a step."""
+
+    importance_weighted: bool = setting(False, before=False)
+    """Minimise the importance-weighted bound of these samples instead of their mean."""
+
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
-    ema_decay: float = 0.999
-    """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+    ema_decay: float | Auto = "auto"
+    """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
+
+    keep: Keep = setting("auto", before="last")
+    """Weights to use: of the last epoch, or of the best on a validation set (auto: if any)."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
@@ -152,17 +303,45 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.run is None:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
-        _at_least("--epochs", self.epochs, 1)
-        _at_least("--batch_size", self.batch_size, 1)
-        _at_least("--warmup_steps", self.warmup_steps, 0)
+        if self.init_from is None and self.init_sha256 != "auto":
+            raise UserError(f"--init_sha256 {self.init_sha256:.100}: give --init_from RUN with it")
+        _at_least_or_auto("--epochs", self.epochs, 1)
+        _at_least_or_auto("--batch_size", self.batch_size, 1)
+        _at_least_or_auto("--warmup_steps", self.warmup_steps, 0)
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
         parse_cadence("--checkpoint_every", str(self.checkpoint_every))
         _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
+        _at_least("--beta", self.beta, 0)
+        _at_least("--free_bits", self.free_bits, 0)
+        _at_least("--num_samples", self.num_samples, 1)
+        if not 0 <= self.kl_warmup <= 1:
+            raise UserError(
+                f"--kl_warmup {self.kl_warmup}: expected a share of the run, from 0 to 1"
+            )
+        if self.importance_weighted:
+            self._require_importance_weighted()
         _positive("--learning_rate", self.learning_rate)
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
+
+    def _require_importance_weighted(self) -> None:
+        if self.num_samples == 1:
+            raise UserError(
+                "--num_samples 1: the importance-weighted bound of a single sample is the usual "
+                "one; give --num_samples 2 or more with --importance_weighted"
+            )
+        for flag, value, usual in (
+            ("--beta", self.beta, 1),
+            ("--kl_warmup", self.kl_warmup, 0),
+            ("--free_bits", self.free_bits, 0),
+        ):
+            if value != usual:
+                raise UserError(
+                    f"{flag} {value}: the importance-weighted bound has no KL to weigh; leave "
+                    f"{flag} or --importance_weighted out"
+                )
 
 
 @dataclass(frozen=True)
@@ -174,6 +353,9 @@ class SvmConfig:
 
     gamma: float = 1.0
     """Inverse width of the kernel, in units of 1 / number of features."""
+
+    class_weight: ClassWeight | None = setting(None, before=None)
+    """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)
@@ -214,6 +396,21 @@ def parse_cadence(flag: str, text: str) -> Cadence:
     if match[2] == "steps":
         return Cadence(steps=count)
     return Cadence(seconds=60.0 * count) if match[2] == "min" else Cadence(epochs=count)
+
+
+def parse_value_range(text: str) -> tuple[float, float]:
+    """`LOW,HIGH` as numbers. Raises `UserError` for anything else."""
+    match = _RANGE.fullmatch(text)
+    try:
+        low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    except ValueError:  # 1.2.3
+        low = high = 0.0
+    if not low < high < float("inf"):
+        raise UserError(
+            f"--data.value_range {text}: expected LOW,HIGH, two finite numbers with LOW below "
+            f"HIGH, as 0,4095, or auto"
+        )
+    return low, high
 
 
 def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
@@ -264,9 +461,21 @@ def _at_least(flag: str, value: float, minimum: float) -> None:
         raise UserError(f"{flag} {value}: expected at least {minimum}")
 
 
+def _at_least_or_auto(flag: str, value: float | Auto, minimum: float) -> None:
+    if value != "auto":
+        _at_least(flag, value, minimum)
+
+
 def _at_most(flag: str, value: float, maximum: float) -> None:
     if value > maximum:
         raise UserError(f"{flag} {value}: expected at most {maximum}")
+
+
+def _number_or_share(flag: str, value: float) -> None:
+    if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
+        raise UserError(
+            f"{flag} {value}: expected a number of images, or a share from 0 to below 1"
+        )
 
 
 def _positive(flag: str, value: float) -> None:

@@ -8,9 +8,11 @@ from typing import Any, NoReturn
 
 from accelerate import Accelerator
 
-from vaekit.config import TrainConfig, flatten, to_dict
+from vaekit.config import TrainConfig, flatten, settled, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
-from vaekit.images.sets import Images, load_images
+from vaekit.images.pixels import ImageShape
+from vaekit.images.reading import Reading
+from vaekit.images.sets import Images, count, load_images
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.checkpoints import save_checkpoint
@@ -21,20 +23,25 @@ from vaekit.runs.environment import (
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.initial import read_initial, starting_from
 from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
+from vaekit.runs.products import READING
+from vaekit.runs.reading import write_reading
 from vaekit.runs.resume import resume
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
+from vaekit.training.memory import estimate, require_memory
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     first_on_each_machine,
     lost_ranks_in_one_line,
     start_accelerator,
 )
+from vaekit.training.settle import settle, too_few_steps
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -46,20 +53,30 @@ def train(config: TrainConfig) -> None:
     for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
+    run = RunFolder(Path(str(config.run)))
+    config = run.as_recorded(config)
     accelerator = start_accelerator(config)
+    initial = read_initial(config, run)
+    if config.data.name == "folder":  # grey at least; before its images are decoded
+        require_room(config, (1, *config.data.size), accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
-    require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
-    require_fit(config.model, images.shape)
-    run = RunFolder(Path(str(config.run)))
+    reading = told(images, config, accelerator)
+    config = settle(starting_from(initial, config, images.shape), images)
+    require_divisible_batch(config, accelerator.num_processes)
+    takes = require_room(config, images.shape, accelerator)
+    if accelerator.is_main_process:
+        print(takes, flush=True)
     with (
         claimed(run, config, accelerator),
         Interruption() as interruption,
         kept_checkpoint_named(run),
     ):
         training = set_up(config, images, accelerator)
+        if initial is not None:
+            training.start_from(initial.vae)
         resume(training, run)
-        announce(training, run)
+        announce(training, run, reading)
         try:
             with show_progress(training) as progress:
                 for event in loop.run(training, lambda: interruption.exit_code):
@@ -70,13 +87,27 @@ def train(config: TrainConfig) -> None:
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
 
-def require_divisible_batch(config: TrainConfig, num_processes: int, num_images: int) -> None:
-    if config.batch_size > num_images:
-        raise UserError(
-            f"--batch_size {config.batch_size}: the training set has {num_images} images; "
-            f"give at most that"
-        )
-    if config.batch_size % num_processes:
+def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:
+    """What the run takes, in a line. Raises `UserError` where it can't fit the images or memory."""
+    require_fit(config.model, image_shape)
+    memory = estimate(config, image_shape, accelerator.num_processes)
+    return require_memory(memory, accelerator.device, config)
+
+
+def told(images: Images, config: TrainConfig, accelerator: Accelerator) -> Reading:
+    """Say what was read, and what was not or as something else, which `strict` makes an error."""
+    reading = count(images)
+    if accelerator.is_main_process:
+        print("\n".join(reading.summary()), flush=True)
+        for line in reading.deviations():
+            say(line)
+    if config.data.strict:
+        reading.require_none(config.data.root)
+    return reading
+
+
+def require_divisible_batch(config: TrainConfig, num_processes: int) -> None:
+    if settled(config.batch_size) % num_processes:
         raise UserError(
             f"--batch_size {config.batch_size}: it is the global one and must be divisible by "
             f"the {num_processes} processes; give a multiple of {num_processes}"
@@ -124,7 +155,7 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
     return training
 
 
-def announce(training: Training, run: RunFolder) -> None:
+def announce(training: Training, run: RunFolder, reading: Reading) -> None:
     """Say what is about to happen, and record it in the run folder."""
     accelerator, config = training.accelerator, training.config
     if config.tracker is not None:
@@ -135,12 +166,15 @@ def announce(training: Training, run: RunFolder) -> None:
     write_config(run.config, config)
     environment = describe_environment(accelerator, training.stepper.path, training.step)
     append_environment(run.environment, environment)
+    write_reading(READING.path(run), reading)
     if training.step > 0:  # what is beyond the checkpoint will be made again
         note_changes(run)
         write_metrics(run.metrics, training.metrics)
         if not run.model.exists():
             save_weights(training, run)
     print(_plan(training, environment), flush=True)
+    if warning := too_few_steps(config, len(training.images.train.pixels)):
+        say(warning)
 
 
 def note_changes(run: RunFolder) -> None:
@@ -154,7 +188,7 @@ def note_changes(run: RunFolder) -> None:
 
 
 def show_progress(training: Training) -> Progress:
-    batch_size = training.config.batch_size
+    batch_size = settled(training.config.batch_size)
     return Progress(
         "training",
         total=training.total_steps * batch_size,
@@ -171,7 +205,7 @@ def record(event: loop.Event, training: Training, run: RunFolder, progress: Prog
             note = f"epoch {epoch}/{training.config.epochs}"
             if loss is not None:
                 note += f", loss {loss:.2f}"
-            progress.advance(num_steps * training.config.batch_size, note)
+            progress.advance(num_steps * settled(training.config.batch_size), note)
         case loop.CheckpointDue(checkpoint):
             save(checkpoint, training, run)
         case loop.EpochDone():
@@ -188,7 +222,7 @@ def record_epoch(
         save_weights(training, run)
         if epoch % config.sample_every == 0 or epoch == config.epochs:
             write_pictures(training, run, epoch)
-        progress.line(_epoch_line(done.metrics, config.epochs))
+        progress.line(_epoch_line(done.metrics, settled(config.epochs)))
     if done.checkpoint is not None:
         save(done.checkpoint, training, run)
     accelerator.wait_for_everyone()
@@ -217,7 +251,8 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
 
 
 def save_weights(training: Training, run: RunFolder) -> None:
-    write_weights(run, training.ema, training.images.class_names, training.images_sha256)
+    images = training.images
+    write_weights(run, training.kept, images.class_names, training.images_sha256, images.appearance)
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:
@@ -227,12 +262,16 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
         environment["mixed_precision"], environment["mixed_precision"]
     )
     done = f", {training.step:,} of them done" if training.step else ""
+    model = training.config.model
     return (
+        f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
+        f"{training.vae.likelihood.unit}\n"
         f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
-        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
-        f"epoch, {training.total_steps:,} in all{done}"
+        f"{len(training.images.train.pixels):,} images in batches of "
+        f"{training.config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
+        f"{training.total_steps:,} in all{done}"
     )
 
 
@@ -241,8 +280,12 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"test loss {row['test_loss']:.2f} "
         f"({row['test_reconstruction']:.2f} + {row['test_kl']:.2f} KL)"
     )
+    if "validation_loss" in row:
+        test += f", validation loss {row['validation_loss']:.2f}"
     if row["train_loss"] is None:
         return f"before training: {test}"
+    if row.get("kept_epoch") == row["epoch"]:
+        test += " (the best so far)"
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.2f}, {test}, "
         f"{row['images_per_second']:,.0f} images/s"

@@ -22,7 +22,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(image_files, "_read", refuse)
+    monkeypatch.setattr(image_files, "_load", refuse)
 
 
 def cache_files(root: Path) -> list[Path]:
@@ -33,7 +33,7 @@ def test_images_are_decoded_once_and_then_mapped_from_the_cache(
     pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = load(pets, image_size=8)
-    assert "decoding 18 images" in capsys.readouterr().err
+    assert "decoded 18 images" in capsys.readouterr().err
     forbid_decoding(monkeypatch)
     second = load(pets, image_size=8)
     assert capsys.readouterr().err == ""
@@ -60,14 +60,14 @@ def test_a_changed_file_or_setting_is_decoded_anew(pets: Path) -> None:
     assert load(pets, image_size=9).shape == (1, 9, 9)
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "kept.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["pixels.npy", "rows.npy", "meta.json"])
 @pytest.mark.parametrize("damage", [lambda content: content[:100], flip_a_bit, None])
 @pytest.mark.injects(5)
 def test_a_damaged_cache_is_made_again(
     name: str, damage: Callable[[bytes], bytes] | None, pets: Path
 ) -> None:
     whole = load(pets, image_size=8).sha256()
-    (path,) = (path for path in cache_files(pets) if path.name == name)
+    path = next(path for path in cache_files(pets) if path.name == name)
     if damage is None:
         path.unlink()
     else:
@@ -84,7 +84,7 @@ def test_a_run_killed_while_decoding_leaves_no_cache(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_cache, "write_json", killed)
+        patch.setattr(image_cache, "write_sealed", killed)
         with pytest.raises(KeyboardInterrupt):
             load(pets, image_size=8)
     assert cache_files(pets) == []
@@ -94,18 +94,18 @@ def test_a_run_killed_while_decoding_leaves_no_cache(
 def test_of_two_runs_that_decode_at_once_both_get_the_images(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = image_cache._decode
+    collect = image_cache.collect
     others = []
 
-    def decode_while_another_run_does(*arguments: Any, **settings: Any) -> Any:
-        monkeypatch.setattr(image_cache, "_decode", decode)
+    def collect_while_another_run_does(*arguments: Any, **settings: Any) -> Any:
+        monkeypatch.setattr(image_cache, "collect", collect)
         others.append(load(pets, image_size=8))
-        return decode(*arguments, **settings)
+        return collect(*arguments, **settings)
 
-    monkeypatch.setattr(image_cache, "_decode", decode_while_another_run_does)
+    monkeypatch.setattr(image_cache, "collect", collect_while_another_run_does)
     mine = load(pets, image_size=8)
     assert mine.sha256() == others[0].sha256()
-    assert len({path.parent for path in cache_files(pets)}) == 1
+    assert len([path for path in cache_files(pets) if path.name == "pixels.npy"]) == 1
 
 
 @pytest.fixture
@@ -135,9 +135,7 @@ def test_a_long_list_of_unreadable_images_is_cut_and_counted(pets: Path) -> None
     assert "9 in all" in line
 
 
-def test_unreadable_images_are_left_out_when_asked(
-    pets_with_damage: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_images_are_left_out_when_asked(pets_with_damage: Path) -> None:
     for _ in ("decoded", "from the cache"):
         loaded = load(pets_with_damage, image_size=8, skip_unreadable=True)
         assert loaded.shape == (1, 8, 8)  # the truncated file has no say
@@ -145,7 +143,9 @@ def test_unreadable_images_are_left_out_when_asked(
         assert loaded.train.labels is not None
         assert loaded.train.labels.tolist() == [int(value >= 100) for value in values(loaded.train)]
         assert len(loaded.test.pixels) == 6
-        assert "train/cat/truncated.png" in capsys.readouterr().err
+        lines = "".join(loaded.reading.deviations())
+        assert "1 not used: unreadable: image file is truncated" in lines
+        assert "train/cat/truncated.png" in lines
     fault(pets_with_damage, image_size=8)
 
 
@@ -165,4 +165,4 @@ def test_an_image_so_large_that_pillow_warns_counts_as_unreadable(
 ) -> None:
     write(pets / "train" / "cat" / "bomb.png", flat(0, 10))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)  # all others have 64; from 140 on it refuses
-    assert "can't read train/cat/bomb.png;" in fault(pets)
+    assert "can't read train/cat/bomb.png (" in fault(pets)

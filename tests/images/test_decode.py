@@ -42,14 +42,14 @@ RGBA = Image.new("RGBA", (8, 8), (200, 10, 20, 128))
     ],
     ids=lambda value: "+".join(i.mode for i in value) if isinstance(value, list) else str(value),
 )
-def test_the_channels_hold_every_file_of_a_mixed_set(
+def test_where_nothing_is_composited_the_channels_hold_every_file_of_a_mixed_set(
     files: list[Image.Image], channels: int, tmp_path: Path
 ) -> None:
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         for i, image in enumerate(files):
             image.save(tmp_path / split / f"{i}.png")
-    loaded = load(tmp_path, image_size=8)
+    loaded = load(tmp_path, image_size=8, background="none")
     assert loaded.shape == (channels, 8, 8)
     colours = {
         "L": (70, 70, 70, 255),
@@ -126,5 +126,5 @@ def test_files_for_a_model_are_prepared_as_those_of_a_folder(tmp_path: Path) -> 
 @pytest.mark.injects(12)
 def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
-    with pytest.raises(UserError, match=r"missing\.png, .*README.*not a whole image"):
+    with pytest.raises(UserError, match=r"missing\.png \(no file\), .*README.*not a whole image"):
         prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))

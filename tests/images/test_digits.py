@@ -15,7 +15,7 @@ def test_digits_at_their_own_size_are_those_of_scikit_learn(tmp_path: Path) -> N
         for image, label in zip(theirs.images, theirs.target.tolist(), strict=True)
     }
     ours = set()
-    for pixels, labels in (digits.train, digits.test):
+    for pixels, labels, _ in (digits.train, digits.test):
         assert labels is not None
         ours |= {(p.tobytes(), label) for p, label in zip(pixels, labels.tolist(), strict=True)}
     assert ours == expected

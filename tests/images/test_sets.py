@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pytest
 from image_helpers import fault, flat, load, values, write
 
 from vaekit.config import ImageSetName
@@ -30,6 +31,27 @@ def test_held_out_images_come_from_the_training_set_in_proportion(tmp_path: Path
     assert rows(held.train, held.test) == rows(whole.train)
     again = load(tmp_path, "digits", image_size=8, holdout=300, seed=6)
     assert again.sha256() == held.sha256()
+
+
+@pytest.mark.parametrize(("validation", "expected"), [(200, 200), (0.1, 114), (0.0001, 1)])
+def test_a_validation_set_is_held_out_of_what_is_left_to_train_on(
+    validation: float, expected: int, tmp_path: Path
+) -> None:
+    whole = load(tmp_path, "digits", image_size=8, holdout=300)
+    held = load(tmp_path, "digits", image_size=8, holdout=300, validation=validation)
+    assert held.validation is not None
+    assert len(held.validation.pixels) == expected
+    np.testing.assert_array_equal(held.test.pixels, whole.test.pixels)
+    rows = np.concatenate([held.train.pixels, held.validation.pixels]).reshape(-1, 64)
+    expected_rows = whole.train.pixels.reshape(-1, 64)
+    for each in (rows, expected_rows):
+        each[:] = each[np.lexsort(each.T)]
+    np.testing.assert_array_equal(rows, expected_rows)
+    limited = load(tmp_path, "digits", image_size=8, holdout=300, validation=validation, limit=9)
+    assert limited.validation is not None
+    np.testing.assert_array_equal(limited.validation.pixels, held.validation.pixels[:9])
+    assert len({each.sha256() for each in (whole, held, limited)}) == 3
+    assert "at most 1437" in fault(tmp_path, "digits", image_size=8, validation=1438)
 
 
 def test_images_without_labels_can_be_held_out(tmp_path: Path) -> None:
@@ -59,6 +81,16 @@ def test_a_limit_keeps_the_first_images_of_both_sets_and_comes_last(tmp_path: Pa
         np.testing.assert_array_equal(few.labels, all_of_them.labels[:40])
 
 
+@pytest.mark.parametrize("settings", [{}, {"limit": 3}, {"holdout": 4}, {"holdout": 4, "limit": 2}])
+def test_each_image_keeps_the_name_of_its_file(settings: dict[str, int], tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path / "ab"[i % 2] / f"{i}.png", flat(i))
+    loaded = load(tmp_path, image_size=8, **settings)
+    for image_set in (loaded.train, loaded.test):
+        names = [f"{'ab'[i % 2]}/{i}.png" for i in values(image_set)]
+        assert image_set.files == tuple(names)
+
+
 def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
     pixels = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 1, 8, 8)
     labels = np.array([0, 1])
@@ -72,7 +104,9 @@ def test_the_hash_tells_pixels_labels_order_and_sets_apart() -> None:
         Images(ImageSet(pixels, labels[::-1]), test, ("a", "b")),
         Images(ImageSet(pixels[::-1], labels), test, ("a", "b")),
         Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ()),
+        Images(train, test, ("a", "b"), validation=test),
+        Images(train, test, ("a", "b"), validation=train),
     ]
     assert len({variant.sha256() for variant in variants}) == len(variants)
-    copied = Images(ImageSet(pixels.copy(), labels.copy()), test, ("a", "b"))
+    copied = Images(ImageSet(pixels.copy(), labels.copy(), ("x", "y")), test, ("a", "b"))
     assert copied.sha256() == variants[0].sha256()

@@ -13,6 +13,7 @@ from damage_helpers import copy, refusal
 from PIL import Image
 
 from vaekit.cli import main
+from vaekit.runs.run import Run
 
 Refused = Callable[..., str]
 TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
@@ -115,8 +116,11 @@ def test_a_folder_of_something_else_is_left_without_even_a_lock(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly(run: Path) -> None:
-    command = f"{sys.executable} -m vaekit predict {run} {run}/samples/*.png | head -1"
+def test_a_reader_that_goes_away_ends_the_command_quietly(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    for index, pixels in enumerate(Run(run).images.test.pixels[:3]):
+        Image.fromarray(pixels[0]).save(tmp_path / "digits" / f"{index}.png")
+    command = f"{sys.executable} -m vaekit predict {run} {tmp_path}/digits | head -1"
     result = run_command(["bash", "-c", f"set -o pipefail; {command}"])
     assert result.stderr == ""
     assert result.stdout.startswith("file,label,class_name")
@@ -180,6 +184,42 @@ def test_images_that_changed_since_training_are_refused(
         assert f"other images, labels or classes than {run} was trained on" in refused(stage, run)
 
 
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["mnist", "folder"])
+def test_a_stage_whose_images_are_elsewhere_names_both_ways_out_and_makes_nothing(
+    name: str, run: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run / "config.yaml"
+    text = config.read_text().replace("name: digits", f"name: {name}")
+    config.write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (run / "figures" / "tsne.safetensors").unlink()
+    for stage in ("latents", "report", "export"):
+        line = refused(stage, run)
+        assert "data" in line
+        assert "put its images back there, or say with --data.root where they lie now" in line
+        assert line.count("--") == line.count("--data.root")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_every_stage_takes_images_from_where_they_lie_now(
+    folder_run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    moved, run = tmp_path / "moved", copy(folder_run, tmp_path / "run")
+    root = Run(run).data.root
+    shutil.copytree(root, moved)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(root, str(tmp_path / "gone")))
+    shutil.rmtree(run / "latents")
+    for stage in ("latents", "report", "export"):
+        assert f"--data.root {tmp_path / 'gone'}: no such folder" in refused(stage, run)
+        main([stage, str(run), "--data.root", str(moved)])
+    if (moved / "train").is_dir():
+        main(["svm", str(run), "--data.root", str(moved)])
+
+
 def test_one_class_trains_and_only_the_svm_refuses_it(tmp_path: Path, refused: Refused) -> None:
     make_folder(tmp_path / "images", "only")
     train_on(tmp_path / "images", tmp_path / "run")
@@ -221,7 +261,7 @@ def test_prediction_runs_from_the_command_line_for_one_file_and_for_many(
         main(["predict", str(run), *arguments])
         header, *rows = capsys.readouterr().out.splitlines()
         assert len(rows) == len([x for x in arguments if x != "--latents"])
-        assert ("mean_0" in header) == ("--latents" in arguments)
+        assert ("z1" in header) == ("--latents" in arguments)
 
 
 @pytest.mark.injects(18)

@@ -17,11 +17,12 @@ from image_helpers import fault, flat, load, write, write_pets
 from PIL import Image
 from torchvision import datasets
 
+from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images import idx
-from vaekit.images.cache import CACHE_FOLDER
-from vaekit.images.decode import common_channels, decode_files
-from vaekit.images.folder import list_folder
+from vaekit.images.decode import Source, decode_files
+from vaekit.images.folder import CACHE_FOLDER, Arrangement, arrange, walk
+from vaekit.images.survey import common_channels, survey
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 RAW = "MNIST/raw"
@@ -112,7 +113,7 @@ def test_an_image_whose_colour_map_overflows_is_read_or_named_as_pillow_has_it(
 def test_a_tiff_as_made_here_is_one_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "whole.tif").write_bytes(tiff())
     pixels = np.empty((1, 1, 8, 8), np.uint8)
-    assert decode_files([tmp_path / "whole.tif"], pixels, "") == []
+    assert decode_files([Source(tmp_path / "whole.tif")], pixels, SETTLED, "").unreadable == {}
     assert not pixels.any()
 
 
@@ -198,6 +199,7 @@ def test_what_lies_in_the_place_of_the_cache_is_left_alone_and_images_kept_in_me
     assert load(root).sha256() == in_memory.sha256()
 
 
+SETTLED = DataConfig(background="white", value_range="0,255")
 SEEDS = [
     *(encoded("PNG", mode) for mode in ("L", "RGB", "RGBA", "P", "1")),
     *(encoded("JPEG", mode) for mode in ("L", "RGB", "CMYK")),
@@ -262,7 +264,7 @@ def test_images_damaged_at_random_are_read_or_named(
     count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     generator = random.Random(0)
-    for start in range(0, count, 600):
+    for _ in range(0, count, 600):
         paths = [tmp_path / f"{index}.png" for index in range(600)]
         for path in paths:
             is_tiff = generator.random() < 0.4
@@ -270,8 +272,10 @@ def test_images_damaged_at_random_are_read_or_named(
                 mutated_tiff(generator) if is_tiff else mutated(generator.choice(SEEDS), generator)
             )
             path.write_bytes(content)
-        pixels = np.zeros((len(paths), common_channels(paths), 8, 8), np.uint8)
-        failed = decode_files(paths, pixels, f"from {start}")
+        found = survey(paths, DataConfig(), every_value=True)
+        pages = [page for each in found for page in each.pages]
+        pixels = np.zeros((len(paths), common_channels(pages, SETTLED), 8, 8), np.uint8)
+        failed = decode_files([Source(path) for path in paths], pixels, SETTLED, "").unreadable
         assert 0 < len(failed) < len(paths)
         capfd.readouterr()  # libtiff speaks for itself
 
@@ -358,6 +362,11 @@ def test_a_download_that_is_not_what_was_asked_for_leaves_no_file(
     assert not any((tmp_path / "KMNIST/raw").iterdir())
 
 
+def arranged(root: Path) -> Arrangement:
+    found = walk(root, by_suffix=False)
+    return arrange(found, found.files, by_suffix=False)
+
+
 @pytest.mark.faults
 @pytest.mark.injects(12)
 def test_a_hundred_thousand_images_are_listed_in_little_memory_and_used(tmp_path: Path) -> None:
@@ -366,10 +375,10 @@ def test_a_hundred_thousand_images_are_listed_in_little_memory_and_used(tmp_path
         (tmp_path / name).mkdir()
         for index in range(25_000):
             (tmp_path / name / f"{index:06d}.png").write_bytes(image)
-    assert peak_of(lambda: list_folder(tmp_path, seed=0)) < 100_000 * 500
+    assert peak_of(lambda: arranged(tmp_path)) < 100_000 * 1_000
     images = load(tmp_path, image_size=8)
     assert len(images.train.pixels) + len(images.test.pixels) == 100_000
     assert load(tmp_path, image_size=8).sha256() == images.sha256()
     (tmp_path / "a" / "000000.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"can't read a/000000\.png;"):
+    with pytest.raises(UserError, match=r"can't read a/000000\.png \("):
         load(tmp_path, image_size=8)

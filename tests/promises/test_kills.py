@@ -8,10 +8,11 @@ import pytest
 from conftest import tiny_config
 from kill_helpers import assert_same_result, finish, newest_step, start
 
-from vaekit.config import TrainConfig
+from vaekit.config import DataConfig, TrainConfig
 
 NUM_KILLS = 50
 LONGEST_WAIT = 3.0  # seconds from the start of a process to its death
+WITH_VALIDATION = DataConfig(name="digits", limit=96, validation=0.1)  # the best weights are kept
 
 
 def a_run(path: Path, **changes: object) -> TrainConfig:
@@ -47,10 +48,10 @@ def test_fifty_kills_at_random_times_change_no_bit_of_the_result(tmp_path: Path)
 @pytest.mark.faults
 @pytest.mark.injects(2, times=4)
 def test_a_kill_at_each_step_of_the_checkpoint_protocol_is_survived(tmp_path: Path) -> None:
-    finish(a_run(tmp_path / "whole"))
+    finish(a_run(tmp_path / "whole", data=WITH_VALIDATION))
     steps, exit_codes = [], []
     for operation in range(20):
-        config = a_run(tmp_path / str(operation))
+        config = a_run(tmp_path / str(operation), data=WITH_VALIDATION)
         process = start(config, die_at=operation)
         process.join(60)
         exit_codes.append(process.exitcode)

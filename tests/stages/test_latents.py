@@ -1,5 +1,6 @@
 """Latents are the encoder's word on every image, and bound to its weights."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import assert_one_line_error, launch, vaekit
 
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
+from vaekit.images.decode import prepare_files
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
@@ -32,8 +34,8 @@ def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
     config, weights = run.require_config(), Run(run.path).weights
     images, latents = load_images(config.data, config.seed), Run(run.path).latents
     for pixels, labels, rows, row_labels in (
-        (*images.train, latents.train, latents.train_labels),
-        (*images.test, latents.test, latents.test_labels),
+        (*images.train[:2], latents.train, latents.train_labels),
+        (*images.test[:2], latents.test, latents.test_labels),
     ):
         mean, log_variance = weights.vae.enc(torch.from_numpy(pixels / np.float32(255)))
         expected = torch.cat([mean, log_variance], dim=1).numpy()
@@ -45,6 +47,37 @@ def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
         assert row_labels.tolist() == labels.tolist()
     assert latents.class_names == tuple("0123456789")
     assert latents.model_sha256 == Run(run.path).sha256("weights")
+
+
+def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
+    """By its pixels: the order in the folder is not that of the rows."""
+    run = Run(folder_run)
+    rows = list(csv.DictReader((run.folder.latents / "index.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["split", "row", "file", "label", "class_name"]
+    for split, image_set in (("train", run.images.train), ("test", run.images.test)):
+        of_split = [row for row in rows if row["split"] == split]
+        assert [int(row["row"]) for row in of_split] == list(range(len(image_set.pixels)))
+        for row, pixels in zip(of_split, image_set.pixels, strict=True):
+            path = Path(run.data.root) / row["file"]
+            np.testing.assert_array_equal(prepare_files([path], run.images.shape)[0], pixels)
+            if run.images.class_names:
+                assert path.is_relative_to(Path(run.data.root) / split / row["class_name"])
+                assert run.images.class_names[int(row["label"])] == row["class_name"]
+            else:
+                assert row["label"] == row["class_name"] == ""
+
+
+def test_a_set_that_is_no_files_has_an_index_of_rows(run: RunFolder) -> None:
+    index = Run(run.path).latents.rows
+    assert [row.split for row in index] == ["train"] * 96 + ["test"] * 96
+    assert all(row.file is None for row in index)
+
+
+def test_another_index_than_was_written_is_refused(run: RunFolder) -> None:
+    index = run.latents / "index.csv"
+    index.write_text(index.read_text().replace("test,0,", "test,1,", 1))
+    with pytest.raises(UserError, match=r"index\.csv: missing or not the file that was written"):
+        Run(run.path).latents
 
 
 def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:

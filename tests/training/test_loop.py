@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import torch
 from conftest import tiny_config
 from kill_helpers import FORKS
 from safetensors.torch import load_file, save_file
+from torch.nn.utils import parameters_to_vector
 
-from vaekit.config import TrainConfig
-from vaekit.images.sets import load_images
+from vaekit.config import DataConfig, TrainConfig
+from vaekit.images.sets import ImageSet, load_images
+from vaekit.models.vae import VAE
 from vaekit.training import loop
 from vaekit.training.interruption import Interrupted
+from vaekit.training.losses import Losses
 from vaekit.training.ranks import start_accelerator
-from vaekit.training.state import Training
+from vaekit.training.state import Training, kept_row
 
 NUM_STEPS = 12
 
@@ -150,3 +154,67 @@ def test_a_run_that_is_asked_to_stop_goes_on_from_its_checkpoint_to_the_same_sta
         for name in row.keys() - set(timing):
             assert row[name] == other[name], name
     assert not (tmp_path / "run").exists()
+
+
+WITH_VALIDATION = DataConfig(name="digits", limit=96, validation=0.1)
+
+
+class ScriptedLosses:
+    """In place of evaluations: losses that are best in the second of four epochs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._evaluate = loop.evaluate_weights
+        monkeypatch.setattr(loop, "evaluate_weights", self)
+
+    def __call__(self, training: Training, weights: VAE, image_set: ImageSet, *rest: Any) -> Losses:
+        if image_set is not training.images.validation:
+            return self._evaluate(training, weights, image_set, *rest)
+        return Losses((9.0, 5.0, 3.0, 3.0, 4.0)[training.epoch], kl=1.0)
+
+
+@pytest.mark.parametrize("last_step", [5, 13, 23])
+def test_the_weights_of_the_best_epoch_are_kept_however_often_the_run_is_stopped(
+    last_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ScriptedLosses(monkeypatch)
+    config = tiny_config(tmp_path / "run", data=WITH_VALIDATION, epochs=4)
+    training, after = in_memory(config), {}
+    for event in loop.run(training):
+        if isinstance(event, loop.EpochDone):
+            after[training.epoch] = deepcopy(training.ema)
+    stopped, resumed = in_memory(config), in_memory(config)
+    with pytest.raises(Interrupted):
+        deque(loop.run(stopped, lambda: 143 if stopped.step == last_step else 0), maxlen=0)
+    resumed.restore(deepcopy(stopped.checkpoint()))
+    deque(loop.run(resumed), maxlen=0)
+
+    assert training.config.keep == "best"
+    assert [row["kept_epoch"] for row in training.metrics] == [0, 1, 2, 2, 2]
+    assert kept_row(training.metrics)["validation_loss"] == 4.0
+    kept = after[2].state_dict()
+    for each in (training, resumed):
+        assert [row["kept_epoch"] for row in each.metrics] == [0, 1, 2, 2, 2]
+        for name, tensor in each.kept.state_dict().items():
+            assert torch.equal(tensor, kept[name]), name
+    assert not torch.equal(
+        parameters_to_vector(training.ema.parameters()), parameters_to_vector(after[2].parameters())
+    )
+
+
+def test_a_validation_set_changes_no_step_of_a_run(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", data=WITH_VALIDATION)
+    images = load_images(config.data, config.seed)
+    watched, plain = (
+        Training(config, each, start_accelerator(config))
+        for each in (images, replace(images, validation=None))
+    )
+    assert (watched.config.keep, plain.config.keep) == ("best", "last")
+    for training in (watched, plain):
+        deque(loop.run(training), maxlen=0)
+    for name, tensor in plain.ema.state_dict().items():
+        assert torch.equal(tensor, watched.ema.state_dict()[name]), name
+    row = watched.metrics[-1]
+    assert row["test_loss"] == plain.metrics[-1]["test_loss"]
+    assert row["validation_loss"] == pytest.approx(
+        row["validation_reconstruction"] + row["validation_kl"]
+    )

@@ -19,6 +19,36 @@ def test_an_unknown_tracker_is_refused_with_those_that_exist() -> None:
         start_accelerator(TrainConfig(tracker="carrier-pigeon"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"),
+        ("ACCELERATE_USE_FSDP", "true"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+    ],
+)
+def test_what_a_launcher_asks_for_and_no_step_does_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name}.*launch"):
+        start_accelerator(TrainConfig())
+
+
+@pytest.mark.parametrize(("backend", "words"), [("INDUCTOR", "dynamo (inductor)"), ("NO", "")])
+def test_a_compiler_that_is_not_used_is_said_in_a_line(
+    backend: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
+    start_accelerator(TrainConfig(mixed_precision="no"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(words)
+    assert words in "".join(lines)
+
+
 @pytest.mark.injects(18)
 def test_fewer_ranks_than_launched_processes_stop_the_work(
     monkeypatch: pytest.MonkeyPatch,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import TrainConfig, trajectory_differences
+from vaekit.config import TrainConfig, settled, trajectory_differences
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -22,7 +22,7 @@ from vaekit.export.manifest import (
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import assemble, latents_sha256, read_array
+from vaekit.runs.latents import assemble, latents_sha256, read_part
 from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     CHECKPOINTS,
@@ -49,6 +49,7 @@ from vaekit.storage.files import file_sha256
 
 MADE_BESIDES = {".lock", "trackers"}  # and read by no stage
 OLD, TEMPORARY = ".old-", ".tmp"  # how the names begin of what only a killed writer leaves
+WEIGHTS_OF = ("model.", "ema.", "kept.")  # what a checkpoint has of each parameter
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -261,8 +262,8 @@ def fault_of_metrics(known: Readings, reading: Reading) -> str | None:
         fault = "empty"
     elif wrong := next(_rows_of_wrong_steps(rows), None):
         fault = wrong
-    elif config is not None and len(rows) - 1 > config.epochs:
-        fault = f"has {len(rows) - 1} epochs, config.yaml asks for {config.epochs}"
+    elif config is not None and len(rows) - 1 > settled(config.epochs):
+        fault = f"has {len(rows) - 1} epochs, config.yaml asks for {settled(config.epochs)}"
     elif newest is not None and rows[: len(newest.metrics)] != newest.metrics:
         fault = f"other figures than in the checkpoint of step {newest.step}"
     return None if fault is None else f"{fault}; {remedy_text(METRICS.remedy, known.run)}"
@@ -285,19 +286,21 @@ def fault_of_checkpoint(known: Readings, reading: Reading) -> str | None:
             f"made with other settings than config.yaml ({'; '.join(differences)}); "
             f"put the right config.yaml back"
         )
-    if weights is not None and (differing := differing_tensors(summary.shapes, weights.vae)):
+    if weights is not None and (differing := differing_tensors(summary, weights.vae)):
         return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
     return None
 
 
-def differing_tensors(shapes: dict[str, Size], vae: VAE) -> list[str]:
+def differing_tensors(summary: CheckpointSummary, vae: VAE) -> list[str]:
     """Names of tensors that a checkpoint of this model would have otherwise, or not at all."""
+    shapes = summary.shapes
+    parts = ("model", "ema", "kept") if summary.config.keep == "best" else ("model", "ema")
     expected = {
         f"{part}.{name}": tensor.shape
-        for part in ("model", "ema")
+        for part in parts
         for name, tensor in vae.state_dict().items()
     }
-    found = {name: shape for name, shape in shapes.items() if name.startswith(("model.", "ema."))}
+    found = {name: shape for name, shape in shapes.items() if name.startswith(WEIGHTS_OF)}
     names = expected.keys() | found.keys()
     differing = sorted(name for name in names if expected.get(name) != found.get(name))
     of_parameters = sorted(parameter.shape for parameter in vae.parameters())
@@ -329,7 +332,7 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
     folder, metadata = reading.path.parent, reading.value
     arrays = {}
     for name, sha256 in metadata["files"].items():
-        array = read(folder / name, partial(read_array, folder / name, sha256))
+        array = read(folder / name, partial(read_part, folder / name, sha256))
         if not array.is_whole:
             return None
         arrays[name] = array.value
@@ -339,7 +342,8 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
 
 def fault_of_svm_config(known: Readings, reading: Reading) -> str | None:
     config, metrics = reading.value, known.value(SVM_METRICS)
-    if metrics is None or (config.C, config.gamma) == (metrics["C"], metrics["gamma"]):
+    recorded = metrics and (metrics["C"], metrics["gamma"], metrics.get("class_weight"))
+    if recorded in (None, (config.C, config.gamma, config.class_weight)):
         return None
     return f"other settings than in metrics.json; {remedy_text(SVM_CONFIG.remedy, known.run)}"
 
@@ -371,13 +375,15 @@ def notes(known: Readings) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
     rows = metrics.value or []
-    if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
-        text = f"not in {config.data.root}; resume, latents, report and export need them there"
+    own = ("folder", "arrays", "idx")
+    if config and config.data.name in own and not Path(config.data.root).exists():
+        stage = f"`vaekit latents {run.quoted} --data.root FOLDER`"
+        text = f"not in {config.data.root}; {stage}, report and export take them from elsewhere"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")
-    elif config and rows and len(rows) - 1 < config.epochs:
-        text = f"{len(rows) - 1} of {config.epochs} epochs are done"
+    elif config and rows and len(rows) - 1 < settled(config.epochs):
+        text = f"{len(rows) - 1} of {settled(config.epochs)} epochs are done"
         yield Finding("training", "note", f"{text}; go on with `{run.train_again}`")
     yield from notes_on_what_training_leaves(known, rows)
     if latents.fault is None and not latents.is_whole and not LATENTS.is_required(run):
@@ -400,7 +406,7 @@ def notes(known: Readings) -> Iterator[Finding]:
 
 def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
-    is_done = config is not None and len(rows) > config.epochs
+    is_done = config is not None and len(rows) > settled(config.epochs)
     if rows and not is_there(run.environment):
         yield Finding(ENVIRONMENT.files, "note", "missing; the report does without")
     if len(rows) > 1 and not known.all(CHECKPOINTS):
@@ -408,7 +414,7 @@ def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Itera
         if is_done:
             text = "none; the run is trained to its end and the later stages do without"
         yield Finding("checkpoints", "note", text)
-    epochs = ([0] if rows else []) + ([config.epochs] if is_done else [])
+    epochs = ([0] if rows else []) + ([settled(config.epochs)] if is_done else [])
     for path_of in (run.samples, run.reconstructions):
         for path in map(path_of, epochs):
             if not is_there(path) and not fault_of_folder(path.parent):

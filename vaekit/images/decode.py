@@ -1,137 +1,257 @@
-"""Image files made into arrays of one shape."""
+"""Image files made into arrays of one shape, and what became of each on the way."""
 
-import os
-import struct
-import warnings
-from collections.abc import Callable, Sequence
-from multiprocessing.pool import ThreadPool
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from PIL import Image, ImageColor, ImageOps
 
-from vaekit.errors import UserError, some_of
+from vaekit.config import DataConfig, parse_value_range
+from vaekit.errors import UserError, say, some_of
+from vaekit.images.formats import UNREADABLE, ImageFile, in_threads, open_image, reason
 from vaekit.images.preparation import RESIZE_FILTER
-
-# Pillow goes by content, not by name; its rarer decoders hold surprises (EPS runs Ghostscript).
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+from vaekit.images.reading import Tally, tallied
+from vaekit.images.survey import settle, survey
+from vaekit.images.values import (
+    SampleFormat,
+    deep_values,
+    holds_alpha,
+    is_deep,
+    sample_format,
+    to_8_bit,
+    with_alpha,
+)
 
 _RESAMPLING = Image.Resampling[RESIZE_FILTER.upper()]
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-
-# What Pillow raises for a file that is damaged, no image, or absurdly large.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,  # PNG chunks, EXIF headers
-    ValueError,  # PGM and PPM that hold too little, senseless sizes
-    IndexError,
-    struct.error,
-    TypeError,  # TIFF tags of another type than they should be
-    OverflowError,  # and beyond what their type holds
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-T = TypeVar("T")
-R = TypeVar("R")
+_ALPHA = (2, 4)  # channels, one of which it is
 
 
-def prepare_files(paths: Sequence[Path], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Image files as [N, C, H, W], prepared as those of a folder are, for a model of `shape`.
+class Source(NamedTuple):
+    """An image in a file: a page of it, counted from 0."""
 
-    The whole image is resized, its aspect not kept; EXIF orientation is applied. Raises
-    `UserError` that lists the files that can't be read.
+    file: ImageFile
+    page: int = 0
+
+
+class Prepared(NamedTuple):
+    """Image files as a model takes them."""
+
+    pixels: NDArray[np.uint8]  # [N, C, H, W], of those that could be read
+    kept: NDArray[np.int64]  # [N], their indices among the files
+    unreadable: dict[int, str]  # index of each other file: why
+    used_otherwise: tuple[Tally, ...]
+
+
+def prepare_files(
+    paths: Sequence[Path], shape: tuple[int, int, int], data: DataConfig | None = None
+) -> NDArray[np.uint8]:
+    """Image files as [N, C, H, W], prepared as those of `data` are, for a model of `shape`.
+
+    EXIF orientation is applied. What is used as something else is said in a line. Raises
+    `UserError` that lists the files that can't be read, with the reason of each.
     """
-    pixels: NDArray[np.uint8] = np.empty((len(paths), *shape), np.uint8)
-    unreadable = decode_files(paths, pixels, description="reading")
-    if unreadable:
+    prepared = prepare_readable(paths, shape, data)
+    if prepared.unreadable:
+        named = [f"{paths[i]} ({why})" for i, why in sorted(prepared.unreadable.items())]
         raise UserError(
-            f"{some_of([str(paths[i]) for i in unreadable])}: no such file, or not a whole image "
-            f"of a known format ({', '.join(FORMATS)}); leave it out or replace it"
+            f"{some_of(named)}: no such file, or not a whole image of a known format; leave it "
+            f"out or replace it"
         )
-    return pixels
+    for tally in prepared.used_otherwise:
+        say(str(tally))
+    return prepared.pixels
 
 
-def common_channels(paths: Sequence[Path]) -> int:
-    """Channels that hold every image: grey or colour, plus alpha where one has it."""
-
-    def colour_and_alpha(path: Path) -> tuple[bool, bool]:
-        try:
-            with open_image(path) as image:
-                if _is_deep(image):
-                    return False, False
-                has_alpha = image.getbands()[-1] == "A" or "transparency" in image.info
-                return image.mode not in ("1", "L", "LA"), has_alpha
-        except UNREADABLE:
-            return False, False
-
-    found = _in_threads(colour_and_alpha, paths, "reading headers")
-    has_colour, has_alpha = np.any(found, axis=0).tolist()
-    return (3 if has_colour else 1) + int(has_alpha)
-
-
-def open_image(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Read the header of an image file. Raises one of `UNREADABLE`, as decoding it later may."""
-    if not path.is_file():  # a pipe would keep us waiting
-        raise OSError("no file")
-    return Image.open(path, formats=formats)
+def prepare_readable(
+    paths: Sequence[Path], shape: tuple[int, int, int], data: DataConfig | None = None
+) -> Prepared:
+    """The files that can be read as [N, C, H, W], and the reason for each of the others."""
+    data = data or DataConfig()
+    if "auto" in (data.background, data.value_range):
+        found = survey(paths, data, every_value=True)
+        data = settle(data, [page for each in found for page in each.pages])
+    pixels: NDArray[np.uint8] = np.empty((len(paths), *shape), np.uint8)
+    decoded = decode_files([Source(path) for path in paths], pixels, data, "reading")
+    kept = np.array([i for i in range(len(paths)) if i not in decoded.unreadable], np.int64)
+    names = [str(path) for path in paths]
+    return Prepared(
+        pixels[kept] if decoded.unreadable else pixels,
+        kept,
+        decoded.unreadable,
+        tallied(zip(names, decoded.fates, strict=True)),
+    )
 
 
-def decode_files(paths: Sequence[Path], pixels: NDArray[np.uint8], description: str) -> list[int]:
-    """Fill `pixels` [N, C, H, W] from N files; the indices of those that can't be read."""
+class Decoded(NamedTuple):
+    """What became of each of N sources."""
+
+    unreadable: dict[int, str]  # the indices of those that can't be read, and why
+    fates: list[tuple[str, ...]]  # [N], what each was used as, where not as it is
+
+
+def decode_files(
+    sources: Sequence[Source], pixels: NDArray[np.uint8], data: DataConfig, description: str
+) -> Decoded:
+    """Fill `pixels` [N, C, H, W] from N images, prepared as `data`, which is settled, says."""
     channels, height, width = pixels.shape[1:]
 
-    def decode(index: int) -> bool:
+    def decode(index: int) -> tuple[str, ...] | str:
         try:
-            image = _read(paths[index], (channels, height, width))
-        except UNREADABLE:
-            return False
-        pixels[index] = image
-        return True
+            page = _load(sources[index])
+        except UNREADABLE as error:
+            return reason(error)
+        try:
+            pixels[index], fates = _prepare(page, (channels, height, width), data)
+        except ValueError as error:  # NaN, or a mode that nothing converts
+            return reason(error)
+        return fates
 
-    readable = _in_threads(decode, range(len(paths)), description)
-    return [index for index, success in enumerate(readable) if not success]
+    results = in_threads(decode, range(len(sources)), description)
+    unreadable = {i: result for i, result in enumerate(results) if isinstance(result, str)}
+    return Decoded(unreadable, [() if isinstance(each, str) else each for each in results])
 
 
-def fit(image: Image.Image, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """An image of 8 bits a channel as [C, H, W], resized whole, its aspect not kept."""
+def fit(
+    image: Image.Image, shape: tuple[int, int, int], how: str = "stretch", ground: str = "none"
+) -> NDArray[np.uint8]:
+    """An image of 8 bits a channel as [C, H, W]: resized whole, or with its aspect kept.
+
+    `how` is stretch, pad (with the colour `ground`; transparent where there is alpha) or crop
+    (to the middle).
+    """
     channels, height, width = shape
-    fitted = image.convert(_MODES[channels]).resize((width, height), _RESAMPLING)
+    image = image.convert(_MODES[channels])
+    if how == "crop":
+        scale = max(width / image.width, height / image.height)
+        kept = width / scale, height / scale
+        left, top = (image.width - kept[0]) / 2, (image.height - kept[1]) / 2
+        box = left, top, left + kept[0], top + kept[1]
+        fitted = image.resize((width, height), _RESAMPLING, box)
+    elif how == "pad":
+        scale = min(width / image.width, height / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        fitted = Image.new(image.mode, (width, height), _ground(ground, image.mode))
+        corner = (width - size[0]) // 2, (height - size[1]) // 2
+        fitted.paste(image.resize(size, _RESAMPLING), corner)
+    else:
+        fitted = image.resize((width, height), _RESAMPLING)
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    with open_image(path) as file:
+class _Page(NamedTuple):
+    """An image as it lies in a file, turned as its EXIF orientation says."""
+
+    image: Image.Image
+    sample: SampleFormat
+    num_pages: int  # of the file
+
+
+def _load(source: Source) -> _Page:
+    with open_image(source.file) as file:
+        num_pages = getattr(file, "n_frames", 1)
+        if source.page:
+            file.seek(source.page)
+        sample = sample_format(file)
         file.getexif()
         file.info.pop("exif", None)  # or Pillow writes it anew and stumbles over odd entries
-        return fit(_to_8_bit(ImageOps.exif_transpose(file)), shape)
+        image = ImageOps.exif_transpose(file)
+        image.load()
+        return _Page(image, sample, num_pages)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode.startswith(("I", "F"))
+def _prepare(
+    page: _Page, shape: tuple[int, int, int], data: DataConfig
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    image, sample, num_pages = page
+    fates: list[str] = []
+    if num_pages > 1 and data.pages == "first":
+        fates.append("files of several pages or frames, of which the first is used")
+    if sample.loses_depth:
+        fates.append("images of 16 bits a colour, of which the upper 8 are used")
+    if is_deep(image, sample):
+        image = _shallow(image, sample, data, fates)
+    if holds_alpha(image):
+        image = _without_alpha(image, sample, shape[0], data, fates)
+    if shape[0] < 3 and _is_coloured(image):
+        fates.append("colour images turned to grey")
+    if not _same_aspect(image, shape):
+        fates.append(_FITTED[data.fit])
+    return fit(image, shape, data.fit, data.background), tuple(fates)
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    if not _is_deep(image):
+_FITTED = {
+    "stretch": "images of another aspect than the model's, stretched (--data.fit pad or crop "
+    "keeps it)",
+    "pad": "images of another aspect than the model's, padded",
+    "crop": "images of another aspect than the model's, cropped to the middle",
+}
+
+
+def _shallow(
+    image: Image.Image, sample: SampleFormat, data: DataConfig, fates: list[str]
+) -> Image.Image:
+    """An image of more than 8 bits a pixel as grey of 8, a transparent value as alpha."""
+    values = deep_values(image, sample)
+    low, high = parse_value_range(data.value_range)
+    beyond = (values < low) | (values > high)
+    if beyond.any():
+        fates.append(f"images with values beyond {low:g} to {high:g}, clipped")
+    grey = Image.fromarray(to_8_bit(values, low, high))
+    if (key := image.info.get("transparency")) is not None and data.background != "none":
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _without_alpha(
+    image: Image.Image, sample: SampleFormat, channels: int, data: DataConfig, fates: list[str]
+) -> Image.Image:
+    """Composited on the background, unless the transparency is a channel or to be dropped."""
+    if data.background == "none":
+        if channels not in _ALPHA and _is_transparent(with_alpha(image, sample)):
+            fates.append("transparent images whose hidden colours are shown")
         return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError("expected integers of at most 16 bits")
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    image = with_alpha(image, sample)
+    if channels in _ALPHA:
+        return image
+    if _is_transparent(image):
+        fates.append(f"transparent images composited on {data.background}")
+    colours = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (*_rgb(data.background), 255))
+    return Image.alpha_composite(ground, colours).convert("L" if image.mode == "LA" else "RGB")
 
 
-def _in_threads(function: Callable[[T], R], items: Sequence[T], description: str) -> list[R]:
-    """The results in order, with a progress bar where standard error is a terminal.
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether an image with alpha is so anywhere."""
+    return bool(np.asarray(image.getchannel("A")).min() < 255)
 
-    Pillow releases the interpreter's lock while it decodes and resizes.
-    """
-    with warnings.catch_warnings(), ThreadPool(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", UserWarning)  # Pillow's remarks on odd metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = pool.imap(function, items, chunksize=16)
-        bar = tqdm(results, description, len(items), unit=" images", disable=None)
-        return list(bar)
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return ImageColor.getrgb(colour)[:3]
+
+
+def _ground(colour: str, mode: str) -> int | tuple[int, ...]:
+    """What fills the bars beside a padded image."""
+    if mode in ("LA", "RGBA"):
+        return (0,) * len(mode)
+    rgb = (0, 0, 0) if colour in ("none", "auto") else _rgb(colour)
+    return (
+        rgb if mode == "RGB" else int(np.asarray(Image.new("RGB", (1, 1), rgb).convert("L")).item())
+    )
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "LA"):
+        return False
+    colours = np.asarray(image.convert("RGB"))
+    return bool((colours != colours[..., :1]).any())
+
+
+def _same_aspect(image: Image.Image, shape: tuple[int, int, int]) -> bool:
+    """To within half a pixel of the result."""
+    _, height, width = shape
+    return abs(image.width * height / image.height - width) <= 0.5 or (
+        abs(image.height * width / image.width - height) <= 0.5
+    )

@@ -18,13 +18,13 @@ class Digits(NamedTuple):
     fifth: Split
 
 
-def read_digits(image_size: int) -> Digits:
-    """The 1797 digits, resized from 8x8 to `image_size`; every run holds out the same fifth."""
+def read_digits(size: tuple[int, int]) -> Digits:
+    """The 1797 digits, resized from 8x8 to `size`; every run holds out the same fifth."""
     from sklearn.datasets import load_digits  # seconds to import
 
     digits = load_digits()
     scaled = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 8x8, values 0 to 16
-    shape = (1, image_size, image_size)
+    shape = (1, *size)
     pixels = np.stack([fit(Image.fromarray(image), shape) for image in scaled])
     labels = digits.target.astype(np.int64)
     return Digits(pixels, labels, split(labels, round(0.2 * len(labels)), FIXED_SEED))

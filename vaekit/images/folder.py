@@ -1,6 +1,8 @@
-"""Which files of a folder are its images, of which class, to train on or to test on."""
+"""Which files of a folder are its images, of which class, on which side of a split."""
 
 import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,141 +10,315 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError, some_of
-from vaekit.images.splits import FIXED_SEED, split
 
-EXTENSIONS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm",
-)  # fmt: skip
+CACHE_FOLDER = ".vaekit-cache"
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+UNSPLIT = -1  # vaekit itself is to choose
+
+_SIDES = {
+    **dict.fromkeys(("train", "training", "trn"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "tst"), TEST),
+}
+_FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "seg", "folder"}
+_JOINED = re.compile(r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data)")
+_FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
+_OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "@eadir"}
 
 
-class Listing(NamedTuple):
-    """The image files of a folder, those to train on first."""
+class Walk(NamedTuple):
+    """The files of a folder, in order of their paths."""
 
     root: Path
+    files: list[Path]
+    folders: list[Path]  # all that were entered, the root first
+    left_out: list[tuple[str, str]]  # the reason, and the name of what was not entered or looked at
+
+
+class Arrangement(NamedTuple):
+    """Which of N image files are used, and as what."""
+
     class_names: tuple[str, ...]  # () for an unlabelled folder
-    paths: list[Path]
-    labels: NDArray[np.int64]  # [N], all 0 in an unlabelled folder
-    num_train: int
+    used: NDArray[np.int64]  # [M], their indices, sorted
+    labels: NDArray[np.int64]  # [M], all 0 in an unlabelled folder
+    sides: NDArray[np.int64]  # [M], all `UNSPLIT` where the folder is not split
+    layout: tuple[str, ...]  # what was understood otherwise than to the letter
+    left_out: list[tuple[str, str]]
 
 
-class _Files(NamedTuple):
-    """Image files and their classes."""
+def walk(root: Path, *, by_suffix: bool) -> Walk:
+    """All files under `root` but hidden ones and those of operating systems.
 
-    class_names: tuple[str, ...]
-    paths: list[Path]
-    labels: NDArray[np.int64]
-
-    def take(self, indices: NDArray[np.int64]) -> "_Files":
-        paths = [self.paths[i] for i in indices]
-        return _Files(self.class_names, paths, self.labels[indices])
-
-    def shuffled(self) -> "_Files":
-        return self.take(np.random.default_rng(FIXED_SEED).permutation(len(self.paths)))
-
-
-def list_folder(root: Path, seed: int) -> Listing:
-    """The images under `root`, in one fixed shuffled order.
-
-    `seed` chooses the tenth to test on where there is no train/ and test/. Raises `UserError` for
-    a folder in none of the layouts.
+    Links are followed, and those back to a folder above are left out. `by_suffix` is how the first
+    version went: no link below the folder of a class.
     """
     if not root.is_dir():
-        raise UserError(f"--data.root {root}: no such folder; {_layouts(root)}")
-    if (root / "train").is_dir() or (root / "test").is_dir():
-        train, test = _train_and_test(root)
+        raise UserError(f"--data.root {root}: no such folder; {layouts(root)}")
+    files: list[Path] = []
+    folders: list[Path] = []
+    left_out: list[tuple[str, str]] = []
+
+    def enter(folder: Path, above: tuple[Path, ...]) -> None:
+        folders.append(folder)
+        here = (*above, folder.resolve())
+        for path in sorted(folder.iterdir()):
+            name, shown = path.name, path.relative_to(root).as_posix()
+            if name == CACHE_FOLDER and folder == root:
+                continue
+            if name.lower() in _OF_SYSTEMS or name == ".DS_Store":
+                left_out.append(("of an operating system or an archiver", shown))
+            elif name.startswith("."):
+                left_out.append(("hidden", shown))
+            elif not path.is_dir():
+                files.append(path)
+            elif path.resolve() in here:
+                left_out.append(("links back to a folder above them", shown))
+            elif by_suffix and path.is_symlink() and not _is_class(path, root):
+                left_out.append(("linked folders", shown))
+            else:
+                enter(path, here)
+
+    enter(root, ())
+    return Walk(root, sorted(files), folders, left_out)
+
+
+def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangement:
+    """The classes and sides of the `images` among the files that were found.
+
+    Raises `UserError` for a folder in none of the layouts.
+    """
+    tree = _Tree(found.root, images, found.folders)
+    if not images:
+        raise UserError(f"{found.root}: no images; {layouts(found.root)}")
+    layout: list[str] = []
+    base = found.root if by_suffix else _enter_lone_folders(tree, layout)
+    sides = _sides_of(tree, base, by_suffix, layout)
+    if not sides:
+        _require_no_split_within_classes(tree, base, by_suffix)
+        sides = {base: UNSPLIT}
+    bases = (
+        {folder: _enter_again(tree, folder, layout) for folder in sides} if not by_suffix else {}
+    )
+    scans = [_scan(tree, bases.get(folder, folder), side) for folder, side in sides.items()]
+    class_names = _common_classes(found.root, scans)
+    rows = sorted(
+        (index, class_names.index(name) if class_names else 0, scan.side)
+        for scan in scans
+        for index, name in scan.members
+    )
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    used = {index for index, _, _ in rows}
+    beside = [
+        ("beside the folders of the split", tree.name(path))
+        for index, path in enumerate(images)
+        if index not in used
+    ]
+    empty = [
+        ("folders without images", f"{tree.name(folder)}/")
+        for scan in scans
+        for folder in tree.folders_in(scan.folder)
+        if folder not in tree.inhabited
+    ]
+    return Arrangement(
+        class_names, table[:, 0], table[:, 1], table[:, 2], tuple(layout), [*beside, *empty]
+    )
+
+
+class _Tree:
+    """The folders with images below them."""
+
+    def __init__(self, root: Path, images: Sequence[Path], folders: Iterable[Path]) -> None:
+        self.root, self.images = root, images
+        self.inhabited: set[Path] = set()
+        self.loose: dict[Path, list[int]] = {}  # the images that lie right in a folder
+        for index, path in enumerate(images):
+            self.loose.setdefault(path.parent, []).append(index)
+            folder = path.parent
+            while folder not in self.inhabited:
+                self.inhabited.add(folder)
+                if folder == root:
+                    break
+                folder = folder.parent
+        self._inside: dict[Path, list[Path]] = {}
+        for folder in folders:
+            if folder != root:
+                self._inside.setdefault(folder.parent, []).append(folder)
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def folders_in(self, folder: Path) -> list[Path]:
+        return self._inside.get(folder, [])
+
+    def inhabited_in(self, folder: Path) -> list[Path]:
+        """Those with images below them, in order of their names."""
+        return [each for each in self.folders_in(folder) if each in self.inhabited]
+
+    def below(self, folder: Path) -> list[int]:
+        """All images below `folder`, in order of their paths."""
+        found = list(self.loose.get(folder, ()))
+        for each in self.folders_in(folder):
+            found += self.below(each)
+        return sorted(found)
+
+
+class _Scan(NamedTuple):
+    folder: Path
+    side: int
+    class_names: tuple[str, ...]
+    members: list[tuple[int, str]]  # the index of an image, and its class ("" without classes)
+
+
+def _enter_lone_folders(tree: _Tree, layout: list[str]) -> Path:
+    """Past each folder that is alone and holds nothing but folders."""
+    folder = tree.root
+    while (lone := _lone_folder(tree, folder)) and side_of(lone.name) is None:
+        layout.append(
+            f"{tree.name(lone)}/ is the only folder with images and holds folders: it was entered, "
+            f"and is no class"
+        )
+        folder = lone
+    return folder
+
+
+def _enter_again(tree: _Tree, folder: Path, layout: list[str]) -> Path:
+    """As train/train/CLASS, or train/images/CLASS."""
+    while lone := _lone_folder(tree, folder):
+        if lone.name.lower() not in _FILLERS and side_of(lone.name) is None:
+            break
+        layout.append(f"{tree.name(lone)}/ is the only folder with images in its place: entered")
+        folder = lone
+    return folder
+
+
+def _lone_folder(tree: _Tree, folder: Path) -> Path | None:
+    inside = tree.inhabited_in(folder)
+    if len(inside) != 1 or folder in tree.loose or inside[0] in tree.loose:
+        return None
+    return inside[0]
+
+
+def side_of(name: str) -> int | None:
+    """The side of a split that a folder of this name holds, as Train, val2017 or test_set."""
+    tokens = [each for each in re.split(r"[^a-z]+", name.lower()) if each]
+    tokens = [part for each in tokens for part in _split_joined(each)]
+    sides = {_SIDES[each] for each in tokens if each in _SIDES}
+    if len(sides) != 1 or any(each not in _SIDES and each not in _FILLERS for each in tokens):
+        return None
+    return sides.pop()
+
+
+def _split_joined(token: str) -> tuple[str, ...]:
+    match = _JOINED.fullmatch(token)
+    return match.groups() if match else (token,)
+
+
+def _sides_of(tree: _Tree, base: Path, by_suffix: bool, layout: list[str]) -> dict[Path, int]:
+    """The folders of a split in `base`, the training set first; none where there is no split."""
+    if by_suffix:
+        named = {f: _FIRST_SIDES[f.name] for f in tree.folders_in(base) if f.name in _FIRST_SIDES}
     else:
-        train, test = _split_tree(root, seed)
-    train, test = train.shuffled(), test.shuffled()
-    labels = np.concatenate([train.labels, test.labels])
-    return Listing(root, train.class_names, train.paths + test.paths, labels, len(train.paths))
-
-
-def _train_and_test(root: Path) -> tuple[_Files, _Files]:
-    """The files of train/ and of test/."""
-    train_root, test_root = root / "train", root / "test"
-    for folder in (train_root, test_root):
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; {_layouts(root)}")
-    train, test = _scan(train_root, root), _scan(test_root, root)
-    if bool(train.class_names) != bool(test.class_names):
+        named = {f: side for f in tree.folders_in(base) if (side := side_of(f.name)) is not None}
+    if not named:
+        return {}
+    by_side: dict[int, list[Path]] = {}
+    for folder, side in named.items():
+        by_side.setdefault(side, []).append(folder)
+    for several in by_side.values():
+        if len(several) > 1:
+            raise UserError(
+                f"--data.root {tree.root}: {some_of([f'{f.name}/' for f in several])} name the "
+                f"same side of a split; keep one, or put all of it into one"
+            )
+    names = {side: folders[0] for side, folders in by_side.items()}
+    others = [f"{f.name}/" for f in tree.inhabited_in(base) if f not in named]
+    if len(names) == 1 and others and not by_suffix:
+        (alone,) = names.values()
         raise UserError(
-            f"--data.root {root}: one of train and test has class folders, the other only images; "
-            f"{_layouts(root)}"
+            f"--data.root {tree.root}: {alone.name}/ is a side of a split by its name, and beside "
+            f"it are {some_of(others)} and no other side; rename it if it is a class; "
+            f"{layouts(base)}"
         )
-    unknown = sorted(set(test.class_names) - set(train.class_names))
-    if unknown:
-        raise UserError(
-            f"{test_root}: {some_of(unknown)} not among the classes of {train_root}; "
-            f"each class needs training images"
+    for side, name in ((TRAIN, "train"), (TEST, "test")):
+        if side not in names and not (side == TEST and VALIDATION in names):
+            raise UserError(f"{base / name}: no such folder; {layouts(base)}")
+    for side, folder in tuple(names.items()):
+        if folder not in tree.inhabited:
+            if side == VALIDATION and len(names) > 2:
+                layout.append(f"{folder.name}/ holds no images: there is no validation set")
+                del names[side]
+                continue
+            raise UserError(f"{folder}: no images; {layouts(base)}")
+    if TEST not in names:
+        layout.append(
+            f"{names[VALIDATION].name}/ is the set to test on, since there is no test/ beside it"
         )
-    if not train.class_names:
-        return train, test
-    in_train = np.array([train.class_names.index(name) for name in test.class_names], np.int64)
-    return train, _Files(train.class_names, test.paths, in_train[test.labels])
+        return {names[TRAIN]: TRAIN, names[VALIDATION]: TEST}
+    return {names[side]: side for side in sorted(names)}
 
 
-def _split_tree(root: Path, seed: int) -> tuple[_Files, _Files]:
-    """One tree of files, a tenth of it held out for the test set."""
-    files = _scan(root, root)
-    num_files = len(files.paths)
-    if num_files < 2:
-        raise UserError(
-            f"--data.root {root}: one image can't be split into a training and a test set; "
-            f"add images"
-        )
-    kept, held_out = split(files.labels, max(1, round(0.1 * num_files)), seed)
-    return files.take(kept), files.take(held_out)
+def _require_no_split_within_classes(tree: _Tree, base: Path, by_suffix: bool) -> None:
+    if by_suffix:
+        return
+    for folder in tree.inhabited_in(base):
+        sides = {side_of(each.name): each.name for each in tree.inhabited_in(folder)}
+        if TRAIN in sides and (TEST in sides or VALIDATION in sides):
+            raise UserError(
+                f"{folder}: {some_of([f'{name}/' for name in sides.values()])} within a class; put "
+                f"the split above the classes; {layouts(base)}"
+            )
 
 
-def _scan(folder: Path, root: Path) -> _Files:
-    """What lies in `folder`, in sorted order; without classes if it is images."""
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    class_folders = [path for path in visible if path.is_dir()]
-    loose = [path for path in visible if _is_image_name(path.name) and not path.is_dir()]
-    if not class_folders and not loose:
-        raise UserError(f"{folder}: no images; {_layouts(root)}")
+def _scan(tree: _Tree, folder: Path, side: int) -> _Scan:
+    """What lies in `folder`: classes, or images without."""
+    loose, class_folders = tree.loose.get(folder, []), tree.inhabited_in(folder)
     if not class_folders:
-        return _Files((), loose, np.zeros(len(loose), np.int64))
+        return _Scan(folder, side, (), [(index, "") for index in loose])
     if loose:
         raise UserError(
-            f"{folder}: {some_of([path.name for path in loose])} beside class folders; "
+            f"{folder}: {some_of([tree.images[i].name for i in loose])} beside class folders; "
             f"put each image into the folder of its class"
         )
-    paths, labels = [], []
-    for label, class_folder in enumerate(class_folders):
-        found = _images_under(class_folder)
-        if not found:
-            raise UserError(f"{class_folder}: no images in this class; {_layouts(root)}")
-        paths += found
-        labels += [label] * len(found)
-    class_names = tuple(path.name for path in class_folders)
+    class_names = tuple(each.name for each in class_folders)
     unreadable = [name for name in class_names if not _is_utf8(name)]
     if unreadable:
         raise UserError(
             f"{folder}: {some_of(unreadable)}, the name of a class, is not UTF-8; rename the folder"
         )
-    return _Files(class_names, paths, np.array(labels, np.int64))
+    members = [(index, each.name) for each in class_folders for index in tree.below(each)]
+    return _Scan(folder, side, class_names, members)
 
 
-def _images_under(folder: Path) -> list[Path]:
-    found = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if _is_image_name(name)]
-    return sorted(found)
+def _common_classes(root: Path, scans: Sequence[_Scan]) -> tuple[str, ...]:
+    """The classes of the training set, to which those of every other side must belong."""
+    train, *others = scans
+    for each in others:
+        if bool(train.class_names) != bool(each.class_names):
+            raise UserError(
+                f"--data.root {root}: one of {train.folder.name} and {each.folder.name} has class "
+                f"folders, the other only images; {layouts(root)}"
+            )
+        if unknown := sorted(set(each.class_names) - set(train.class_names)):
+            raise UserError(
+                f"{each.folder}: {some_of(unknown)} not among the classes of {train.folder}; "
+                f"each class needs training images"
+            )
+    return train.class_names
 
 
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+def _is_class(path: Path, root: Path) -> bool:
+    """Whether the first version took `path` for the folder of a class, or of a side."""
+    parts = path.relative_to(root).parts
+    return len(parts) == 1 or (len(parts) == 2 and parts[0] in _FIRST_SIDES)
 
 
 def _is_utf8(name: str) -> bool:
     return os.fsencode(name).decode(errors="replace") == name
 
 
-def _layouts(root: Path) -> str:
+def layouts(root: Path) -> str:
     return (
         f"expected {root}/train/CLASS/*.png and {root}/test/CLASS/*.png, or {root}/CLASS/*.png, "
-        f"or without classes {root}/train/*.png and {root}/test/*.png, or {root}/*.png "
-        f"({', '.join(EXTENSIONS)})"
+        f"or without classes {root}/train/*.png and {root}/test/*.png, or {root}/*.png"
     )

@@ -21,4 +21,11 @@ class Preparation:
     polarity: Literal["light on dark", "as in the files"]
     resize_filter: str | None  # None: not resized
     centring: Centring | None
-    text: str  # sentences for people, with {height} and {width} in pixels
+    text: str  # sentences for people, with {height} and {width} in pixels, and {fit}
+
+
+FITS = {
+    "stretch": "whole, to {height}x{width} pixels; its aspect is not kept",
+    "pad": "until it fits into {height}x{width} pixels, its aspect kept, and padded",
+    "crop": "until it fills {height}x{width} pixels, its aspect kept; its middle is used",
+}

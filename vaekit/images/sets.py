@@ -5,35 +5,47 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
+from vaekit.images.appearance import Appearance, measure
+from vaekit.images.copies import count_copies, groups_of
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
-from vaekit.images.splits import FIXED_SEED, split
+from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
+from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
+from vaekit.storage.files import user_path
+
+if TYPE_CHECKING:
+    from vaekit.images.arrays import ArraySet
 
 _Which = slice | NDArray[np.int64]
 
 
 class ImageSet(NamedTuple):
-    """Images with their labels."""
+    """Images with their labels, and the names of the files that they are from."""
 
     pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map, whose file no write reaches
     labels: NDArray[np.int64] | None  # [N], indices into the class names
+    files: tuple[str, ...] | None = None  # [N], relative to the root; None: not a file each
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a run trains on and what it is tested on."""
+    """What a run trains on, what it is tested on, and what it may choose its weights by."""
 
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]  # () for an unlabelled set
+    validation: ImageSet | None = None  # to choose by, where the set has such images
+    reading: Reading = NOTHING_READ  # what of the files they are
+    data: DataConfig | None = None  # with what the images settled
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,10 +53,19 @@ class Images:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @cached_property
+    def appearance(self) -> Appearance:
+        """What those to train on look like."""
+        return measure(self.train.pixels)
+
+    @property
+    def _sets(self) -> tuple[ImageSet, ...]:
+        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
+
     def sha256(self) -> str:
-        """The sha256 over pixels and labels of both sets: equal images, equal order."""
+        """The sha256 over pixels and labels of all sets: equal images, equal order."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test):
+        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
             if array is None:
                 digest.update(b"unlabelled")
             else:
@@ -57,80 +78,222 @@ class Images:
 class Entry:
     """What is known of an image set before it is loaded."""
 
-    load: Callable[[DataConfig, int], Images]  # from the settings and the seed of a run
-    size: int | None  # height and width of all its images; None: what the settings say
+    load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
+    size: int | None  # pixels a side of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
 
-def load_images(config: DataConfig, seed: int) -> Images:
+def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
     With `holdout` the test set is that many images of the training set, a fixed choice with each
-    class in proportion, and the real test set is left alone. `limit` comes last and keeps the
-    first images of each set; no set is sorted by class, so the first are a fair choice (the
+    class in proportion, and the real test set is left alone. With `validation` such a choice of
+    what is left to train on becomes the validation set. `limit` comes last and keeps the first
+    images of each set; no set is sorted by class, so the first are a fair choice (the
     images of a folder are put in one fixed shuffled order).
 
-    Raises `UserError` for files that are missing, damaged or don't fit together.
+    Raises `UserError` for files that are missing, with `download` off those of a published set,
+    too, and for files that are damaged or don't fit together.
     """
     entry = IMAGE_SETS[config.name]
+    if config.reading == "auto":
+        config = replace(config, reading="content")
     if entry.size not in (None, config.image_size):
         raise UserError(
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    images = entry.load(config, seed)
+    images = entry.load(config, seed, download)
     if config.holdout is not None:
-        images = _hold_out(images, config.holdout)
+        images = _hold_out(images, config)
+    if config.validation:
+        images = _hold_out_validation(images, config)
     first = slice(config.limit)
-    return Images(_take(images.train, first), _take(images.test, first), images.class_names)
+    return replace(
+        images,
+        train=_take(images.train, first),
+        test=_take(images.test, first),
+        validation=images.validation and _take(images.validation, first),
+    )
 
 
-def _load_idx_set(config: DataConfig, _seed: int) -> Images:
-    arrays = read_idx_set(config)
+def count(images: Images) -> Reading:
+    """What was read, with what can be counted of the images themselves."""
+    train, validation, test = images.train, images.validation, images.test
+    reading = replace(
+        images.reading,
+        num_train=len(train.pixels),
+        num_validation=0 if validation is None else len(validation.pixels),
+        num_test=len(test.pixels),
+    )
+    is_own = images.data is not None and not IMAGE_SETS[images.data.name].class_names
+    if not is_own:  # a published set is as it is
+        return reading
+    copies = count_copies(train[:2], validation and validation[:2], test[:2])
+    return replace(
+        reading,
+        num_copies=copies.within,
+        num_test_in_train=copies.test_in_train,
+        num_validation_in_train=copies.validation_in_train,
+        num_in_two_classes=copies.in_two_classes,
+        classes_without_train=_absent(images.class_names, train),
+        classes_without_validation=_absent(images.class_names, validation),
+        classes_without_test=_absent(images.class_names, test),
+    )
+
+
+def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str, ...]:
+    """The classes of which a side, if there is one, has no image."""
+    if images is None or images.labels is None:
+        return ()
+    present = set(images.labels.tolist())
+    return tuple(name for label, name in enumerate(class_names) if label not in present)
+
+
+def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
+    arrays = read_idx_set(config, download)
     return Images(
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
         IMAGE_SETS[config.name].class_names,
+        data=config,
     )
 
 
-def _load_digits(config: DataConfig, _seed: int) -> Images:
+def _load_arrays(config: DataConfig, seed: int, _download: bool) -> Images:
+    from vaekit.images.arrays import read_arrays
+
+    return _of_arrays(read_arrays(config, seed))
+
+
+def _load_idx_files(config: DataConfig, seed: int, _download: bool) -> Images:
+    from vaekit.images.idx_files import read_idx_files
+
+    return _of_arrays(read_idx_files(config, seed))
+
+
+def _load_data_set(config: DataConfig, seed: int, download: bool) -> Images:
+    from vaekit.images.huggingface import read_data_set
+
+    return _of_arrays(read_data_set(config, seed, download))
+
+
+def _of_arrays(arrays: "ArraySet") -> Images:
+    train, test, validation = (
+        each and ImageSet(*each) for each in (arrays.train, arrays.test, arrays.validation)
+    )
+    assert train is not None
+    assert test is not None
+    left_out = Tally("arrays by other names", len(arrays.left_out), arrays.left_out[:NUM_EXAMPLES])
+    reading = Reading(
+        left_out=(left_out,), used_otherwise=arrays.used_otherwise, remarks=arrays.remarks
+    )
+    return Images(train, test, arrays.class_names, validation, reading, arrays.data)
+
+
+def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     from vaekit.images.digits import read_digits
 
-    pixels, labels, fifth = read_digits(config.image_size)
-    return _divide(ImageSet(pixels, labels), fifth.kept, fifth.held_out, _DIGITS)
+    pixels, labels, fifth = read_digits(config.size)
+    digits = ImageSet(pixels, labels)
+    return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
 
 
-def _load_folder(config: DataConfig, seed: int) -> Images:
+def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
     from vaekit.images.cache import read_folder
 
-    class_names, pixels, labels, num_train = read_folder(config, seed)
-    every_image = ImageSet(pixels, labels)
-    return _divide(every_image, slice(num_train), slice(num_train, None), class_names)
+    _require_no_file(config)
+    folder = read_folder(config, seed)
+    every_image = ImageSet(folder.pixels, folder.labels, folder.files)
+    train, validation, _ = np.cumsum(folder.num_on_side).tolist()
+    return Images(
+        _take(every_image, slice(train)),
+        _take(every_image, slice(validation, None)),
+        folder.class_names,
+        _take(every_image, slice(train, validation)) if validation > train else None,
+        folder.reading,
+        folder.data,
+    )
 
 
-def _hold_out(images: Images, num_held_out: int) -> Images:
-    pixels, labels = images.train
+def _require_no_file(config: DataConfig) -> None:
+    """Raise `UserError` for the root of a folder that is a file, with what takes such a file."""
+    root = user_path("--data.root", config.root)
+    if not root.is_file():
+        return
+    suffix = root.suffix.lower()
+    if suffix in _NAMES:
+        remedy = f"give --data.name {_NAMES[suffix]}"
+    elif suffix == ".csv":
+        remedy = (
+            "save its pixels with numpy.savez as images, uint8 [N, H, W], and labels, and give "
+            "--data.name arrays"
+        )
+    else:
+        remedy = "unpack an archive, and give the folder of an image"
+    raise UserError(f"--data.root {root}: a file, expected a folder of image files; {remedy}")
+
+
+def _hold_out(images: Images, config: DataConfig) -> Images:
+    assert config.holdout is not None
+    chosen = _held_out_of(images.train, config.holdout, f"--data.holdout {config.holdout}", config)
+    return replace(
+        images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
+    )
+
+
+def _hold_out_validation(images: Images, config: DataConfig) -> Images:
+    """`validation` is a number of training images, or with less than 1 a share of them."""
+    wanted = config.validation
+    flag = f"--data.validation {wanted:g}"
+    if images.validation is not None:
+        raise UserError(
+            f"{flag}: the set has a validation set of its own, of {len(images.validation.pixels)} "
+            f"images; leave the flag out"
+        )
+    num_train = len(images.train.pixels)
+    num_held_out = max(1, round(wanted * num_train)) if wanted < 1 else int(wanted)
+    chosen = _held_out_of(images.train, num_held_out, flag, config)
+    return replace(
+        images,
+        train=_take(images.train, chosen.kept),
+        validation=_take(images.train, chosen.held_out),
+    )
+
+
+def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataConfig) -> Split:
+    """A fixed choice with each class in proportion, equal images on one side."""
+    pixels, labels, _ = images
     if num_held_out >= len(pixels):
         raise UserError(
-            f"--data.holdout {num_held_out}: the training set has {len(pixels)} images, at least "
-            f"one of which must be left; give at most {len(pixels) - 1}"
+            f"{flag}: the training set has {len(pixels)} images, at least one of which must be "
+            f"left; give at most {len(pixels) - 1}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    chosen = split(classes, num_held_out, FIXED_SEED)
-    return _divide(images.train, chosen.kept, chosen.held_out, images.class_names)
-
-
-def _divide(images: ImageSet, train: _Which, test: _Which, class_names: tuple[str, ...]) -> Images:
-    return Images(_take(images, train), _take(images, test), class_names)
+    if config.reading == "suffix":
+        return split(classes, num_held_out, FIXED_SEED)
+    groups = groups_of(pixels, np.arange(len(pixels)))
+    chosen = split_groups(classes, groups, num_held_out, FIXED_SEED)
+    if not len(chosen.held_out):
+        raise UserError(
+            f"{flag}: no image can be held out without one that is equal, or with each class left "
+            f"in training; leave the flag out"
+        )
+    return chosen
 
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
-    return ImageSet(images.pixels[which], None if images.labels is None else images.labels[which])
+    pixels, labels, files = images
+    return ImageSet(
+        pixels[which],
+        None if labels is None else labels[which],
+        None if files is None else tuple(np.array(files, object)[which]),
+    )
 
 
+_NAMES = {".npz": "arrays", ".npy": "arrays", ".parquet": "datasets"}  # by suffix
 _DIGITS = tuple("0123456789")
 _CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -142,6 +305,15 @@ _BY_ITS_AUTHORS = Preparation(
     resize_filter=None,
     centring=None,
     text="Light on black, {height}x{width} pixels, as the set's authors prepared them.",
+)
+_AS_IN_ARRAYS = Preparation(
+    polarity="as in the files",
+    resize_filter=RESIZE_FILTER,
+    centring=None,
+    text=(
+        f"The whole image, resized to {{height}}x{{width}} pixels with a {RESIZE_FILTER} filter "
+        "where it had others; its aspect is not kept."
+    ),
 )
 
 IMAGE_SETS = {
@@ -188,6 +360,24 @@ IMAGE_SETS = {
             ),
         ),
     ),
+    "arrays": Entry(
+        load=_load_arrays,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
+    ),
+    "idx": Entry(
+        load=_load_idx_files,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
+    ),
+    "datasets": Entry(
+        load=_load_data_set,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
+    ),
     "folder": Entry(
         load=_load_folder,
         size=None,
@@ -197,9 +387,8 @@ IMAGE_SETS = {
             resize_filter=RESIZE_FILTER,
             centring=None,
             text=(
-                "The whole image, turned as its EXIF orientation says, is resized to "
-                f"{{height}}x{{width}} pixels with a {RESIZE_FILTER} filter; its aspect is not "
-                "kept."
+                "The image, turned as its EXIF orientation says, is resized with a "
+                f"{RESIZE_FILTER} filter: {{fit}}."
             ),
         ),
     ),

@@ -24,3 +24,26 @@ def split(labels: NDArray[np.int64], num_held_out: int, seed: int) -> Split:
     by_class = order[np.argsort(labels[order], kind="stable")]
     held_out = np.sort(by_class[np.arange(num_held_out) * len(labels) // num_held_out])
     return Split(np.delete(np.arange(len(labels)), held_out), held_out)
+
+
+def split_groups(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], num_held_out: int, seed: int
+) -> Split:
+    """`split` that keeps items of one group on one side, and an item of each class.
+
+    `groups` [N] are numbers of groups from 0. Where each item is a group of its own and each class
+    has an item left, it is `split`. About `num_held_out` are held out, none where all must be kept.
+    """
+    first = np.unique(groups, return_index=True)[1]
+    num_groups = len(first)
+    num_held_out = min(max(1, round(num_held_out * num_groups / len(labels))), num_groups)
+    if num_groups < 2:
+        return Split(np.arange(len(labels)), np.zeros(0, np.int64))
+    out = np.zeros(num_groups, bool)
+    out[split(labels[first], num_held_out, seed).held_out] = True
+    for label in np.unique(labels):
+        of_class = np.unique(groups[labels == label])
+        if out[of_class].all():
+            out[of_class[0]] = False
+    is_out = out[groups]
+    return Split(np.flatnonzero(~is_out), np.flatnonzero(is_out))

@@ -16,7 +16,7 @@ from PIL import Image
 from vaekit.config import to_dict
 from vaekit.errors import UserError
 from vaekit.images import pictures
-from vaekit.images.decode import UNREADABLE, open_image
+from vaekit.images.formats import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
@@ -28,6 +28,7 @@ from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
 from vaekit.storage.damage import as_written, damage_told, typed
 from vaekit.storage.files import write_text
+from vaekit.training.state import kept_row
 
 NUM_ORIGINALS = 64
 NUM_RECONSTRUCTIONS = 32
@@ -102,6 +103,7 @@ def write_report(run: Run) -> Path:
             "train_again": folder.train_again,
             "settings": settings(run),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
+            "reading": run.reading,
             "comparisons": comparisons(run),
             "reference": reference_for(run.config),
             "has_labels": has_labels(run),
@@ -115,6 +117,7 @@ def write_report(run: Run) -> Path:
             "num_test": len(run.images.test.pixels),
             "traversal": draw_traversal(run),
             "latent_dim": config.model.latent_dim,
+            "unit": run.weights.vae.likelihood.unit,
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),
             "confusions": commonest_confusions(run),
@@ -128,30 +131,39 @@ def write_report(run: Run) -> Path:
 def settings(run: Run) -> list[Fact]:
     """What was run, on what, when."""
     config, images, environment = run.config, run.images, _last_start(run)
+    model = config.model
     channels, height, width = images.shape
     colours = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[channels]
     classes = f"{len(images.class_names)} classes" if images.class_names else "no labels"
+    validated = 0 if images.validation is None else len(images.validation.pixels)
+    validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
+    kept = ""
+    if config.keep == "best" and _epochs_done(run):
+        kept = (
+            f", the weights of epoch {kept_row(run.metrics)['epoch']} kept, by the validation set"
+        )
+    start = f", from the weights of {config.init_from}" if config.init_from else ""
     facts = [
         Fact(
             "Images",
-            f"{config.data.name}: {len(images.train.pixels):,} to train on, "
+            f"{config.data.name}: {len(images.train.pixels):,} to train on, {validation}"
             f"{len(images.test.pixels):,}{held_out} to test on; "
             f"{height}x{width} pixels, {colours}, {classes}",
         ),
         Fact(
             "Model",
-            f"convolutional VAE, {config.model.latent_dim} latent dimensions, "
-            f"{num_parameters(run.weights.vae):,} parameters",
+            f"convolutional VAE ({model.architecture}), {model.latent_dim} latent dimensions, "
+            f"{model.likelihood} likelihood, {num_parameters(run.weights.vae):,} parameters",
         ),
         Fact(
             "Training",
             f"{_epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
             f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{average}, "
-            f"seed {config.seed}",
+            f"seed {config.seed}{start}{kept}",
         ),
     ]
     if run.has_latents:
@@ -194,14 +206,16 @@ def comparisons(run: Run) -> list[Comparison]:
     reference = reference_for(run.config)
     table = []
     if _epochs_done(run):
-        last = run.metrics[-1]
+        last, kept = run.metrics[-1], kept_row(run.metrics)
         final = last.get("final_train_loss")
         train_reference = None if reference is None else reference.train_loss
         table = [
-            _loss("Test loss", last["test_loss"], reference and reference.test_loss),
-            _loss("of it reconstruction", last["test_reconstruction"]),
-            _loss("of it KL", last["test_kl"]),
+            _loss("Test loss", kept["test_loss"], reference and reference.test_loss),
+            _loss("of it reconstruction", kept["test_reconstruction"]),
+            _loss("of it KL", kept["test_kl"]),
         ]
+        if "validation_loss" in kept:
+            table.append(_loss("Validation loss", kept["validation_loss"]))
         if final is not None:
             table.append(_loss("Train loss", final, train_reference))
             train_reference = None
@@ -281,7 +295,7 @@ def draw_map(run: Run) -> Map | None:
 def draw_traversal(run: Run) -> Traversal:
     """Decode along each latent dimension, the others at 0, the prior's mean."""
     vae = run.weights.vae
-    num_dimensions, num_steps = vae.config.latent_dim, len(TRAVERSAL_STEPS)
+    num_dimensions, num_steps = vae.latent_dim, len(TRAVERSAL_STEPS)
     nats = _nats_per_dimension(run)
     order = np.argsort(-nats, kind="stable")[:MAX_TRAVERSED]
     latents = torch.zeros(len(order), num_steps, num_dimensions)
@@ -370,7 +384,7 @@ def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
 def _embed(path: Path, alt: str) -> Picture:
     """A PNG of the run as a data URI, so that the page is one file."""
     try:
-        with open_image(path, formats=("PNG",)) as image:
+        with open_image(path, only=("PNG",)) as image:
             image.load()
             width, height = image.size
     except UNREADABLE as error:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vaekit.config import TrainConfig, trajectory_differences
+from vaekit.config import TrainConfig, flatten, to_dict, trajectory_differences
 from vaekit.errors import UserError
-from vaekit.settings import read_config, write_config
+from vaekit.settings import from_dict, read_config, write_config
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,18 @@ class RunFolder:
                 f"({'; '.join(differences)}); give those again to resume it, "
                 f"or another --run folder to start anew"
             )
+
+    def as_recorded(self, config: TrainConfig) -> TrainConfig:
+        """`config` with the run's own choice for each `auto`, where the folder holds a run.
+
+        But for the precision, which `auto` chooses at each start by launcher and hardware.
+        """
+        if not self.config.is_file():
+            return config
+        recorded = flatten(to_dict(read_config(TrainConfig, self.config)))
+        given = flatten(to_dict(config))
+        auto = {name for name, it in given.items() if it == "auto"} - {"mixed_precision"}
+        return from_dict(TrainConfig, given | {name: recorded[name] for name in auto})
 
     def require_config(self) -> TrainConfig:
         """The config of the run, for the stages after training."""

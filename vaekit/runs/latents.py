@@ -1,7 +1,9 @@
-"""The latents in a run folder: arrays, with labels, and metadata that name and bind them."""
+"""The latents in a run folder: arrays, an index of their rows, and metadata that bind them."""
 
+import csv
 import hashlib
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.storage.damage import Damaged, as_written, strings, typed
-from vaekit.storage.files import file_sha256
+from vaekit.storage.files import file_sha256, write_bytes
 from vaekit.storage.sealed import read_sealed
 from vaekit.storage.tensors import read_npy
 
@@ -17,6 +19,17 @@ FORMAT_VERSION = 2
 
 LATENT_FILES = ("train_latents.npy", "test_latents.npy")
 LABEL_FILES = ("train_labels.npy", "test_labels.npy")  # none for an unlabelled set
+INDEX = "index.csv"  # none beside the latents of vaekit 0.1
+
+
+class IndexRow(NamedTuple):
+    """Of which image a row of the latents is."""
+
+    split: str
+    row: int  # in the arrays of this split, from 0
+    file: str | None  # relative to the root of the images; None where they are not a file each
+    label: int | None
+    class_name: str | None
 
 
 class Latents(NamedTuple):
@@ -29,6 +42,29 @@ class Latents(NamedTuple):
     class_names: tuple[str, ...]
     model_sha256: str  # of the weights that made them
     sha256: str  # of themselves: what an SVM is bound to
+    rows: tuple[IndexRow, ...]  # of train and then of test; empty where none was written
+
+
+def index_of(
+    split: str,
+    files: Sequence[str] | None,
+    labels: NDArray[np.int64] | None,
+    class_names: Sequence[str],
+    count: int,
+) -> Iterator[IndexRow]:
+    """The index of one split of `count` images."""
+    for row in range(count):
+        file = None if files is None else files[row]
+        label = None if labels is None else int(labels[row])
+        yield IndexRow(split, row, file, label, None if label is None else class_names[label])
+
+
+def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
+    """Write UTF-8 CSV with a header; what is unknown is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([IndexRow._fields, *rows])
+    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -38,30 +74,55 @@ def read_metadata(path: Path) -> dict[str, Any]:
         typed(metadata["model_sha256"], str)
         strings(metadata["class_names"])
         files = typed(metadata["files"], dict)
-        if set(files) not in ({*LATENT_FILES}, {*LATENT_FILES, *LABEL_FILES}):
+        if {*files} - {INDEX} not in ({*LATENT_FILES}, {*LATENT_FILES, *LABEL_FILES}):
             raise ValueError(f"the files {sorted(files)!s:.100}")
     return metadata
 
 
-def read_array(path: Path, sha256: str) -> NDArray[Any]:
+def read_part(path: Path, sha256: str) -> Any:
     """One of the files that latents.json names. Raises `Damaged` where it is another one."""
     if not path.is_file() or file_sha256(path) != sha256:
         raise Damaged("missing or not the file that was written")
+    if path.name == INDEX:
+        return _read_index(path)
     if path.name in LATENT_FILES:
         return read_npy(path, np.float32, 2)
     return read_npy(path, np.int64, 1)
 
 
-def assemble(metadata: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Latents:
-    """The latents of one run. Raises `Damaged` where the arrays don't fit one another."""
+def _read_index(path: Path) -> tuple[IndexRow, ...]:
+    with as_written(), path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+        if tuple(header) != IndexRow._fields:
+            raise ValueError(f"the columns {header!s:.100}")
+        return tuple(
+            IndexRow(
+                split,
+                int(row),
+                file_name or None,
+                int(label) if label else None,
+                class_name if label else None,
+            )
+            for split, row, file_name, label, class_name in lines
+        )
+
+
+def summary_of_part(part: Any) -> str:
+    """What the doctor says of one that is whole."""
+    return f"{len(part)} rows" if type(part) is tuple else f"{part.dtype} {list(part.shape)}"
+
+
+def assemble(metadata: dict[str, Any], parts: Mapping[str, Any]) -> Latents:
+    """The latents of one run. Raises `Damaged` where the parts don't fit one another."""
     latents = Latents(
-        train=arrays["train_latents.npy"],
-        train_labels=arrays.get("train_labels.npy"),
-        test=arrays["test_latents.npy"],
-        test_labels=arrays.get("test_labels.npy"),
+        train=parts["train_latents.npy"],
+        train_labels=parts.get("train_labels.npy"),
+        test=parts["test_latents.npy"],
+        test_labels=parts.get("test_labels.npy"),
         class_names=tuple(metadata["class_names"]),
         model_sha256=metadata["model_sha256"],
         sha256=latents_sha256(metadata),
+        rows=parts.get(INDEX, ()),
     )
     if fault := _fault(latents):
         raise Damaged(fault)
@@ -69,9 +130,12 @@ def assemble(metadata: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> La
 
 
 def latents_sha256(metadata: dict[str, Any]) -> str:
-    """The sha256 over the hashes of all files: what an SVM is bound to."""
+    """The sha256 over the hashes of all arrays: what an SVM is bound to, whatever files are called.
+
+    So an SVM outlives latents that are made again only to get an index.
+    """
     files = metadata["files"]
-    text = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    text = "".join(f"{name} {files[name]}\n" for name in sorted(files) if name != INDEX)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -92,4 +156,8 @@ def _fault(latents: Latents) -> str | None:
             return f"{len(labels)} {name} labels of {len(rows)} latents"
         if labels.min() < 0 or labels.max() >= len(latents.class_names):
             return f"{name} labels that are no index into the {len(latents.class_names)} classes"
+    places = [("train", row) for row in range(len(latents.train))]
+    places += [("test", row) for row in range(len(latents.test))]
+    if latents.rows and [(each.split, each.row) for each in latents.rows] != places:
+        return f"{INDEX} is not of the rows of the latents"
     return None

@@ -37,5 +37,9 @@ def _require_row_of(epoch: int, row: Any) -> None:
         number(row[f"test_{part}"])
         if epoch > 0:
             number(row[f"train_{part}"])
+        if "validation_loss" in row:
+            number(row[f"validation_{part}"])
     if epoch > 0:
         number(row["seconds"])
+    if not 0 <= typed(row.get("kept_epoch", epoch), int) <= epoch:
+        raise ValueError(f"line {epoch + 1} keeps epoch {row['kept_epoch']}")

@@ -9,8 +9,9 @@ from vaekit.models.vae import num_parameters
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.environment import read_environment
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import read_array, read_metadata
+from vaekit.runs.latents import read_metadata, read_part, summary_of_part
 from vaekit.runs.metrics import read_metrics
+from vaekit.runs.reading import read_reading
 from vaekit.runs.svm import read_svm_metrics, read_table
 from vaekit.runs.weights import read_weights
 from vaekit.settings import read_config
@@ -114,6 +115,13 @@ ENVIRONMENT = Product(
     lambda starts: f"starts recorded: {len(starts)}",
     "remove it",
 )
+READING = Product(
+    "images",
+    "images.json",
+    read_reading,
+    lambda reading: f"{reading.num_train:,} images to train on, {reading.num_test:,} to test on",
+    "remove it and make it again with {train}",
+)
 METRICS = Product(
     "metrics",
     "metrics.jsonl",
@@ -145,7 +153,7 @@ LATENTS = Product(
     lambda metadata: f"names {len(metadata['files'])} files",
     "make them with `vaekit latents {run}`",
     absent="no latents yet; make them with `vaekit latents {run}`",
-    required_by=("latents/*.npy",),
+    required_by=("latents/*.npy", "latents/index.csv"),
     made_of={
         "weights": Origin(
             lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
@@ -153,8 +161,8 @@ LATENTS = Product(
     },
     parts=Parts(
         lambda metadata: metadata["files"],
-        read_array,
-        lambda array: f"{array.dtype} {list(array.shape)}",
+        read_part,
+        summary_of_part,
     ),
 )
 _FIT_AGAIN = "make it again with `vaekit svm {run}`"
@@ -215,6 +223,7 @@ REPORT = Product(
 PRODUCTS = (
     CONFIG,
     ENVIRONMENT,
+    READING,
     METRICS,
     CHECKPOINTS,
     WEIGHTS,

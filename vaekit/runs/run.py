@@ -1,12 +1,15 @@
 """A run, each part of which is read once, when it is first asked for."""
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaekit.config import TrainConfig
+from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
+from vaekit.models.settle import settle_model
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
 from vaekit.runs.metrics import Row
@@ -14,6 +17,7 @@ from vaekit.runs.products import (
     ENVIRONMENT,
     LATENTS,
     METRICS,
+    READING,
     SVM,
     SVM_METRICS,
     WEIGHTS,
@@ -26,17 +30,21 @@ from vaekit.runs.weights import Weights
 from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
 
+_WHERE_IMAGES_ARE = "put its images back there, or say with --data.root where they lie now"
+
 
 class Run:
     """What training and the stages after it have left in a folder.
 
     Each part is read when it is first asked for, checked against the others, and kept: a part
     that is missing, damaged, or not of the rest raises `UserError`, with the command that makes
-    it. Making a Run touches no disk.
+    it. Making a Run touches no disk. `data_root` says where its images lie now, should they have
+    moved since it was trained.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, data_root: str | Path | None = None) -> None:
         self.folder = RunFolder(Path(path))
+        self._data_root = data_root
         self._sha256: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
@@ -46,6 +54,14 @@ class Run:
     def config(self) -> TrainConfig:
         """The settings it was trained with."""
         return self.folder.require_config()
+
+    @property
+    def data(self) -> DataConfig:
+        """Which images it was trained on, and where they lie now."""
+        recorded = self.config.data
+        if self._data_root is None:
+            return recorded
+        return dataclasses.replace(recorded, root=str(self._data_root))
 
     @cached_property
     def environment(self) -> list[dict[str, Any]]:
@@ -60,11 +76,18 @@ class Run:
         return self._read(METRICS) if self.folder.metrics.exists() else []
 
     @cached_property
+    def reading(self) -> Reading | None:
+        """What of its files it was trained on; None where that is not recorded."""
+        _ = self.config
+        return self._read(READING) if READING.path(self.folder).exists() else None
+
+    @cached_property
     def weights(self) -> Weights:
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
-        if weights.vae.config != self.config.model:
+        shape, image_set = weights.vae.image_shape, self.config.data.name
+        if weights.vae.config != settle_model(self.config.model, shape, image_set):
             raise UserError(
                 f"{self.folder.model}: of another model than {self.folder.config} asks for; put "
                 f"the right one back, or {remedy_text(WEIGHTS.remedy, self.folder)}"
@@ -78,15 +101,22 @@ class Run:
         images = self.unchecked_images
         if images.sha256() != expected:
             raise UserError(
-                f"--data.root {self.config.data.root}: other images, labels or classes than "
-                f"{self.folder.path} was trained on; put those back, or train another --run"
+                f"--data.root {self.data.root}: other images, labels or classes than "
+                f"{self.folder.path} was trained on; {_WHERE_IMAGES_ARE}"
             )
         return images
 
     @cached_property
     def unchecked_images(self) -> Images:
-        """`images`, be they those it was trained on or not."""
-        return load_images(self.config.data, self.config.seed)
+        """`images`, be they those it was trained on or not; nothing is downloaded."""
+        try:
+            return load_images(self.data, self.config.seed, download=False)
+        except UserError as error:
+            fault = str(error).split("; ")[0]  # the rest speaks to who trains
+            raise UserError(
+                f"{fault}; {self.folder.path} was trained on other images or has lost them: "
+                f"{_WHERE_IMAGES_ARE}"
+            ) from error
 
     @cached_property
     def latents(self) -> Latents:
@@ -107,7 +137,7 @@ class Run:
         """The SVM on the latents, of the classes and the latent dimensions of the weights."""
         svm: Svm = self._read(SVM, of=("weights",))
         self.sha256(SVM.name)
-        num_features = 2 * self.weights.vae.config.latent_dim
+        num_features = 2 * self.weights.vae.latent_dim
         classes = self.weights.class_names
         if svm.class_names != classes or svm.table.feature_mean.shape != (num_features,):
             raise UserError(

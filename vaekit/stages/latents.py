@@ -13,16 +13,17 @@ from torch import Tensor
 
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
+from vaekit.images.sets import Images, ImageSet
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
-from vaekit.runs.latents import FORMAT_VERSION
+from vaekit.runs.latents import FORMAT_VERSION, INDEX, IndexRow, index_of, write_index
 from vaekit.runs.products import LATENTS
 from vaekit.runs.run import Run
 from vaekit.storage.files import atomic_path, errors_naming, file_sha256, temporary_path
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import write_array
 from vaekit.training.noise import rank_slice
+from vaekit.training.precision import without_tf32
 from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
@@ -43,7 +44,8 @@ def extract_latents(run: Run) -> None:
         _write_latents(run, ranks)
     if ranks.is_main_process:
         folder = run.folder
-        print(f"latents: {folder.latents}   next: vaekit svm {folder.quoted}", flush=True)
+        stage = "svm" if run.weights.class_names else "report"
+        print(f"latents: {folder.latents}   next: vaekit {stage} {folder.quoted}", flush=True)
     ranks.destroy_process_group()
 
 
@@ -89,6 +91,8 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
             written.append(folder / f"{name}_labels.npy")
             write_array(written[-1], image_set.labels)
     if ranks.is_main_process:
+        written.append(folder / INDEX)
+        write_index(written[-1], _index(images))
         write_sealed(
             LATENTS.path(run.folder),
             {
@@ -100,6 +104,14 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
             },
         )
     return kept
+
+
+def _index(images: Images) -> list[IndexRow]:
+    return [
+        row
+        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
+        for row in index_of(split, files, labels, images.class_names, len(pixels))
+    ]
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -118,12 +130,13 @@ def encode_into(
 ) -> list[Tensor]:
     """Write the latents of `image_set`, float32 [N, 2 * latent_dim], to a .npy file.
 
-    Every rank writes its rows straight into one file under a temporary name, which the main
+    They are computed in float32, without TF32, as a CPU and the ONNX graphs compute them. Every
+    rank writes its rows straight into one file under a temporary name, which the main
     process renames when all are done. Returns them batch by batch, still on the device, where
     they are to be kept; else none.
     """
     kept = []
-    count, width = len(image_set.pixels), 2 * vae.config.latent_dim
+    count, width = len(image_set.pixels), 2 * vae.latent_dim
     batch_size = batch_size_on(ranks.device)
     share = rank_slice(count, ranks.process_index, ranks.num_processes)
     header = _npy_header((count, width))
@@ -140,7 +153,7 @@ def encode_into(
             temporary.write_bytes(header)
         ranks.wait_for_everyone()
         # No memory map: there a full disk would kill the process.
-        with temporary.open("r+b") as file, progress:
+        with temporary.open("r+b") as file, progress, without_tf32():
             file.seek(first_row)
             for start in range(share.start, share.stop, batch_size):
                 batch = slice(start, min(start + batch_size, share.stop))

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from vaekit.config import settled
 from vaekit.images.sets import ImageSet
+from vaekit.models.vae import VAE
 from vaekit.training.elbo import evaluate
 from vaekit.training.interruption import Interrupted
 from vaekit.training.losses import Losses
 from vaekit.training.noise import epoch_order
 from vaekit.training.ranks import agree
-from vaekit.training.state import Checkpoint, Training, stop_not_finite
+from vaekit.training.state import Checkpoint, Training, kept_row, stop_not_finite
 from vaekit.training.step import learning_rate
 
 REPORT_STEPS = 20  # between two looks at the loss
@@ -62,12 +64,14 @@ def run(training: Training, exit_code: Callable[[], int] = lambda: 0) -> Iterato
     any rank, with all that was done in `training`, and `NotFiniteError` where a step was not
     finite. Every rank sees the same, so all stop.
     """
-    config = training.config
-    for epoch in range(len(training.metrics), config.epochs + 1):
+    epochs = settled(training.config.epochs)
+    for epoch in range(len(training.metrics), epochs + 1):
         if epoch > 0:
             yield from train_epoch(training, epoch, exit_code)
         training.metrics.append(evaluate_epoch(training, epoch, exit_code))
-        is_due = epoch > 0 and (epoch == config.epochs or training.is_checkpoint_due(epoch))
+        is_due = epoch == epochs or training.is_checkpoint_due(epoch)
+        if epoch == 0:  # what the seed gives is made again; weights of elsewhere may be gone
+            is_due = training.config.init_from is not None
         yield EpochDone(training.metrics[-1], training.checkpoint() if is_due else None)
         if is_due:
             training.saved_at = time.monotonic()
@@ -126,39 +130,66 @@ def agree_between_steps(training: Training, request: Request, exit_code: Callabl
 
 
 def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int]) -> dict[str, Any]:
-    """The row of metrics of an epoch whose steps are done."""
+    """The row of metrics of an epoch whose steps are done; the best weights are kept."""
     config = training.config
     losses = training.read_losses() if epoch > 0 else None
     test_losses = evaluate_average(training, training.images.test, exit_code)
     if not math.isfinite(test_losses.loss):
         stop_not_finite(training, training.step)
-    num_images = training.steps_per_epoch * config.batch_size
+    validation = validate(training, epoch, exit_code)
+    num_images = training.steps_per_epoch * settled(config.batch_size)
     row: dict[str, Any] = {
         "epoch": epoch,
         "step": training.step,
         **_prefixed("train_", losses),
         **_prefixed("test_", test_losses),
+        **validation,
         "learning_rate": learning_rate(config, training.step, training.total_steps),
         "images_per_second": num_images / training.seconds if losses else None,
         "seconds": training.seconds if losses else None,
     }
-    if epoch == config.epochs:
+    if epoch == settled(config.epochs):
         # The mean over an epoch is of moving weights and noisy inputs; this is neither.
-        final = evaluate_average(training, training.images.train, exit_code)
+        final = evaluate_weights(training, training.kept, training.images.train, exit_code)
         row |= _prefixed("final_train_", final)
+    return row
+
+
+def validate(training: Training, epoch: int, exit_code: Callable[[], int]) -> dict[str, Any]:
+    """What a row says of the validation set, and of the epoch that is kept; {} without one."""
+    image_set = training.images.validation
+    if image_set is None:
+        return {}
+    losses = evaluate_average(training, image_set, exit_code)
+    if not math.isfinite(losses.loss):
+        stop_not_finite(training, training.step)
+    row: dict[str, Any] = _prefixed("validation_", losses)
+    if training.config.keep == "best":
+        kept = kept_row(training.metrics) if epoch > 1 else None
+        is_best = kept is None or losses.loss < kept["validation_loss"]
+        if is_best:
+            training.kept.load_state_dict(training.ema.state_dict())
+        row["kept_epoch"] = epoch if is_best or kept is None else kept["epoch"]
     return row
 
 
 def evaluate_average(
     training: Training, image_set: ImageSet, exit_code: Callable[[], int]
 ) -> Losses:
-    """The loss of the averaged weights; somebody may ask to stop in between."""
+    """The loss of the averaged weights of now."""
+    return evaluate_weights(training, training.ema, image_set, exit_code)
+
+
+def evaluate_weights(
+    training: Training, weights: VAE, image_set: ImageSet, exit_code: Callable[[], int]
+) -> Losses:
+    """The loss of `weights`; somebody may ask to stop in between."""
 
     def stop_if_asked() -> None:
         agree_between_steps(training, Request.GO_ON, exit_code)
 
     return evaluate(
-        training.ema,
+        weights,
         image_set.pixels,
         training.config.seed,
         training.accelerator,

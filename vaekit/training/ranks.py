@@ -21,7 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from vaekit.config import TrainConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, say
 from vaekit.training.precision import choose_precision
 
 # How long a rank waits for another one, which may have stalled or lost its network. A main process
@@ -47,6 +47,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             f"--tracker {config.tracker}: expected one that Accelerate knows, of "
             f"{', '.join(LoggerType.list())}"
         )
+    _require_plain_launch()
     start_ranks()
     accelerator = Accelerator(
         cpu=_needs_cpu_ranks(),
@@ -197,6 +198,28 @@ def _store() -> Store | None:
     # The launcher's own store outlives a restart of the ranks, with the addresses of the dead.
     store, _, _ = next(rendezvous("env://", timeout=_device_patience()))
     return PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+
+
+def _require_plain_launch() -> None:
+    """Say, or raise `UserError` for, what a launcher asks for and no step here would do."""
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps not in ("1", "auto"):
+        raise UserError(
+            f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps}: gradients are not accumulated, "
+            f"--batch_size is the whole batch of a step; leave that out of the launcher's config"
+        )
+    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("true", "1", "yes"):
+            raise UserError(
+                f"ACCELERATE_USE_{engine}: every process holds the whole model; launch with "
+                f"--config_file accelerate_config.yaml, whose distributed_type is MULTI_GPU"
+            )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if backend.lower() != "no" and os.environ.get("RANK", "0") == "0":
+        say(
+            f"the launcher asks for dynamo ({backend.lower()}), which is not used: nothing is "
+            f"compiled"
+        )
 
 
 def _require_rank() -> int:

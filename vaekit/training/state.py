@@ -12,13 +12,14 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import TrainConfig, parse_cadence, to_dict
+from vaekit.config import TrainConfig, parse_cadence, settled, to_dict
 from vaekit.errors import UserError
 from vaekit.images.sets import Images
 from vaekit.models.vae import VAE
 from vaekit.training.feeds import make_feed
 from vaekit.training.losses import Losses
 from vaekit.training.noise import Stream, stream_seed
+from vaekit.training.settle import settle
 from vaekit.training.step import Stepper
 
 
@@ -45,16 +46,19 @@ class Training:
     """A run in memory: what every step needs, and what changes from step to step.
 
     Making one changes nothing of the process, its random numbers included. The weights are those
-    that `config.seed` gives; `images` are uint8 [N, C, H, W], at least `config.batch_size` to
-    train on; the ranks of `accelerator` divide that number.
+    that `config.seed` gives, and what `config` leaves `auto` follows from the images, uint8
+    [N, C, H, W], at least one batch to train on; the ranks of `accelerator` divide a batch.
     """
 
     def __init__(self, config: TrainConfig, images: Images, accelerator: Accelerator) -> None:
+        config = settle(config, images)
         self.config, self.images, self.accelerator = config, images, accelerator
-        self.steps_per_epoch = len(images.train.pixels) // config.batch_size
+        self.steps_per_epoch = len(images.train.pixels) // settled(config.batch_size)
         self.vae = initial_vae(config, images.shape)
         # The average of the weights, to evaluate and to use.
         self.ema = deepcopy(self.vae).requires_grad_(False).eval().to(accelerator.device)
+        # The average to use: that of the best epoch so far, or the same as of now.
+        self.kept = deepcopy(self.ema) if config.keep == "best" else self.ema
         self.feed = make_feed(images.train.pixels, config, accelerator)
         self.stepper = Stepper(
             config, accelerator, self.vae, self.ema, self.feed, self.steps_per_epoch
@@ -68,7 +72,7 @@ class Training:
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.config.epochs
+        return self.steps_per_epoch * settled(self.config.epochs)
 
     @property
     def steps_into_epoch(self) -> int:
@@ -95,9 +99,11 @@ class Training:
         return Losses(*self.losses.mean(axis=0).tolist())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, averaged weights, optimizer moments and losses under names of their own."""
+        """Weights, averaged and kept ones, optimizer moments and losses by names of their own."""
         tensors = {f"model.{name}": t for name, t in self.vae.state_dict().items()}
         tensors |= {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
+        if self.kept is not self.ema:
+            tensors |= {f"kept.{name}": t for name, t in self.kept.state_dict().items()}
         for index, moments in self.stepper.moments().items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
         return tensors | {"losses": torch.from_numpy(self.losses)}
@@ -114,7 +120,8 @@ class Training:
 
         Raises `NotFiniteError` where a step of this epoch was not finite.
         """
-        self.read_losses()
+        if self.epoch > 0:
+            self.read_losses()
         metadata = {
             **self.requirements(),
             "execution_path": self.stepper.path,
@@ -125,11 +132,18 @@ class Training:
         }
         return Checkpoint(self.step, self.tensors(), metadata)
 
+    def start_from(self, vae: VAE) -> None:
+        """Take over the weights of another VAE of this model, before any step."""
+        for own in (self.vae, self.ema, self.kept):
+            own.load_state_dict(vae.state_dict())
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back, or on, to a checkpoint of this config and these images, before any step."""
         tensors, metadata = checkpoint.tensors, checkpoint.metadata
         self.vae.load_state_dict(_under("model.", tensors))
         self.ema.load_state_dict(_under("ema.", tensors))
+        if self.kept is not self.ema:
+            self.kept.load_state_dict(_under("kept.", tensors))
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _under("optimizer.", tensors).items():
             index, name = key.split(".")
@@ -145,6 +159,12 @@ def initial_vae(config: TrainConfig, image_shape: tuple[int, int, int]) -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
         return VAE(config.model, image_shape)
+
+
+def kept_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of metrics of the epoch whose weights are kept, of one row or more."""
+    row: dict[str, Any] = rows[rows[-1].get("kept_epoch", len(rows) - 1)]
+    return row
 
 
 def stop_not_finite(training: Training, step: int) -> NoReturn:

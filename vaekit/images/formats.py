@@ -1,0 +1,98 @@
+"""Which files are images: what Pillow knows by content, but for decoders that hold surprises."""
+
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from io import BytesIO
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+# EPS runs Ghostscript, WMF the system's renderer; the others are no images or none that Pillow
+# can decode by itself.
+REFUSED = frozenset(
+    ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FPX", "MIC", "PDF", "WAL")
+)
+REFUSED_SUFFIXES = frozenset(
+    (".eps", ".ps", ".pdf", ".wmf", ".emf", ".h5", ".hdf", ".grib", ".bufr", ".mpg", ".mpeg")
+)
+# Those of the first version, whose runs go by suffix: what else lay in a folder was no image.
+FIRST_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FIRST_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm",
+)  # fmt: skip
+
+# What Pillow raises for a file that is damaged, no image, or absurdly large.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    SyntaxError,  # PNG chunks, EXIF headers
+    ValueError,  # PGM and PPM that hold too little, senseless sizes
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    TypeError,  # TIFF tags of another type than they should be
+    RuntimeError,  # NotImplementedError of formats that are half known
+    MemoryError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+NO_IMAGE = "no image of a known format"
+
+ImageFile = Path | BytesIO  # where it lies, or what is in it
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of what is read, the commonest first: others are tried in vain before."""
+    Image.init()
+    return (*FIRST_FORMATS, *(name for name in Image.ID if name not in REFUSED | {*FIRST_FORMATS}))
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Of names that say that a file is such an image."""
+    known = set(formats())
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in known
+    )
+
+
+def open_image(file: ImageFile, only: tuple[str, ...] | None = None) -> Image.Image:
+    """Read the header of an image file. Raises one of `UNREADABLE`, as decoding it later may."""
+    if isinstance(file, Path) and not file.is_file():  # a pipe would keep us waiting
+        raise OSError("no file")
+    return Image.open(file, formats=only or formats())
+
+
+def reason(error: BaseException) -> str:
+    """Why a file can't be read, in a few words without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return NO_IMAGE
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(error.strerror)
+    return " ".join(str(error).split())[:100] or type(error).__name__
+
+
+def in_threads(function: Callable[[T], R], items: Sequence[T], description: str) -> list[R]:
+    """The results in order, with a progress bar where standard error is a terminal.
+
+    Pillow releases the interpreter's lock while it decodes and resizes.
+    """
+    with warnings.catch_warnings(), ThreadPool(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore", UserWarning)  # Pillow's remarks on odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        results = pool.imap(function, items, chunksize=16)
+        bar = tqdm(results, description, len(items), unit=" images", disable=None)
+        return list(bar)
