@@ -41,7 +41,8 @@ def round_weights(reference: Reference, test: ImageSet) -> tuple[Reference, dict
     """
     rounded = reference._replace(vae=copy.deepcopy(reference.vae).half().float())
     exact, found = _measure(reference, test), _measure(rounded, test)
-    if not found.nats <= exact.nats * (1 + MAX_RECONSTRUCTION_LOSS):
+    # Nats of a density may be negative.
+    if not found.nats <= exact.nats + MAX_RECONSTRUCTION_LOSS * abs(exact.nats):
         raise UserError(
             f"--weights fp16: the reconstruction takes {found.nats:.2f} nats per image, "
             f"{exact.nats:.2f} with float32, over {MAX_RECONSTRUCTION_LOSS:.1%} more; use fp32"
