@@ -116,9 +116,8 @@ def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangem
     ]
     empty = [
         ("folders without images", f"{tree.name(folder)}/")
-        for scan in scans
-        for folder in tree.folders_in(scan.folder)
-        if folder not in tree.inhabited
+        for folder in found.folders
+        if folder not in tree.inhabited and folder.parent in tree.inhabited
     ]
     return Arrangement(
         class_names, table[:, 0], table[:, 1], table[:, 2], tuple(layout), [*beside, *empty]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import SvmBackendFlag, SvmConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, some_of
 from vaekit.runs.latents import Latents
 from vaekit.runs.products import SVM, SVM_CONFIG, SVM_METRICS
 from vaekit.runs.reference import reference_for
@@ -85,6 +85,8 @@ def fit_svm(
         f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
         flush=True,
     )
+    if unseen := [each.name for each in scores.per_class if not each.support]:
+        print(f"no test images of {some_of(unseen)}", flush=True)
     print(f"SVM: {folder.svm}   next: vaekit report {folder.quoted}", flush=True)
 
 
