@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY_FLAGS
 from image_helpers import fault, load, values, write
 
+from vaekit.cli import main
 from vaekit.images.collect import permute
 from vaekit.images.sets import count
 from vaekit.images.splits import split, split_groups
@@ -62,6 +64,28 @@ def test_where_the_user_made_the_split_the_overlap_is_counted(tmp_path: Path) ->
     assert reading.num_validation_in_train == 2
     assert reading.num_in_two_classes == 4
     assert "5 test images that equal a training image" in "\n".join(reading.deviations())
+
+
+def test_the_overlap_stands_beside_the_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "images"
+    for index, image in enumerate(noise(20)):
+        write(root / "train" / "ab"[index % 2] / f"{index}.png", image)
+        if index % 4 == 0:  # of the first class alone
+            write(root / "test" / "ab"[index % 2] / f"{index}.png", image)
+    run = str(tmp_path / "run")
+    model = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
+    size = ["--batch_size", "8", "--data.image_size", "9", "--run", run]
+    main(["train", "--data.name", "folder", "--data.root", str(root), *model, *size])
+    main(["svm", run])
+    said = capsys.readouterr().out
+    assert "5 of 5 test images equal a training image" in said
+    assert "no test images of b" in said
+    main(["report", run])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "5 of 5 test images were trained on" in page
+    assert 'colspan="3">no test images</td>' in page
 
 
 def test_a_class_keeps_an_image_to_train_on_and_those_without_test_images_are_named(

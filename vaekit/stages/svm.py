@@ -85,6 +85,9 @@ def fit_svm(
         f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
         flush=True,
     )
+    if run.reading is not None and run.reading.num_test_in_train:
+        overlap = f"{run.reading.num_test_in_train:,} of {run.reading.num_test:,}"
+        print(f"{overlap} test images equal a training image: that is no measure of new ones")
     if unseen := [each.name for each in scores.per_class if not each.support]:
         print(f"no test images of {some_of(unseen)}", flush=True)
     print(f"SVM: {folder.svm}   next: vaekit report {folder.quoted}", flush=True)
