@@ -17,10 +17,19 @@ class DeviceSVC:
 
     num_fits = 0
 
-    def __init__(self, *, C: float, kernel: str, gamma: float, output_type: str) -> None:
+    def __init__(
+        self,
+        *,
+        C: float,
+        kernel: str,
+        gamma: float,
+        class_weight: dict[int, float] | None,
+        output_type: str,
+    ) -> None:
+        assert class_weight is None or set(class_weight) == {0, 1}
         assert isinstance(gamma, float), "cuML's own choices of gamma differ from pair to pair"
         assert output_type == "numpy", "else the attributes are device arrays"
-        self._svc = svm.SVC(C=C, kernel=kernel, gamma=gamma)
+        self._svc = svm.SVC(C=C, kernel=kernel, gamma=gamma, class_weight=class_weight)
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> "DeviceSVC":
         assert X.dtype == np.float32

@@ -43,7 +43,10 @@ def digits(num_features: int, classes: tuple[int, ...] = tuple(range(10))) -> Sp
 
 def fit_scikit_learn(split: Split, config: SvmConfig, break_ties: bool = True) -> Pipeline:
     gamma = config.gamma / split.train.shape[1]
-    model = make_pipeline(StandardScaler(), SVC(C=config.C, gamma=gamma, break_ties=break_ties))
+    model = make_pipeline(
+        StandardScaler(),
+        SVC(C=config.C, gamma=gamma, class_weight=config.class_weight, break_ties=break_ties),
+    )
     return model.fit(split.train.astype(np.float64), split.train_labels)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from vaekit.config import (
     AS_TRAINED,
+    ClassWeight,
     DataPlace,
     SvmBackendFlag,
     SvmConfig,
@@ -37,6 +38,7 @@ def svm(
     run: str,
     C: float = SvmConfig.C,
     gamma: float = SvmConfig.gamma,
+    class_weight: ClassWeight | None = None,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
     data: DataPlace = AS_TRAINED,
@@ -47,11 +49,12 @@ def svm(
         run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
         gamma: Inverse width of the kernel, in units of 1 / number of features.
+        class_weight: balanced gives rare classes the weight of common ones (default: none).
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
         jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
         data: Where its images lie now, should latents be missing.
     """
-    config = SvmConfig(C, gamma)
+    config = SvmConfig(C, gamma, class_weight)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm

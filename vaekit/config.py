@@ -19,6 +19,7 @@ Fit = Literal["stretch", "pad", "crop"]
 Pages = Literal["first", "all"]
 FolderReading = Literal["auto", "content", "suffix"]
 Keep = Literal["auto", "best", "last"]
+ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
@@ -254,6 +255,9 @@ class SvmConfig:
 
     gamma: float = 1.0
     """Inverse width of the kernel, in units of 1 / number of features."""
+
+    class_weight: ClassWeight | None = setting(None, before=None)
+    """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)

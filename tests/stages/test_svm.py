@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
+from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
+from vaekit.cli import main
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
@@ -92,11 +94,46 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
     assert [each["name"] for each in metrics["per_class"]] == list(DIGIT_NAMES)
     assert np.trace(metrics["confusion_matrix"]) == (expected == split.test_labels).sum()
     assert metrics["reference"] is None
-    assert yaml.safe_load((run.svm / "config.yaml").read_text()) == {"C": 3.0, "gamma": 0.5}
+    assert yaml.safe_load((run.svm / "config.yaml").read_text()) == {
+        "C": 3.0,
+        "gamma": 0.5,
+        "class_weight": None,
+    }
     out = capsys.readouterr().out
     assert f"accuracy {accuracy:.4f}, precision" in out
     assert "latents of 10 classes with scikit-learn (not cuML: " in out
     assert metrics["backend"] == "scikit-learn"
+
+
+def test_balanced_classes_give_the_svm_of_scikit_learns_balanced_class_weight(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    split = rare_zeros()
+    write_latents(run, split, DIGIT_NAMES)
+    plain, config = SvmConfig(C=0.1), SvmConfig(C=0.1, class_weight="balanced")
+    recalls = []
+    for each in (plain, config):
+        fit_svm(Run(run.path), each)
+        expected = fit_scikit_learn(split, each).predict(split.test.astype(np.float64))
+        written, metrics = Run(run.path).svm, Run(run.path).svm_metrics
+        np.testing.assert_array_equal(predict(written.table, split.test).labels, expected)
+        assert (written.class_weight, metrics["class_weight"]) == (each.class_weight,) * 2
+        balanced = balanced_accuracy_score(split.test_labels, expected)
+        assert metrics["balanced_accuracy"] == pytest.approx(balanced)
+        recalls.append(metrics["per_class"][0]["recall"])
+    assert recalls[1] > recalls[0] + 0.2
+    main(["svm", str(run.path), "--C", "0.1", "--class_weight", "balanced"])
+    for name, array in vars(written.table).items():
+        np.testing.assert_array_equal(getattr(Run(run.path).svm.table, name), array)
+
+
+def rare_zeros() -> Split:
+    """Digits, with few zeros to learn from."""
+    split = digits(20)
+    is_kept = split.train_labels != 0
+    is_kept[np.flatnonzero(~is_kept)[:5]] = True
+    return split._replace(train=split.train[is_kept], train_labels=split.train_labels[is_kept])
 
 
 def test_figures_on_mnist_stand_beside_those_of_the_reference(

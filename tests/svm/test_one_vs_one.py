@@ -23,7 +23,14 @@ def clouds(*sizes: int) -> list[NDArray[np.float64]]:
     return [generator.normal(generator.normal(size=4), 1.5, (size, 4)) for size in sizes]
 
 
-def fit_scikit_learn(of_class: Sequence[NDArray[np.float64]]) -> SVC:
+def balanced(*sizes: int) -> list[float]:
+    """The weights that scikit-learn's user guide gives for class_weight='balanced'."""
+    return [sum(sizes) / (len(sizes) * size) for size in sizes]
+
+
+def fit_scikit_learn(
+    of_class: Sequence[NDArray[np.float64]], class_weight: str | None = None
+) -> SVC:
     """One SVC on all rows, those of the classes mixed as in a set of images."""
     generator = np.random.default_rng(1)
     labels = generator.permutation(
@@ -32,7 +39,8 @@ def fit_scikit_learn(of_class: Sequence[NDArray[np.float64]]) -> SVC:
     features = np.empty((len(labels), 4))
     for label, rows in enumerate(of_class):
         features[labels == label] = rows
-    return SVC(C=C, gamma=GAMMA, decision_function_shape="ovo").fit(features, labels)
+    svc = SVC(C=C, gamma=GAMMA, class_weight=class_weight, decision_function_shape="ovo")
+    return svc.fit(features, labels)
 
 
 def assert_same_bits(machine: OneVsOne, expected: OneVsOne) -> None:
@@ -40,14 +48,16 @@ def assert_same_bits(machine: OneVsOne, expected: OneVsOne) -> None:
         np.testing.assert_array_equal(getattr(machine, name), array, err_msg=name, strict=True)
 
 
+@pytest.mark.parametrize("is_balanced", [False, True])
 @pytest.mark.parametrize("sizes", [(60, 50), (40, 60, 50), (300, 5, 40, 2), (30,) * 10])
 def test_the_machine_is_the_one_that_scikit_learn_fits_on_all_classes(
-    sizes: tuple[int, ...],
+    sizes: tuple[int, ...], is_balanced: bool
 ) -> None:
     of_class = clouds(*sizes)
-    svc = fit_scikit_learn(of_class)
+    svc = fit_scikit_learn(of_class, "balanced" if is_balanced else None)
 
-    machine = fit_one_vs_one(of_class, C, GAMMA)
+    weights = balanced(*sizes) if is_balanced else None
+    machine = fit_one_vs_one(of_class, C, GAMMA, class_weights=weights)
 
     assert len(machine.support_vectors) < sum(sizes)  # else it is no question which they are
     np.testing.assert_array_equal(machine.num_support, svc.n_support_)
@@ -125,18 +135,20 @@ def test_the_longest_problems_come_first(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sizes == [60, 50, 30]
 
 
+@pytest.mark.parametrize("is_balanced", [False, True])
 @pytest.mark.parametrize("sizes", [(60, 50), (40, 60, 5, 50)])
 def test_what_cuml_found_is_read_as_the_machine_of_scikit_learn(
-    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], is_balanced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weights = balanced(*sizes) if is_balanced else None
     of_class = [rows.astype(np.float32).astype(np.float64) for rows in clouds(*sizes)]
     play_cuml(monkeypatch)
     monkeypatch.setattr(DeviceSVC, "num_fits", 0)
 
-    machine = fit_one_vs_one(of_class, C, GAMMA, backend="cuml")
+    machine = fit_one_vs_one(of_class, C, GAMMA, backend="cuml", class_weights=weights)
 
     assert DeviceSVC.num_fits == len(machine.intercepts)
-    expected = fit_one_vs_one(of_class, C, GAMMA)
+    expected = fit_one_vs_one(of_class, C, GAMMA, class_weights=weights)
     np.testing.assert_array_equal(machine.num_support, expected.num_support)
     np.testing.assert_array_equal(machine.support_vectors, expected.support_vectors)
     np.testing.assert_allclose(machine.dual_coefficients, expected.dual_coefficients, atol=1e-5)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import classification_report
+from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from vaekit.svm.scores import evaluate
 
@@ -18,6 +18,7 @@ def test_figures_are_those_of_scikit_learns_metrics() -> None:
     report = classification_report(true, predicted, target_names=names, output_dict=True)
     macro = report["macro avg"]
     assert scores.accuracy == pytest.approx(report["accuracy"])
+    assert scores.balanced_accuracy == pytest.approx(balanced_accuracy_score(true, predicted))
     assert scores.precision == pytest.approx(macro["precision"])
     assert scores.recall == pytest.approx(macro["recall"])
     assert scores.f1 == pytest.approx(macro["f1-score"])
@@ -48,4 +49,5 @@ def test_classes_that_are_rare_or_never_occur_keep_their_row_and_column() -> Non
         (3, "fox", None, None, None, 0),
     )
     assert scores.accuracy == 0.25
+    assert scores.balanced_accuracy == 0.25  # of cat and dog, which there are to be told apart
     assert scores.recall == pytest.approx(0.5 / 2)  # emu and fox have no test images

@@ -338,7 +338,8 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
 
 def fault_of_svm_config(known: Readings, reading: Reading) -> str | None:
     config, metrics = reading.value, known.value(SVM_METRICS)
-    if metrics is None or (config.C, config.gamma) == (metrics["C"], metrics["gamma"]):
+    recorded = metrics and (metrics["C"], metrics["gamma"], metrics.get("class_weight"))
+    if recorded in (None, (config.C, config.gamma, config.class_weight)):
         return None
     return f"other settings than in metrics.json; {remedy_text(SVM_CONFIG.remedy, known.run)}"
 

@@ -1,11 +1,13 @@
 """The SVM in a run folder: its table, and what it was measured to do."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
 
+from vaekit.config import ClassWeight
 from vaekit.storage.damage import Damaged, as_written, number, strings, typed
 from vaekit.storage.sealed import read_sealed
 from vaekit.storage.tensors import read_tensors, write_tensors
@@ -23,6 +25,7 @@ class Svm(NamedTuple):
     class_names: tuple[str, ...]
     model_sha256: str
     latents_sha256: str
+    class_weight: ClassWeight | None = None  # that it was fitted with
 
 
 def write_table(path: Path, svm: Svm) -> None:
@@ -30,6 +33,7 @@ def write_table(path: Path, svm: Svm) -> None:
         "class_names": svm.class_names,
         "model_sha256": svm.model_sha256,
         "latents_sha256": svm.latents_sha256,
+        "class_weight": svm.class_weight,
     }
     tensors = {
         name: torch.from_numpy(np.asarray(array, order="C"))
@@ -45,12 +49,13 @@ def read_table(path: Path) -> Svm:
         class_names = strings(metadata["class_names"])
         model_sha256 = typed(metadata["model_sha256"], str)
         latents_sha256 = typed(metadata["latents_sha256"], str)
+        class_weight = _class_weight(metadata)
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     fault = fault_of_arrays(arrays, len(class_names))
     if fault is not None:
         raise Damaged(f"{fault}; the file is damaged")
     table = SvmTable(**{**arrays, "gamma": float(arrays["gamma"])})
-    return Svm(table, class_names, model_sha256, latents_sha256)
+    return Svm(table, class_names, model_sha256, latents_sha256, class_weight)
 
 
 def read_svm_metrics(path: Path) -> dict[str, Any]:
@@ -67,4 +72,15 @@ def read_svm_metrics(path: Path) -> dict[str, Any]:
             raise ValueError("confusion_matrix is not of the classes")
         for name in ("svm_sha256", "latents_sha256"):
             typed(metrics[name], str)
+        _class_weight(metrics)
+        if "balanced_accuracy" in metrics:
+            number(metrics["balanced_accuracy"])
     return metrics
+
+
+def _class_weight(metadata: Mapping[str, Any]) -> ClassWeight | None:
+    """None for an SVM of before there were such weights, too."""
+    found = metadata.get("class_weight")
+    if found not in (None, *get_args(ClassWeight)):
+        raise ValueError(f"the class weight {found!r:.100}")
+    return cast("ClassWeight | None", found)

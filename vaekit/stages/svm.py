@@ -57,7 +57,9 @@ def fit_svm(
         predicted = predict(table, latents.test).labels
         scores = evaluate(test_labels, predicted, latents.class_names)
         reference = reference_for(run_config)
-        svm = Svm(table, latents.class_names, latents.model_sha256, latents.sha256)
+        svm = Svm(
+            table, latents.class_names, latents.model_sha256, latents.sha256, config.class_weight
+        )
         write_table(SVM.path(folder), svm)
         write_config(SVM_CONFIG.path(folder), config)
         metrics = {
@@ -73,6 +75,7 @@ def fit_svm(
             "seconds": seconds,
             "C": config.C,
             "gamma": config.gamma,
+            "class_weight": config.class_weight,
             "model_sha256": latents.model_sha256,
             "latents_sha256": latents.sha256,
             "svm_sha256": file_sha256(SVM.path(folder)),
@@ -82,7 +85,8 @@ def fit_svm(
     beside = "" if reference is None else f" (the reference: {reference.accuracy:.4f})"
     print(
         f"on {len(latents.test):,} test images: accuracy {scores.accuracy:.4f}{beside}, "
-        f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}",
+        f"precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}, "
+        f"balanced accuracy {scores.balanced_accuracy:.4f}",
         flush=True,
     )
     if run.reading is not None and run.reading.num_test_in_train:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
 
 from vaekit.config import SvmBackend, SvmConfig
 from vaekit.errors import UserError
@@ -41,7 +42,10 @@ def fit_table(
     features = standardise(latents, scaler.mean_, scaler.scale_)
     of_class = [features[labels == each] for each in classes]
     rows = None if on_device is None else _standardised_on_device(on_device, labels, scaler)
-    machine = fit_one_vs_one(of_class, config.C, gamma, backend, jobs, rows)
+    weights = None
+    if config.class_weight is not None:
+        weights = compute_class_weight(config.class_weight, classes=classes, y=labels).tolist()
+    machine = fit_one_vs_one(of_class, config.C, gamma, backend, jobs, rows, weights)
     return SvmTable(
         feature_mean=scaler.mean_,
         feature_scale=scaler.scale_,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a cluster's workers need no PyTorch
     from torch import Tensor
 
 Pair = tuple[int, int]
+Weights = dict[int, float]  # what C is multiplied with, for the first class, 0, and the second, 1
 
 # For all problems at once. Below some 30 MB a problem of 12,000 images takes twice as long.
 KERNEL_CACHE_MB = 1000
@@ -50,21 +51,26 @@ def fit_one_vs_one(
     backend: SvmBackend = "sklearn",
     jobs: int | None = None,
     on_device: "Sequence[Tensor] | None" = None,
+    class_weights: Sequence[float] | None = None,
 ) -> OneVsOne:
     """Fit the SVM that tells apart the rows [N, D] of two or more classes.
 
-    The result is that of one `SVC` fitted on all rows. `on_device` are the same rows as float32 on
+    The result is that of one `SVC` fitted on all rows, the C of each class times its weight in
+    `class_weights` [K]. `on_device` are the same rows as float32 on
     a GPU, for cuML, which else copies them there. With scikit-learn `jobs` problems are
     solved at a time (None: one a core), in threads or in what a surrounding
     `joblib.parallel_config` names; the number of jobs changes no bit.
     """
     pairs = list(combinations(range(len(of_class)), 2))
+    weights: dict[Pair, Weights | None] = dict.fromkeys(pairs)
+    if class_weights is not None:
+        weights = {(i, j): {0: class_weights[i], 1: class_weights[j]} for i, j in pairs}
     with Progress("fitting", len(pairs), "pairs of classes", visible=len(pairs) > 1) as progress:
         if backend == "cuml":
             rows = of_class if on_device is None else on_device
-            machines = _fit_on_device(rows, pairs, C, gamma, progress)
+            machines = _fit_on_device(rows, weights, C, gamma, progress)
         else:
-            machines = _fit_on_cores(of_class, pairs, C, gamma, jobs, progress)
+            machines = _fit_on_cores(of_class, weights, C, gamma, jobs, progress)
     return _merge(of_class, machines)
 
 
@@ -79,7 +85,7 @@ def read_machine(model: Any) -> BinaryMachine:
 
 def _fit_on_cores(
     of_class: Sequence[NDArray[np.float64]],
-    pairs: Sequence[Pair],
+    weights: Mapping[Pair, Weights | None],
     C: float,
     gamma: float,
     jobs: int | None,
@@ -87,14 +93,15 @@ def _fit_on_cores(
 ) -> dict[Pair, BinaryMachine]:
     num_jobs = -1 if jobs is None else jobs
     # No core is left with a long problem when the others are done.
-    longest_first = sorted(pairs, key=lambda pair: -sum(len(of_class[each]) for each in pair))
+    longest_first = sorted(weights, key=lambda pair: -sum(len(of_class[each]) for each in pair))
 
     def problems() -> Iterator[Any]:
         # joblib begins here once its workers are up (a cluster's can't be counted before), and
         # goes on when one has nothing to do: with that the bar advances.
-        cache_mb = KERNEL_CACHE_MB / min(joblib.effective_n_jobs(num_jobs), len(pairs))
-        for first, second in longest_first:
-            yield joblib.delayed(_fit_pair)(of_class[first], of_class[second], C, gamma, cache_mb)
+        cache_mb = KERNEL_CACHE_MB / min(joblib.effective_n_jobs(num_jobs), len(weights))
+        for pair in longest_first:
+            first, second = (of_class[each] for each in pair)
+            yield joblib.delayed(_fit_pair)(first, second, weights[pair], C, gamma, cache_mb)
             progress.advance(1)
 
     # Threads, because libsvm releases the GIL. Not as a generator: Ray's backend has none.
@@ -103,17 +110,23 @@ def _fit_on_cores(
 
 
 def _fit_pair(
-    first: NDArray[np.float64], second: NDArray[np.float64], C: float, gamma: float, cache_mb: float
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    weights: Weights | None,
+    C: float,
+    gamma: float,
+    cache_mb: float,
 ) -> BinaryMachine:
     # The rows of a pair lie side by side: they fit a core's cache, as rows among those of all
     # classes don't, which halves the time.
     features, labels = np.concatenate([first, second]), _labels(first, second)
-    return read_machine(SVC(C=C, gamma=gamma, cache_size=cache_mb).fit(features, labels))
+    svc = SVC(C=C, gamma=gamma, cache_size=cache_mb, class_weight=weights)
+    return read_machine(svc.fit(features, labels))
 
 
 def _fit_on_device(
     of_class: "Sequence[NDArray[np.float64]] | Sequence[Tensor]",
-    pairs: Sequence[Pair],
+    weights: Mapping[Pair, Weights | None],
     C: float,
     gamma: float,
     progress: Progress,
@@ -122,9 +135,11 @@ def _fit_on_device(
     cupy, cuml_svm = import_module("cupy"), import_module("cuml.svm")
     on_device = [cupy.asarray(rows, dtype=np.float32) for rows in of_class]
     machines = {}
-    for pair in pairs:
+    for pair, of_pair in weights.items():
         first, second = (on_device[each] for each in pair)
-        svc = cuml_svm.SVC(C=C, kernel="rbf", gamma=gamma, output_type="numpy")
+        svc = cuml_svm.SVC(
+            C=C, kernel="rbf", gamma=gamma, class_weight=of_pair, output_type="numpy"
+        )
         svc.fit(cupy.concatenate([first, second]), _labels(first, second))
         machines[pair] = read_machine(svc)
         progress.advance(1)

@@ -22,6 +22,7 @@ class Scores(NamedTuple):
     """Precision, recall and F1 are macro averages over the classes that have test images."""
 
     accuracy: float
+    balanced_accuracy: float  # the mean recall of the classes that have test images
     precision: float
     recall: float
     f1: float
@@ -40,11 +41,13 @@ def evaluate(
     per_class = precision_recall_fscore_support(
         labels, predicted, labels=every_class, zero_division=0
     )
+    _, recalls, _, supports = per_class
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
     )
     return Scores(
         accuracy=float(accuracy_score(labels, predicted)),
+        balanced_accuracy=float(recalls[supports > 0].mean()),
         precision=float(precision),
         recall=float(recall),
         f1=float(f1),
