@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_helpers import flat, load, values, write
+from image_helpers import fault, flat, load, values, write
 from numpy.typing import NDArray
 from PIL import Image, features
 
@@ -105,6 +105,14 @@ def test_colours_of_16_bits_are_read_by_their_upper_8_and_that_is_said(tmp_path:
     prepared = prepare_readable([path], (3, 8, 8))
     assert (prepared.pixels == 0x9A).all()
     assert "16 bits a colour, of which the upper 8 are used" in prepared.used_otherwise[0].what
+
+
+def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
+    for index in range(4):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        path = tmp_path / "ab"[index % 2] / f"{index}.png"
+        png_of_16_bits(path, np.full((8, 8, 3), 4000 + index, np.uint16))
+    assert "use the lower 12 alone, of which Pillow gives 16 levels" in fault(tmp_path)
 
 
 def test_colours_turned_to_grey_are_said(tmp_path: Path) -> None:

@@ -180,6 +180,12 @@ def test_what_is_not_used_is_said_before_training_kept_in_the_run_and_an_error_w
     assert reading is not None
     assert reading.num_found == 21
     assert [tally.number for tally in reading.left_out] == [1]
+    before = load(root, image_size=9)
+    (tmp_path / "run").rename(root / "run")  # as where somebody trains within the folder
+    after = load(root, image_size=9)
+    assert after.sha256() == before.sha256()
+    assert "1 not used: runs of vaekit (run/)" in after.reading.deviations()
+    (root / "run").rename(tmp_path / "run")
     main(["report", str(tmp_path / "run")])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "not used: .txt files, which hold no image that Pillow knows" in page

@@ -137,13 +137,31 @@ def test_a_later_file_is_composited_on_what_the_training_images_chose(tmp_path: 
     assert "composited on white" in prepared.used_otherwise[0].what
 
 
+@pytest.mark.parametrize(("ground", "expected"), [(0, "black"), (255, "white")])
+def test_a_set_of_opaque_images_has_later_ones_composited_on_its_own_ground(
+    ground: int, expected: str, tmp_path: Path
+) -> None:
+    for index in range(20):
+        pixels = np.full((SIZE, SIZE), ground, np.uint8)
+        pixels[INK] = 255 - ground - index if ground == 0 else index
+        write(tmp_path / "ab"[index % 2] / f"{index}.png", pixels)
+    settled = load(tmp_path, image_size=SIZE).data
+    assert settled is not None
+    assert settled.background == expected
+    path = tmp_path / "later.png"
+    drawing(ink=ground).save(path)
+    prepared = prepare_readable([path], (1, SIZE, SIZE), settled)
+    whats = [tally.what for tally in prepared.used_otherwise]
+    assert "transparent images of which nothing shows (--data.background)" in whats
+
+
 def test_where_alpha_is_dropped_as_runs_did_before_it_is_said(tmp_path: Path) -> None:
     path = tmp_path / "ink.png"
     drawing(ink=0, hidden=0).save(path)
     before = DataConfig(background="none", value_range="0,65535", reading="suffix")
     prepared = prepare_readable([path], (1, SIZE, SIZE), before)
     assert not prepared.pixels.any()
-    assert "hidden colours" in prepared.used_otherwise[0].what
+    assert any("hidden colours" in tally.what for tally in prepared.used_otherwise)
 
 
 def test_the_same_drawing_is_one_image_whichever_way_it_is_transparent(tmp_path: Path) -> None:

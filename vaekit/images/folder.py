@@ -25,6 +25,7 @@ _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img",
 _JOINED = re.compile(r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data)")
 _FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "@eadir"}
+_OF_A_RUN = ("config.yaml", "environment.json", "metrics.jsonl")
 
 
 class Walk(NamedTuple):
@@ -72,6 +73,8 @@ def walk(root: Path, *, by_suffix: bool) -> Walk:
                 left_out.append(("hidden", shown))
             elif not path.is_dir():
                 files.append(path)
+            elif not by_suffix and all((path / each).is_file() for each in _OF_A_RUN):
+                left_out.append(("runs of vaekit", f"{shown}/"))
             elif path.resolve() in here:
                 left_out.append(("links back to a folder above them", shown))
             elif by_suffix and path.is_symlink() and not _is_class(path, root):
