@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.plain_loops import Precision, device_of, synchronise
+from bench.plain_loops import DTYPES, Precision, device_of, synchronise
 from vaekit.models.vae import VAE, num_parameters
 
 TRIES = 20  # of which the best counts
@@ -53,7 +53,7 @@ def step_flops(vae: VAE, batch_size: int) -> int:
 def matrix_product_rate(vae: VAE, batch_size: int, precision: Precision) -> float:
     """FLOP/s of the three products that a step makes of the largest layer and its batch."""
     device = device_of(vae)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     layers = [module for module in vae.modules() if isinstance(module, nn.Linear)]
     weight = max((layer.weight for layer in layers), key=torch.numel).to(dtype)  # [out, in]
     num_outputs, num_inputs = weight.shape
@@ -100,7 +100,8 @@ def _recorded(run: Callable[[], object], num_calls: int) -> Callable[[], object]
     """The calls as one CUDA graph: Python could not launch them as fast as they end."""
     run()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Another thread may fetch images meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         for _ in range(num_calls):
             run()
     return graph.replay

@@ -17,7 +17,8 @@ from vaekit.models.gaussian import Posterior
 from vaekit.models.vae import VAE, VAEOutput
 
 Epoch = Callable[[], float]  # trains for one, and gives its mean loss in nats per image
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "bf16", "fp16"]  # no peer trains in fp16, which wants a loss scale
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 LEARNING_RATE = 1e-3
 
@@ -121,7 +122,7 @@ def synchronise(device: torch.device) -> None:
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """What Accelerate's mixed precision amounts to; the loss is computed outside, in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 def _forward(vae: VAE, images: Tensor, precision: Precision) -> VAEOutput:

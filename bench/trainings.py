@@ -1,5 +1,6 @@
 """Training as `vaekit train` does it, without a run's files: for benchmarks and gates."""
 
+import dataclasses
 from collections import deque
 from itertools import count
 
@@ -14,6 +15,7 @@ from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
 
+IMAGE_SHAPE = (1, 28, 28)
 SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 
 # Which of the two vaekit takes by itself depends on the launcher; a CPU seldom has bf16.
@@ -21,7 +23,12 @@ PRECISIONS: tuple[Precision, ...] = ("float32",)
 if torch.cuda.is_available():
     PRECISIONS = ("float32", "bf16")
 
-_MIXED: dict[Precision, MixedPrecision] = {"float32": "no", "bf16": "bf16"}
+_MIXED: dict[Precision, MixedPrecision] = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def of_architecture(name: str, widths: ModelConfig) -> ModelConfig:
+    """A model of that architecture, otherwise as `widths` says."""
+    return dataclasses.replace(widths, architecture=name) if name != "reference" else widths
 
 
 def start_training(

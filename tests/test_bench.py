@@ -1,6 +1,7 @@
 """The benchmarks run, and one below its floor fails; what they measure is their own affair."""
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,59 @@ def test_benchmarks_do_without_optional_packages_and_name_them(tmp_path: Path) -
     assert passed >= NUM_WITHOUT_OPTIONAL
     for reason in reasons:
         assert re.search(f"({'|'.join(OPTIONAL)}) is not installed|{NOT_EVERYWHERE}", reason)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("bench.gpu")
+
+
+@pytest.mark.commands
+def test_the_questions_to_a_gpu_are_asked_without_one_tiny(tmp_path: Path) -> None:
+    parts = ["machine", "steps", "mnist", "variants", "ranks"]
+    result = run_command(["bench/gpu.sh", tmp_path / "out", *parts], PYTHON=sys.executable)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = (tmp_path / "out" / "answers.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [each["part"] for each in answers if "exit" in each] == parts
+    asked = {each["question"] for each in answers}
+    assert {"versions", "step", "step, images fetched", "run", "SVM of the run"} <= asked
+    assert not [each for each in answers if "why" in each and each["part"] != "ranks"]
+    (skipped,) = (each["why"] for each in answers if each["part"] == "ranks" and "why" in each)
+    assert "needs a GPU" in skipped
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "answers.jsonl",
+        "log.txt",
+    ]
+
+
+@pytest.mark.slow
+def test_what_a_part_that_is_cut_off_has_answered_is_on_the_disk(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VAEKIT_ANSWERS", str(tmp_path / "answers.jsonl"))
+    monkeypatch.setenv("VAEKIT_PART", "")
+    code = (
+        "from bench.answers import answer; answer('known', figure=1); import time; time.sleep(600)"
+    )
+    endless = gpu.Part("endless", 6, "", ("-c", code))
+    assert gpu.run(endless, endless.seconds, tmp_path / "log.txt") == 124
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    known, end = map(json.loads, lines)
+    assert known == {"part": "endless", "question": "known", "figure": 1}
+    assert (end["part"], end["exit"]) == ("endless", 124)
+
+
+def test_the_parts_of_the_questions_to_a_gpu_fit_their_time_and_name_files_that_exist(
+    gpu: ModuleType,
+) -> None:
+    limits = [part.seconds for part in gpu.PARTS]
+    assert sum(limits[: -gpu.NUM_WITH_TIME_LEFT]) <= gpu.ALL_SECONDS <= 9 * 60
+    for part in gpu.PARTS:
+        for argument in part.arguments:
+            if argument.startswith(("tests/", "bench/")):
+                assert (ROOT / argument.partition("::")[0]).exists(), argument
 
 
 def _run_quickly(*arguments: str, **variables: str) -> tuple[int, int, list[str]]:

@@ -1,6 +1,8 @@
-"""A step recorded as a CUDA graph does what the same step does eagerly; which is taken by rule."""
+"""Which steps are recorded, by rule, and what a recorded one that fails leaves behind.
 
-from collections import deque
+That it gives what an eager one gives is in test_exactness.
+"""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,11 @@ from vaekit.errors import UserError
 from vaekit.images.sets import Images, ImageSet
 from vaekit.training import step as step_module
 from vaekit.training.graph import ExecutionPath, choose_execution_path
-from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-NUM_STEPS = 100  # of float32; more drift apart by rounding
+NUM_STEPS = 8
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -45,38 +46,6 @@ def a_training(run: Path, path: ExecutionPath, monkeypatch: pytest.MonkeyPatch) 
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_STEPS * 16, 1, 12, 12), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
     return Training(config, images, start_accelerator(config))
-
-
-def run_one_epoch(training: Training) -> None:
-    deque(train_epoch(training, 1), maxlen=0)
-
-
-@pytest.mark.cuda
-@on_a_gpu
-def test_a_graph_gives_the_weights_and_losses_of_eager_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states, losses = [], []
-    for path in ("eager", "cuda graph"):
-        training = a_training(tmp_path / path, path, monkeypatch)
-        run_one_epoch(training)
-        states.append(training.tensors())
-        losses.append(training.losses)
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    for name, tensor in states[0].items():
-        torch.testing.assert_close(tensor, states[1][name], atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.cuda
-@on_a_gpu
-def test_two_runs_of_a_graph_are_equal_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other = (a_training(tmp_path / name, "cuda graph", monkeypatch) for name in "ab")
-    for training in (one, other):
-        run_one_epoch(training)
-    for name, tensor in one.tensors().items():
-        assert torch.equal(tensor, other.tensors()[name]), name
 
 
 @pytest.mark.cuda

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY_FLAGS, launch
 
 from vaekit.errors import UserError
-from vaekit.training.precision import choose_precision
+from vaekit.training.precision import choose_precision, convolves_in_tf32, without_tf32
 
 
 @pytest.fixture
@@ -72,6 +72,18 @@ def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow
 def test_fp16_without_a_gpu_is_refused(hardware: Hardware) -> None:
     with pytest.raises(UserError, match="--mixed_precision fp16: needs a GPU; give no, or auto"):
         choose_precision("fp16")
+
+
+def test_a_gpu_convolves_in_float32_while_told_to() -> None:
+    gpu = torch.device("cuda")
+    assert convolves_in_tf32(gpu)
+    assert not convolves_in_tf32(torch.device("cpu"))
+    with without_tf32():
+        with without_tf32():
+            assert not convolves_in_tf32(gpu)
+        assert not convolves_in_tf32(gpu)
+    assert convolves_in_tf32(gpu)
+    assert torch.backends.cudnn.allow_tf32  # raises where the older and the newer flags disagree
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from vaekit import __version__
 from vaekit.config import flatten
 from vaekit.storage.damage import as_written, damage_told, typed
 from vaekit.storage.files import read_json, write_json
+from vaekit.training.precision import convolves_in_tf32
 
 # What may round a sum in another way; a run resumed on another of these is no longer exact.
 ROUNDING = (
@@ -24,6 +25,7 @@ ROUNDING = (
     "cpu_capability",
     "num_processes",
     "threads",
+    "tf32_convolutions",
     "execution_path",
     "git_revision",
 )
@@ -44,6 +46,7 @@ def describe_environment(
         "num_processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "mixed_precision": accelerator.mixed_precision,
+        "tf32_convolutions": convolves_in_tf32(accelerator.device),
         "execution_path": execution_path,
         "command_line": sys.argv,
         "git_revision": git_revision(),

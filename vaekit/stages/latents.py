@@ -23,6 +23,7 @@ from vaekit.storage.files import atomic_path, errors_naming, file_sha256, tempor
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import write_array
 from vaekit.training.noise import rank_slice
+from vaekit.training.precision import without_tf32
 from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
 
@@ -43,7 +44,8 @@ def extract_latents(run: Run) -> None:
         _write_latents(run, ranks)
     if ranks.is_main_process:
         folder = run.folder
-        print(f"latents: {folder.latents}   next: vaekit svm {folder.quoted}", flush=True)
+        stage = "svm" if run.weights.class_names else "report"
+        print(f"latents: {folder.latents}   next: vaekit {stage} {folder.quoted}", flush=True)
     ranks.destroy_process_group()
 
 
@@ -128,7 +130,8 @@ def encode_into(
 ) -> list[Tensor]:
     """Write the latents of `image_set`, float32 [N, 2 * latent_dim], to a .npy file.
 
-    Every rank writes its rows straight into one file under a temporary name, which the main
+    They are computed in float32, without TF32, as a CPU and the ONNX graphs compute them. Every
+    rank writes its rows straight into one file under a temporary name, which the main
     process renames when all are done. Returns them batch by batch, still on the device, where
     they are to be kept; else none.
     """
@@ -150,7 +153,7 @@ def encode_into(
             temporary.write_bytes(header)
         ranks.wait_for_everyone()
         # No memory map: there a full disk would kill the process.
-        with temporary.open("r+b") as file, progress:
+        with temporary.open("r+b") as file, progress, without_tf32():
             file.seek(first_row)
             for start in range(share.start, share.stop, batch_size):
                 batch = slice(start, min(start + batch_size, share.stop))

@@ -1,11 +1,16 @@
 """The precision of a run: what was asked for, as far as the device computes it itself."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from vaekit.config import MixedPrecision
 from vaekit.errors import UserError, say
+
+# The older `cudnn.allow_tf32` can't be read where a process has set some of the newer ones apart.
+_convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 def choose_precision(asked: MixedPrecision) -> str:
@@ -40,6 +45,26 @@ def is_native(precision: str) -> bool:
     return precision == "bf16" and bool(
         capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     )
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """While entered, a GPU convolves float32 numbers in float32.
+
+    By default cuDNN rounds them to TF32 first, as no CPU does: latents come out up to 1e-3 off.
+    Products of matrices are in float32 unless the process itself has set them otherwise.
+    """
+    before = _convolutions.fp32_precision
+    _convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        _convolutions.fp32_precision = before
+
+
+def convolves_in_tf32(device: torch.device) -> bool:
+    """Whether float32 numbers may be rounded to TF32 before they are convolved there."""
+    return device.type == "cuda" and _convolutions.fp32_precision == "tf32"
 
 
 def _say_once(line: str) -> None:
