@@ -15,6 +15,7 @@ from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, load_images
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
+from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
     append_environment,
@@ -29,6 +30,8 @@ from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
 from vaekit.runs.reading import write_reading
 from vaekit.runs.resume import resume
+from vaekit.runs.run import Run
+from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
@@ -67,23 +70,22 @@ def train(config: TrainConfig) -> None:
     takes = require_room(config, images.shape, accelerator)
     if accelerator.is_main_process:
         print(takes, flush=True)
-    with (
-        claimed(run, config, accelerator),
-        Interruption() as interruption,
-        kept_checkpoint_named(run),
-    ):
-        training = set_up(config, images, accelerator)
-        if initial is not None:
-            training.start_from(initial.vae)
-        resume(training, run)
-        announce(training, run, reading)
-        try:
-            with show_progress(training) as progress:
-                for event in loop.run(training, lambda: interruption.exit_code):
-                    record(event, training, run, progress)
-        except Interrupted as request:
-            leave(training, run, request)
-    accelerator.end_training()
+    with claimed(run, config, accelerator):
+        with Interruption() as interruption, kept_checkpoint_named(run):
+            training = set_up(config, images, accelerator)
+            if initial is not None:
+                training.start_from(initial.vae)
+            resume(training, run)
+            announce(training, run, reading)
+            try:
+                with show_progress(training) as progress:
+                    for event in loop.run(training, lambda: interruption.exit_code):
+                        record(event, training, run, progress)
+            except Interrupted as request:
+                leave(training, run, request)
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            compare(training, run)
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
 
 
@@ -251,6 +253,17 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
     if accelerator.is_main_process:
         say(f"stopped after step {training.step:,}; `{run.train_again}` goes on from there")
     sys.exit(request.exit_code)
+
+
+def compare(training: Training, run: RunFolder) -> None:
+    """Measure the run against what takes no training, and say which is better."""
+    trained = Run(run.path)
+    if trained.baselines is None:
+        images = training.images
+        measure_baselines(run, training.kept, images, training.images_sha256)
+        trained.forget("baselines")
+    for line in lines(judge(training.config, training.metrics, trained.baselines)):
+        print(line, flush=True)
 
 
 def save_weights(training: Training, run: RunFolder) -> None:

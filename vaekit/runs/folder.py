@@ -45,6 +45,10 @@ class RunFolder:
         return self.path / "latents"
 
     @property
+    def baselines(self) -> Path:
+        return self.path / "baselines"
+
+    @property
     def svm(self) -> Path:
         return self.path / "svm"
 
