@@ -44,7 +44,7 @@ def test_what_cannot_fit_is_refused_with_the_flags_that_make_it_smaller(
         require_memory(large, CPU, config)
     line = str(error.value)
     for words in (
-        "--data.image_size 128: 504,613,749 parameters, 8.1 GB a checkpoint, at least 1",
+        "--data.image_size 128: 504,613,749 parameters, 8.1 GB a checkpoint, about 1",
         "this machine has 4.0 GB free",
         "give a smaller --data.image_size, --model.hidden_dims or --model.conv_channels",
     ):

@@ -22,7 +22,9 @@ _SIDES = {
     **dict.fromkeys(("test", "testing", "tst"), TEST),
 }
 _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "seg", "folder"}
-_JOINED = re.compile(r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data)")
+_JOINED = re.compile(
+    r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data|images)"
+)
 _FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "@eadir"}
 _OF_A_RUN = ("config.yaml", "environment.json", "metrics.jsonl")
