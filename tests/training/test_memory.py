@@ -1,6 +1,7 @@
 """Memory: estimated before anything is built, and refused where there is not as much."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from conftest import TINY_FLAGS
 from vaekit.cli import main
 from vaekit.config import DataConfig, ModelConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.models.settle import settle_model
 from vaekit.models.vae import VAE, num_parameters
 from vaekit.training import memory
 from vaekit.training.memory import estimate, require_memory
@@ -16,8 +18,17 @@ from vaekit.training.memory import estimate, require_memory
 CPU = torch.device("cpu")
 
 
+def of_reference(image_size: int = 28, batch_size: int = 128, **model: Any) -> TrainConfig:
+    settings = ModelConfig(architecture="reference", **model)
+    return TrainConfig(
+        data=DataConfig(name="folder", image_size=image_size),
+        model=settle_model(settings, (1, image_size, image_size)),
+        batch_size=batch_size,
+    )
+
+
 def test_parameters_and_checkpoint_are_those_of_the_model() -> None:
-    found = estimate(TrainConfig(), (1, 28, 28), num_processes=1)
+    found = estimate(of_reference(), (1, 28, 28), num_processes=1)
     assert found.num_parameters == num_parameters(VAE()) == 19_173_749
     assert found.checkpoint == 4 * 4 * 19_173_749
     assert found.weights == 5 * 4 * 19_173_749
@@ -25,7 +36,7 @@ def test_parameters_and_checkpoint_are_those_of_the_model() -> None:
 
 def test_activations_grow_with_the_batch_of_a_process() -> None:
     def of(batch_size: int, num_processes: int) -> int:
-        config = TrainConfig(batch_size=batch_size)
+        config = of_reference(batch_size=batch_size)
         return estimate(config, (1, 28, 28), num_processes).activations
 
     layers = 16 * 26**2 + 32 * 24**2 + 512 + 256 + 2 * 10  # the encoder's
@@ -37,7 +48,7 @@ def test_activations_grow_with_the_batch_of_a_process() -> None:
 def test_what_cannot_fit_is_refused_with_the_flags_that_make_it_smaller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = TrainConfig(data=DataConfig(name="folder", image_size=128), batch_size=32)
+    config = of_reference(image_size=128, batch_size=32)
     large = estimate(config, (1, 128, 128), num_processes=1)
     monkeypatch.setattr(memory, "available", lambda _: 4_000_000_000)
     with pytest.raises(UserError) as error:
@@ -46,10 +57,10 @@ def test_what_cannot_fit_is_refused_with_the_flags_that_make_it_smaller(
     for words in (
         "--data.image_size 128: 504,613,749 parameters, 8.1 GB a checkpoint, about 1",
         "this machine has 4.0 GB free",
-        "give a smaller --data.image_size, --model.hidden_dims or --model.conv_channels",
+        "give a smaller --data.image_size, --model.hidden_dims or --model.conv_channels, or take",
     ):
         assert words in line
-    small = TrainConfig(model=ModelConfig(hidden_dims=(1,)), batch_size=60_000)
+    small = of_reference(batch_size=60_000, hidden_dims=(1,))
     with pytest.raises(UserError, match=r"give a smaller --batch_size, --data\.image_size"):
         require_memory(estimate(small, (1, 28, 28), num_processes=1), CPU, small)
 
