@@ -57,7 +57,7 @@ def test_what_cannot_fit_is_refused_with_the_flags_that_make_it_smaller(
     for words in (
         "--data.image_size 128: 504,613,749 parameters, 8.1 GB a checkpoint, about 1",
         "this machine has 4.0 GB free",
-        "give a smaller --data.image_size, --model.hidden_dims or --model.conv_channels, or take",
+        "give a smaller --data.image_size, --model.hidden_dims or --model.conv_channels",
     ):
         assert words in line
     small = of_reference(batch_size=60_000, hidden_dims=(1,))
