@@ -214,7 +214,7 @@ class TrainConfig:
     """Seed of the initial weights, the order of the images and the noise."""
 
     mixed_precision: MixedPrecision = "auto"
-    """auto follows the launcher where the hardware computes that precision natively."""
+    """auto is bf16 on GPUs that compute it natively, and elsewhere no, which is float32."""
 
     gradient_exchange: GradientExchange = setting("float32", before="float32")
     """Precision in which several processes exchange gradients; bf16 halves the traffic."""
@@ -327,7 +327,13 @@ def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.
 
 
 def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[str]:
-    """The settings that would change the weights, as lines `name: recorded -> given`."""
+    """The settings that would change the weights, as lines `name: recorded -> given`.
+
+    A precision that is left `auto`, as older runs record it, says nothing: what it came to is
+    recorded beside the weights.
+    """
+    if "auto" in (recorded.mixed_precision, given.mixed_precision):
+        given = dataclasses.replace(given, mixed_precision=recorded.mixed_precision)
     before, after = flatten(to_dict(recorded)), flatten(to_dict(given))
     return [
         f"{name}: {before[name]} -> {after[name]}"
