@@ -23,6 +23,9 @@ ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 
+LONG_EPOCH = 600.0  # seconds
+PAYING = 10.0
+
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
 
@@ -222,8 +225,8 @@ class TrainConfig:
     sample_every: int = setting(5, off_trajectory=True)
     """Epochs between pictures of generated images and reconstructions."""
 
-    checkpoint_every: int | str = setting(1, off_trajectory=True)
-    """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min."""
+    checkpoint_every: int | str = setting("auto", off_trajectory=True)
+    """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min; auto: as they pay."""
 
     tracker: str | None = setting(None, off_trajectory=True)
     """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
@@ -271,14 +274,26 @@ def check_jobs(jobs: int | None) -> None:
 
 
 class Cadence(NamedTuple):
-    """How often something is done; one of the three is set."""
+    """How often something is done; one of the three is set, or none: as it pays.
+
+    That is at the end of an epoch, and in a long one every ten minutes, but never before ten
+    times as long has passed as doing it took the last time.
+    """
 
     epochs: int | None = None
     steps: int | None = None
     seconds: float | None = None
 
-    def is_due(self, epoch: int | None, step: int, seconds_passed: float) -> bool:
-        """At the end of `epoch` (None within one), after `step` steps of the run."""
+    def is_due(
+        self, epoch: int | None, step: int, seconds_passed: float, seconds_taken: float
+    ) -> bool:
+        """At the end of `epoch` (None within one), after `step` steps of the run.
+
+        It was last done `seconds_passed` ago, which took `seconds_taken`.
+        """
+        if self == Cadence():
+            is_time = epoch is not None or seconds_passed >= LONG_EPOCH
+            return is_time and seconds_passed >= PAYING * seconds_taken
         if self.epochs is not None:
             return epoch is not None and epoch % self.epochs == 0
         if self.steps is not None:
@@ -287,12 +302,14 @@ class Cadence(NamedTuple):
 
 
 def parse_cadence(flag: str, text: str) -> Cadence:
-    """`2` epochs, `500steps` or `10min`. Raises `UserError`, naming `flag`, for anything else."""
+    """`2` epochs, `500steps`, `10min` or `auto`. Raises `UserError`, naming `flag`, for others."""
+    if text == "auto":
+        return Cadence()
     match = _CADENCE.fullmatch(text)
     if match is None:
         raise UserError(
             f"{flag} {text}: expected a number of epochs, of steps or of minutes, as 2, 500steps "
-            f"or 10min"
+            f"or 10min, or auto"
         )
     count = int(match[1])
     if match[2] == "steps":
