@@ -11,7 +11,8 @@ import torch
 from conftest import tiny_config
 from rank_helpers import run_ranks
 
-from vaekit.config import ModelConfig, TrainConfig
+from vaekit.config import TrainConfig
+from vaekit.models.vae import VAE
 
 
 def train_over_gloo(config: TrainConfig) -> None:
@@ -34,7 +35,7 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_two_ranks_on_one_gpu_give_the_losses_of_one(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "run", batch_size=16, model=ModelConfig())
+    config = tiny_config(tmp_path / "run", batch_size=16, model=VAE().config)
     for num_ranks in (1, 2):
         run = tmp_path / f"{num_ranks}"
         ended = run_ranks(
