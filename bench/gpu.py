@@ -91,8 +91,8 @@ PARTS = (
     Part("mnist", 60, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
     Part("variants", 35, "what a step's parts cost, and other ways to do them", ask("variants")),
-    Part("ranks", 30, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
-    Part("latents", 30, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),
+    Part("ranks", 40, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
+    Part("latents", 20, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),
     Part("architectures", 60, "MNIST with the other architectures", ask("architectures")),
     Part("seeds", 80, "MNIST twice more, of other seeds", ask("seeds")),
     Part(

@@ -18,7 +18,7 @@ from vaekit.training.state import Training
 IMAGE_SHAPE = (1, 28, 28)
 SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 
-# Which of the two vaekit takes by itself depends on the launcher; a CPU seldom has bf16.
+# What vaekit takes by itself is the last.
 PRECISIONS: tuple[Precision, ...] = ("float32",)
 if torch.cuda.is_available():
     PRECISIONS = ("float32", "bf16")

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def train_over_gloo(config: TrainConfig) -> None:
 
     if "RANK" in os.environ:
         os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        ranks.PATIENCE = timedelta(minutes=1)  # a first step on a GPU takes seconds
         ranks.PartialState = partial(ranks.PartialState, backend="gloo")  # type: ignore[misc, assignment]
     train(config)
 
