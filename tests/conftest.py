@@ -175,6 +175,16 @@ def _finish(run: Path) -> None:
 @pytest.fixture(scope="session", params=["labelled", "unlabelled"])
 def folder_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run of a folder of files, with latents; tests must change neither."""
+    return _folder_run(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def unlabelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `folder_run` without classes."""
+    return _folder_run("unlabelled", tmp_path_factory)
+
+
+def _folder_run(kind: str, factory: pytest.TempPathFactory) -> Path:
     from image_helpers import write_pets
 
     from vaekit.runs.run import Run
@@ -183,7 +193,7 @@ def folder_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
     def make(place: Path) -> None:
         root = write_pets(place / "images")
-        if request.param == "unlabelled":
+        if kind == "unlabelled":
             for path in sorted(root.rglob("*.*")):
                 path.rename(root / f"{path.parent.name}-{path.name}")
             for name in ("train", "test"):
@@ -192,7 +202,7 @@ def folder_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         train(tiny_config(place / "run", data=data, batch_size=4, epochs=1))
         extract_latents(Run(place / "run"))
 
-    return made_once(tmp_path_factory, f"{request.param}-folder", make) / "run"
+    return made_once(factory, f"{kind}-folder", make) / "run"
 
 
 @pytest.fixture(scope="session")

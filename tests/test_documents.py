@@ -4,20 +4,25 @@ import os
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
+import pyarrow
 import pytest
 from browser_helpers import require_node
 from conftest import ROOT, TINY_FLAGS, run_command
 from PIL import Image
+from pyarrow import parquet
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLING = ("make ", "python3 -m venv", ".venv/bin/pip", "npm ")
 TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
+
+OWN_IMAGES = re.compile(r"--data\.name (folder|arrays|idx|datasets)\b")
 
 
 def commands_of(document: Path) -> list[str]:
@@ -32,7 +37,7 @@ def made_small(command: str) -> str:
     if "vaekit train" not in command and "vaekit/train.py" not in command:
         return command
     command = re.sub(r"--data\.holdout \d+", "--data.holdout 100", command)
-    flags = TINY_MODEL if "--data.name folder" in command else TINY_FLAGS
+    flags = TINY_MODEL if OWN_IMAGES.search(command) else TINY_FLAGS
     return f"{command} {shlex.join(flags)}"
 
 
@@ -67,6 +72,16 @@ def checkout(tmp_path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
+    images = generator.integers(0, 256, (60, 20, 20), dtype=np.uint8)
+    labels = np.arange(60, dtype=np.uint8) % 3
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    (tmp_path / "my_idx").mkdir()
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        (tmp_path / "my_idx" / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+    files = sorted((tmp_path / "my_images" / "cats").iterdir())
+    rows = {"image": [path.read_bytes() for path in files], "label": ["cat"] * len(files)}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "my_set.parquet")
     return tmp_path
 
 

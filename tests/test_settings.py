@@ -299,7 +299,8 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("data.background", "data.channels", "data.fit", "data.holdout", "data.pages"),
+        *("data.background", "data.channels", "data.fit", "data.holdout", "data.image_column"),
+        *("data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
         *("data.validation", "data.value_range"),
         *("gradient_exchange", "init_from", "init_sha256", "input_noise", "keep", "weight_decay"),

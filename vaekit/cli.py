@@ -90,18 +90,49 @@ def generate(run: str, count: int = 64, output: str = "generated.png", seed: int
     generate_images(Run(run), count, Path(output), seed)
 
 
-def predict(run: str, images: list[str], latents: bool = False) -> None:
+def encode(
+    run: str,
+    images: Sequence[str],
+    output: str | None = None,
+    log_variances: bool = False,
+    skip_unreadable: bool = False,
+) -> None:
+    """Write the latents of image files as a table; it needs no labels and no SVM.
+
+    Args:
+        run: A trained run folder.
+        images: Image files, and folders of them; without one the images of the run.
+        output: The .csv, .parquet or .npy file to write (default: CSV on standard output).
+        log_variances: Add the log-variance of each latent dimension to its mean.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.encode import encode as encode_images
+
+    encode_images(
+        Run(run),
+        [Path(image) for image in images],
+        None if output is None else Path(output),
+        log_variances=log_variances,
+        skip_unreadable=skip_unreadable,
+    )
+
+
+def predict(
+    run: str, images: list[str], latents: bool = False, skip_unreadable: bool = False
+) -> None:
     """Classify image files; CSV on standard output.
 
     Args:
         run: A run folder with an SVM.
-        images: Image files.
+        images: Image files, and folders of them.
         latents: Add the mean and log-variance of each image.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.predict import predict_files
 
-    predict_files(Run(run), [Path(image) for image in images], latents)
+    predict_files(Run(run), [Path(image) for image in images], latents, skip_unreadable)
 
 
 def export(
@@ -158,6 +189,7 @@ COMMANDS = {
     "svm": svm,
     "report": report,
     "generate": generate,
+    "encode": encode,
     "predict": predict,
     "export": export,
     "explore": explore,

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from vaekit.errors import UserError
 
-ImageSetName = Literal["mnist", "fashion-mnist", "kmnist", "digits", "folder"]
+ImageSetName = Literal[
+    "mnist", "fashion-mnist", "kmnist", "digits", "folder", "arrays", "idx", "datasets"
+]
 
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
 MAX_CHANNELS = 4  # red, green, blue and alpha
@@ -52,10 +54,10 @@ class DataConfig:
     """Which images, and how they are prepared."""
 
     name: ImageSetName = "mnist"
-    """Image set: a torchvision download, scikit-learn's digits, or a folder of one's own."""
+    """A download, scikit-learn's digits, or one's own: a folder, arrays, IDX files, a data set."""
 
     root: str = setting("data", off_trajectory=True)
-    """Folder of the images (downloads go there; digits need none)."""
+    """Folder of the images or file of arrays (downloads go there), or name of a data set."""
 
     image_size: int | str = 28
     """Pixels a side to which digits and folder images are resized, or HEIGHT,WIDTH."""
@@ -77,6 +79,12 @@ class DataConfig:
 
     reading: FolderReading = setting("auto", before="suffix")
     """Find images by content, and keep copies on one side of a split; or by suffix, as once."""
+
+    image_column: str | None = setting(None, before=None)
+    """Of a data set, the column with the images, where several could be meant."""
+
+    label_column: str | None = setting(None, before=None)
+    """Of a data set, the column with the labels, where several could be meant."""
 
     limit: int | None = None
     """Use only the first so many images of the training and of the test set."""

@@ -257,7 +257,8 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
 
 
 def save_weights(training: Training, run: RunFolder) -> None:
-    write_weights(run, training.kept, training.images.class_names, training.images_sha256)
+    images = training.images
+    write_weights(run, training.kept, images.class_names, training.images_sha256, images.appearance)
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def test_files_of_test_images_get_the_labels_and_latents_of_the_stages(
     scores = [[float(row[f"score_{name}"]) for name in svm.class_names] for row in rows]
     np.testing.assert_allclose(scores, expected.scores, rtol=1e-4)
     values = [
-        [float(row[f"{part}_{i}"]) for part in ("mean", "log_variance") for i in range(3)]
+        [float(row[f"z{i}{part}"]) for part in ("", "_log_variance") for i in (1, 2, 3)]
         for row in rows
     ]
     np.testing.assert_allclose(values, latents, rtol=1e-4, atol=1e-5)
@@ -73,6 +73,32 @@ def test_a_file_that_is_no_image_is_named(finished_run: Path, tmp_path: Path) ->
     (tmp_path / "notes.png").write_text("not an image")
     with pytest.raises(UserError, match=r"notes\.png"):
         predict_files(Run(finished_run), [tmp_path / "notes.png"], with_latents=False)
+
+
+def test_an_unlabelled_run_names_the_command_that_encodes(
+    unlabelled_run: Path, test_files: list[Path]
+) -> None:
+    with pytest.raises(UserError, match=rf"without labels.*`vaekit encode {unlabelled_run}`"):
+        predict_files(Run(unlabelled_run), test_files, with_latents=True)
+
+
+def test_a_folder_is_its_images_and_what_cannot_be_read_is_left_out_where_asked(
+    finished_run: Path, test_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = test_files[0].parent
+    (folder / "notes.txt").write_text("no image")
+    (folder / "below").mkdir()
+    test_files[4].rename(folder / "below" / "4.png")
+    test_files[3].write_bytes(test_files[3].read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"can't read .*3\.png \(.*\).*--skip_unreadable"):
+        predict_files(Run(finished_run), [folder], with_latents=False)
+    capsys.readouterr()
+    predict_files(Run(finished_run), [folder], with_latents=False, skip_unreadable=True)
+    out, err = capsys.readouterr()
+    names = [row["file"] for row in rows_of(out)]
+    assert names == [str(folder / name) for name in ("0.png", "1.png", "2.png", "below/4.png")]
+    assert f"not used: 1 files that are no images ({folder}/notes.txt)" in err
+    assert f"going on without 1 of 6 files: {folder}/3.png (" in err
 
 
 def test_prediction_without_an_svm_names_the_command_that_makes_it(

@@ -245,7 +245,7 @@ def test_unlabelled_latents_are_refused_and_leave_the_earlier_svm(run: RunFolder
     fit_svm(Run(run.path), SvmConfig())
     before = (run.svm / "svm.safetensors").read_bytes()
     write_latents(run, digits(20), class_names=())
-    with pytest.raises(UserError, match=r"labels, which come from folders: .*ROOT/train/CLASS"):
+    with pytest.raises(UserError, match=r"labels, as folders ROOT/CLASS.*`vaekit encode`"):
         fit_svm(Run(run.path), SvmConfig())
     assert (run.svm / "svm.safetensors").read_bytes() == before
 

@@ -371,8 +371,10 @@ def notes(known: Readings) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
     metrics, weights, latents = (known.one(each) for each in (METRICS, WEIGHTS, LATENTS))
     rows = metrics.value or []
-    if config and config.data.name == "folder" and not Path(config.data.root).is_dir():
-        text = f"not in {config.data.root}; say with --data.root where they lie now"
+    own = ("folder", "arrays", "idx")
+    if config and config.data.name in own and not Path(config.data.root).exists():
+        stage = f"`vaekit latents {run.quoted} --data.root FOLDER`"
+        text = f"not in {config.data.root}; {stage}, report and export take them from elsewhere"
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")

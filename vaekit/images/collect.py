@@ -193,8 +193,8 @@ def _decode(images: _Images, found: Walk, data: DataConfig, empty: Empty) -> _De
         if not data.skip_unreadable:
             named = [f"{_printable(name)} ({why})" for name, why in sorted(unreadable)]
             raise UserError(
-                f"--data.root {found.root}: can't read {some_of(named)}; replace or delete them, "
-                f"or leave them out with --data.skip_unreadable"
+                f"--data.root {found.root}: can't read {some_of(named)}; replace them or "
+                f"move them away, or leave them out with --data.skip_unreadable"
             )
         _require_both_sides(images.sides[kept], unreadable, found)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageColor, ImageOps
 
 from vaekit.config import DataConfig, parse_value_range
 from vaekit.errors import UserError, say, some_of
-from vaekit.images.formats import UNREADABLE, in_threads, open_image, reason
+from vaekit.images.formats import UNREADABLE, ImageFile, in_threads, open_image, reason
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import Tally, tallied
 from vaekit.images.survey import settle, survey
@@ -32,7 +32,7 @@ _ALPHA = (2, 4)  # channels, one of which it is
 class Source(NamedTuple):
     """An image in a file: a page of it, counted from 0."""
 
-    path: Path
+    file: ImageFile
     page: int = 0
 
 
@@ -150,7 +150,7 @@ class _Page(NamedTuple):
 
 
 def _load(source: Source) -> _Page:
-    with open_image(source.path) as file:
+    with open_image(source.file) as file:
         num_pages = getattr(file, "n_frames", 1)
         if source.page:
             file.seek(source.page)

@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +45,10 @@ UNREADABLE = (
     Image.DecompressionBombWarning,
 )
 
+NO_IMAGE = "no image of a known format"
+
+ImageFile = Path | BytesIO  # where it lies, or what is in it
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -64,17 +69,17 @@ def suffixes() -> frozenset[str]:
     )
 
 
-def open_image(path: Path, only: tuple[str, ...] | None = None) -> Image.Image:
+def open_image(file: ImageFile, only: tuple[str, ...] | None = None) -> Image.Image:
     """Read the header of an image file. Raises one of `UNREADABLE`, as decoding it later may."""
-    if not path.is_file():  # a pipe would keep us waiting
+    if isinstance(file, Path) and not file.is_file():  # a pipe would keep us waiting
         raise OSError("no file")
-    return Image.open(path, formats=only or formats())
+    return Image.open(file, formats=only or formats())
 
 
 def reason(error: BaseException) -> str:
     """Why a file can't be read, in a few words without its path."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image of a known format"
+        return NO_IMAGE
     if isinstance(error, OSError) and error.errno is not None:
         return str(error.strerror)
     return " ".join(str(error).split())[:100] or type(error).__name__

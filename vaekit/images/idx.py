@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
-from vaekit.errors import UserError, say
+from vaekit.errors import UserError, say, some_of
 from vaekit.storage.files import atomic_path, user_path, write_bytes
 
 IMAGE_SIZE = 28
@@ -85,10 +85,16 @@ def read_idx_set(config: DataConfig, download: bool) -> IdxArrays:
     Raises `UserError` for files that are missing still, and that are not the published ones.
     """
     idx_set = IDX_SETS[config.name]
-    folder = user_path("--data.root", config.root) / idx_set.dataset / "raw"
+    root = user_path("--data.root", config.root)
+    folder = root / idx_set.dataset / "raw"
     missing = [name for name in idx_set.file_names if not (folder / name).is_file()]
     if missing and not download:
         raise UserError(f"{folder}: no {', '.join(missing)}; copy them there")
+    if len(missing) == len(idx_set.file_names) and (own := _own_files(root)):
+        raise UserError(
+            f"--data.root {root}: {some_of([path.name for path in own])} lie there, {config.name} "
+            f"is read from {folder}; give --data.name idx for a set of your own"
+        )
     if missing:
         _download(idx_set, folder, missing)
     return IdxArrays(
@@ -97,6 +103,12 @@ def read_idx_set(config: DataConfig, download: bool) -> IdxArrays:
             for name, sha256 in zip(idx_set.file_names, idx_set.sha256, strict=True)
         )
     )
+
+
+def _own_files(root: Path) -> list[Path]:
+    from vaekit.images.idx_files import idx_files_in  # with Pillow, which no published set needs
+
+    return idx_files_in(root)
 
 
 def _download(idx_set: IdxSet, folder: Path, missing: list[str]) -> None:
@@ -151,7 +163,8 @@ def _read_file(path: Path, sha256: str) -> NDArray[np.uint8]:
         content = _expand(content)
     if fault is not None:
         raise UserError(
-            f"{path}: {fault}; delete it so that it is downloaded again, or copy a good one there"
+            f"{path}: {fault}, as published; for a set of your own give --data.name idx and its "
+            f"folder as --data.root, else move the file away so that it is downloaded again"
         )
     values = np.frombuffer(content, np.uint8, offset=_header(image_shape).size)
     return values.reshape(-1, *image_shape).copy()  # PyTorch warns of read-only arrays

@@ -6,18 +6,24 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
+from vaekit.images.appearance import Appearance, measure
 from vaekit.images.copies import count_copies, groups_of
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
-from vaekit.images.reading import NOTHING_READ, Reading
+from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
 from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
+from vaekit.storage.files import user_path
+
+if TYPE_CHECKING:
+    from vaekit.images.arrays import ArraySet
 
 _Which = slice | NDArray[np.int64]
 
@@ -46,6 +52,11 @@ class Images:
         """Channels, height and width of every image."""
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
+
+    @cached_property
+    def appearance(self) -> Appearance:
+        """What those to train on look like."""
+        return measure(self.train.pixels)
 
     @property
     def _sets(self) -> tuple[ImageSet, ...]:
@@ -117,7 +128,8 @@ def count(images: Images) -> Reading:
         num_validation=0 if validation is None else len(validation.pixels),
         num_test=len(test.pixels),
     )
-    if not reading.num_found:  # a published set is as it is
+    is_own = images.data is not None and not IMAGE_SETS[images.data.name].class_names
+    if not is_own:  # a published set is as it is
         return reading
     copies = count_copies(train[:2], validation and validation[:2], test[:2])
     return replace(
@@ -150,6 +162,37 @@ def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
     )
 
 
+def _load_arrays(config: DataConfig, seed: int, _download: bool) -> Images:
+    from vaekit.images.arrays import read_arrays
+
+    return _of_arrays(read_arrays(config, seed))
+
+
+def _load_idx_files(config: DataConfig, seed: int, _download: bool) -> Images:
+    from vaekit.images.idx_files import read_idx_files
+
+    return _of_arrays(read_idx_files(config, seed))
+
+
+def _load_data_set(config: DataConfig, seed: int, download: bool) -> Images:
+    from vaekit.images.huggingface import read_data_set
+
+    return _of_arrays(read_data_set(config, seed, download))
+
+
+def _of_arrays(arrays: "ArraySet") -> Images:
+    train, test, validation = (
+        each and ImageSet(*each) for each in (arrays.train, arrays.test, arrays.validation)
+    )
+    assert train is not None
+    assert test is not None
+    left_out = Tally("arrays by other names", len(arrays.left_out), arrays.left_out[:NUM_EXAMPLES])
+    reading = Reading(
+        left_out=(left_out,), used_otherwise=arrays.used_otherwise, remarks=arrays.remarks
+    )
+    return Images(train, test, arrays.class_names, validation, reading, arrays.data)
+
+
 def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     from vaekit.images.digits import read_digits
 
@@ -161,6 +204,7 @@ def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
 def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
     from vaekit.images.cache import read_folder
 
+    _require_no_file(config)
     folder = read_folder(config, seed)
     every_image = ImageSet(folder.pixels, folder.labels, folder.files)
     train, validation, _ = np.cumsum(folder.num_on_side).tolist()
@@ -172,6 +216,24 @@ def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
         folder.reading,
         folder.data,
     )
+
+
+def _require_no_file(config: DataConfig) -> None:
+    """Raise `UserError` for the root of a folder that is a file, with what takes such a file."""
+    root = user_path("--data.root", config.root)
+    if not root.is_file():
+        return
+    suffix = root.suffix.lower()
+    if suffix in _NAMES:
+        remedy = f"give --data.name {_NAMES[suffix]}"
+    elif suffix == ".csv":
+        remedy = (
+            "save its pixels with numpy.savez as images, uint8 [N, H, W], and labels, and give "
+            "--data.name arrays"
+        )
+    else:
+        remedy = "unpack an archive, and give the folder of an image"
+    raise UserError(f"--data.root {root}: a file, expected a folder of image files; {remedy}")
 
 
 def _hold_out(images: Images, config: DataConfig) -> Images:
@@ -231,6 +293,7 @@ def _take(images: ImageSet, which: _Which) -> ImageSet:
     )
 
 
+_NAMES = {".npz": "arrays", ".npy": "arrays", ".parquet": "datasets"}  # by suffix
 _DIGITS = tuple("0123456789")
 _CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -242,6 +305,15 @@ _BY_ITS_AUTHORS = Preparation(
     resize_filter=None,
     centring=None,
     text="Light on black, {height}x{width} pixels, as the set's authors prepared them.",
+)
+_AS_IN_ARRAYS = Preparation(
+    polarity="as in the files",
+    resize_filter=RESIZE_FILTER,
+    centring=None,
+    text=(
+        f"The whole image, resized to {{height}}x{{width}} pixels with a {RESIZE_FILTER} filter "
+        "where it had others; its aspect is not kept."
+    ),
 )
 
 IMAGE_SETS = {
@@ -287,6 +359,24 @@ IMAGE_SETS = {
                 "ink in a 4x4 block of a bitmap) and were resized to {height}x{width}."
             ),
         ),
+    ),
+    "arrays": Entry(
+        load=_load_arrays,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
+    ),
+    "idx": Entry(
+        load=_load_idx_files,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
+    ),
+    "datasets": Entry(
+        load=_load_data_set,
+        size=None,
+        class_names=(),
+        preparation=_AS_IN_ARRAYS,
     ),
     "folder": Entry(
         load=_load_folder,

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from vaekit.config import DataConfig
-from vaekit.images.formats import UNREADABLE, in_threads, open_image, reason
+from vaekit.images.formats import UNREADABLE, ImageFile, in_threads, open_image, reason
 from vaekit.images.values import (
     SampleFormat,
     deep_values,
@@ -45,14 +44,14 @@ class Surveyed(NamedTuple):
     fault: str | None = None
 
 
-def survey(paths: Sequence[Path], data: DataConfig, *, every_value: bool) -> list[Surveyed]:
+def survey(files: Sequence[ImageFile], data: DataConfig, *, every_value: bool) -> list[Surveyed]:
     """What each file holds. Pixels are read only where `every_value`, and a setting needs them."""
     wants_range = every_value and data.value_range == "auto"
     wants_ground = every_value and data.background == "auto"
 
-    def look(path: Path) -> Surveyed:
+    def look(file: ImageFile) -> Surveyed:
         try:
-            with open_image(path) as image:
+            with open_image(file) as image:
                 count = getattr(image, "n_frames", 1) if data.pages == "all" else 1
                 pages = []
                 for index in range(count):
@@ -63,7 +62,7 @@ def survey(paths: Sequence[Path], data: DataConfig, *, every_value: bool) -> lis
         except UNREADABLE as error:
             return Surveyed(fault=reason(error))
 
-    return in_threads(look, paths, "reading headers")
+    return in_threads(look, files, "reading headers")
 
 
 def settle(data: DataConfig, pages: Sequence[Page]) -> DataConfig:

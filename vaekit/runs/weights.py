@@ -1,11 +1,13 @@
 """The weights to use: model.safetensors."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from vaekit.config import MAX_CHANNELS, MAX_IMAGE_SIZE, ModelConfig, to_dict
+from vaekit.images.appearance import Appearance, appearance_from
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
 from vaekit.settings import from_dict
@@ -22,10 +24,15 @@ class Weights(NamedTuple):
     vae: VAE
     class_names: tuple[str, ...]
     images_sha256: str  # of the images it was trained and tested on
+    appearance: Appearance | None  # of those it was trained on; None where that is not recorded
 
 
 def write_weights(
-    run: RunFolder, vae: VAE, class_names: tuple[str, ...], images_sha256: str
+    run: RunFolder,
+    vae: VAE,
+    class_names: tuple[str, ...],
+    images_sha256: str,
+    appearance: Appearance | None = None,
 ) -> None:
     """Write the weights to use, with the model, the classes and the images they are of."""
     metadata = {
@@ -33,6 +40,7 @@ def write_weights(
         "image_shape": vae.image_shape,
         "class_names": class_names,
         "images_sha256": images_sha256,
+        "appearance": None if appearance is None else asdict(appearance),
     }
     write_tensors(run.model, vae.state_dict(), metadata, format_name=FORMAT, version=FORMAT_VERSION)
 
@@ -48,6 +56,8 @@ def read_weights(path: Path) -> Weights:
         config = from_dict(ModelConfig, typed(metadata["model"], dict))
         class_names = strings(metadata["class_names"])
         images_sha256 = typed(metadata["images_sha256"], str)
+        looks = metadata.get("appearance")
+        appearance = None if looks is None else appearance_from(looks)
         with torch.device("meta"):  # takes no memory, however large a forged model would be
             vae = VAE(config, image_shape)
     fault = difference(state, vae.state_dict())
@@ -55,7 +65,7 @@ def read_weights(path: Path) -> Weights:
         raise Damaged(f"not the weights of its model ({fault})")
     vae.to_empty(device="cpu").load_state_dict(state)
     vae.eval().requires_grad_(False)
-    return Weights(vae, class_names, images_sha256)
+    return Weights(vae, class_names, images_sha256, appearance)
 
 
 def _image_shape(value: Any) -> tuple[int, int, int]:

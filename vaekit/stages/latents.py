@@ -44,7 +44,8 @@ def extract_latents(run: Run) -> None:
         _write_latents(run, ranks)
     if ranks.is_main_process:
         folder = run.folder
-        print(f"latents: {folder.latents}   next: vaekit svm {folder.quoted}", flush=True)
+        stage = "svm" if run.weights.class_names else "report"
+        print(f"latents: {folder.latents}   next: vaekit {stage} {folder.quoted}", flush=True)
     ranks.destroy_process_group()
 
 

@@ -1,45 +1,46 @@
-"""Labels for a user's own files."""
+"""Labels for a person's own files."""
 
-import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 
-from vaekit.images.decode import prepare_files
-from vaekit.images.pixels import as_floats
+from vaekit.errors import UserError
 from vaekit.runs.run import Run
+from vaekit.stages.inputs import encode_pixels, read_inputs
+from vaekit.stages.tables import csv_text, latent_columns
 from vaekit.svm.table import predict
 
-BATCH_SIZE = 500
 
-
-@torch.no_grad()
-def predict_files(run: Run, paths: list[Path], with_latents: bool) -> None:
+def predict_files(
+    run: Run, given: Sequence[Path], with_latents: bool, skip_unreadable: bool = False
+) -> None:
     """Write CSV to standard output: file, label, class name, a score for each class.
 
-    Files are prepared as the run's own images were. Scores are votes plus squashed decisions, no
-    probabilities. `with_latents` adds the mean and the log-variance of each latent dimension.
+    Files, and those in folders, are prepared as the run's own images were. Scores are votes plus
+    squashed decisions, no probabilities. `with_latents` adds the mean and the log-variance of each
+    latent dimension.
     """
-    weights, table = run.weights, run.svm.table
-    pixels = torch.from_numpy(prepare_files(paths, weights.vae.image_shape, run.config.data))
-    posteriors = [weights.vae.encode(as_floats(batch)) for batch in torch.split(pixels, BATCH_SIZE)]
-    latents = torch.cat([torch.cat(posterior, dim=1) for posterior in posteriors]).numpy()
-    prediction = predict(table, latents)
-
-    names = [weights.class_names[label] for label in table.classes]
-    dimensions = range(weights.vae.config.latent_dim) if with_latents else ()
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(
-        ["file", "label", "class_name"]
-        + [f"score_{name}" for name in names]
-        + [f"mean_{i}" for i in dimensions]
-        + [f"log_variance_{i}" for i in dimensions]
-    )
-    for path, label, scores, row in zip(
-        paths, prediction.labels, prediction.scores, latents, strict=True
-    ):
-        values = [*scores, *row] if with_latents else scores
-        writer.writerow(
-            [path, label, weights.class_names[label], *(f"{value:.6g}" for value in values)]
+    weights = run.weights
+    if not weights.class_names and not run.has_svm:
+        raise UserError(
+            f"{run.folder.path}: trained on images without labels, so there is nothing to predict; "
+            f"`vaekit encode {run.folder.quoted}` gives the latents of files"
         )
+    table = run.svm.table
+    inputs = read_inputs(run, given, skip_unreadable=skip_unreadable)
+    latents = np.concatenate(encode_pixels(weights, inputs.pixels), axis=1)
+    prediction = predict(table, latents)
+    columns: dict[str, Any] = {
+        "file": inputs.files,
+        "label": prediction.labels,
+        "class_name": [weights.class_names[label] for label in prediction.labels],
+    }
+    for index, label in enumerate(table.classes):
+        columns[f"score_{weights.class_names[label]}"] = prediction.scores[:, index]
+    if with_latents:
+        names = latent_columns(weights.vae.config.latent_dim, log_variances=True)
+        columns |= {name: latents[:, index] for index, name in enumerate(names)}
+    sys.stdout.write(csv_text(columns))

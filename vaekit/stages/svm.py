@@ -95,7 +95,8 @@ def fit_svm(
 def _require_labels(latents: Latents, run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if latents.train_labels is None or latents.test_labels is None:
         raise UserError(
-            f"{run.folder.latents}: latents of images without labels; an SVM needs labels, which "
-            f"come from folders: train on ROOT/train/CLASS/... and ROOT/test/CLASS/..."
+            f"{run.folder.latents}: latents of images without labels; an SVM needs labels, as "
+            f"folders ROOT/CLASS/... or arrays of labels give them; without them there are "
+            f"`vaekit report` and `vaekit encode`"
         )
     return latents.train_labels, latents.test_labels

@@ -1,0 +1,230 @@
+"""Hugging Face data sets: a name, a folder or parquet files, by way of the package `datasets`."""
+
+import io
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.config import DataConfig
+from vaekit.errors import UserError, some_of
+from vaekit.images.arrays import ArraySet, assemble
+from vaekit.images.decode import Source, decode_files
+from vaekit.images.reading import tallied
+from vaekit.images.survey import common_channels, settle, survey
+from vaekit.storage.files import user_path
+
+_SIDES = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+}  # fmt: skip
+_LABEL_NAMES = ("label", "labels", "class", "target")  # of columns whose type says nothing
+_BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+_ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<subset>[\w.-]+))?")
+
+
+def read_data_set(config: DataConfig, seed: int, download: bool) -> ArraySet:
+    """The data set that `--data.root` names; one on the Hub as OWNER/NAME, or OWNER/NAME:SUBSET.
+
+    Images and labels are the columns whose types say so. Raises `UserError` where the package is
+    not installed, where there is no such set, where columns are ambiguous, and where an image
+    can't be read.
+    """
+    if find_spec("datasets") is None:
+        raise UserError(
+            "--data.name datasets: needs the package datasets, which is not installed; "
+            "`pip install 'vaekit[datasets]'`"
+        )
+    with _quiet_and(offline=not download):
+        splits = _load(config)
+    sides = _sides(splits, config)
+    features = sides["train"].features
+    image, label = _image_column(features, config), _label_column(features, config)
+    arrays, config, fates = _images(sides, image, config)
+    if label is not None:
+        arrays |= {f"{side}_labels": _labels(rows, label) for side, rows in sides.items()}
+    names = getattr(features[label], "names", None) if label else None
+    made = assemble(arrays, config, seed, None if names is None else tuple(names))
+    columns = f"images are those of the column {image}, "
+    columns += f"labels those of {label}" if label else "and no column is one of labels"
+    return made._replace(
+        used_otherwise=(*fates, *made.used_otherwise),
+        remarks=(columns, *made.remarks),
+        left_out=tuple(name for name in splits if name.lower() not in _SIDES),
+    )
+
+
+@contextmanager
+def _quiet_and(*, offline: bool) -> Iterator[None]:
+    """Without progress bars where nobody sees them, and without a download for a stage."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE, datasets.are_progress_bars_disabled()
+    datasets.config.HF_HUB_OFFLINE = before[0] or offline
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before[0]
+        if not before[1]:
+            datasets.enable_progress_bars()
+
+
+def _load(config: DataConfig) -> Mapping[str, Any]:
+    """The splits by name."""
+    import datasets
+
+    root, path = config.root, user_path("--data.root", config.root)
+    try:
+        if path.is_dir():
+            if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+                loaded = datasets.load_from_disk(path)
+            else:
+                loaded = datasets.load_dataset(str(path))
+        elif path.is_file():
+            if path.suffix.lower() not in _BUILDERS:
+                raise ValueError("a file that is neither .parquet nor .arrow")
+            loaded = datasets.load_dataset(_BUILDERS[path.suffix.lower()], data_files=str(path))
+        else:
+            named = None if path.suffix.lower() in _BUILDERS else _ON_THE_HUB.fullmatch(root)
+            if named is None:
+                raise ValueError("no such file or folder")
+            loaded = datasets.load_dataset(named["name"], named["subset"])
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        why = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(
+            f"--data.root {root}: {why}; expected a parquet file, a folder of them or of "
+            f"save_to_disk, or a name on the Hub as OWNER/NAME or OWNER/NAME:SUBSET"
+        ) from error
+    return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
+
+
+def _sides(splits: Mapping[str, Any], config: DataConfig) -> dict[str, Any]:
+    known = [
+        (_SIDES[name.lower()], rows) for name, rows in splits.items() if name.lower() in _SIDES
+    ]
+    sides = dict(known)
+    if "train" not in sides or len(sides) < len(known):
+        raise UserError(
+            f"--data.root {config.root}: the splits {some_of([*splits])}, expected train, and "
+            f"perhaps validation and test, each once"
+        )
+    return sides
+
+
+def _image_column(features: Mapping[str, Any], config: DataConfig) -> str:
+    import datasets
+
+    arrays = (datasets.Array2D, datasets.Array3D)
+    by_rank = (
+        [name for name, kind in features.items() if isinstance(kind, datasets.Image)],
+        [name for name, kind in features.items() if isinstance(kind, arrays)],
+        [name for name, kind in features.items() if _may_hold_files(kind)],
+    )
+    found = next((names for names in by_rank if names), [])
+    chosen = _chosen(found, features, config.image_column, "--data.image_column", config)
+    if chosen is None:
+        raise UserError(
+            f"--data.root {config.root}: none of the columns {some_of([*features])} is one of "
+            f"images; say which one with --data.image_column"
+        )
+    return chosen
+
+
+def _label_column(features: Mapping[str, Any], config: DataConfig) -> str | None:
+    import datasets
+
+    found = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not found:
+        found = [
+            name
+            for name, kind in features.items()
+            if name.lower() in _LABEL_NAMES and isinstance(kind, datasets.Value)
+        ]
+    return _chosen(found, features, config.label_column, "--data.label_column", config)
+
+
+def _chosen(
+    found: Sequence[str],
+    features: Mapping[str, Any],
+    given: str | None,
+    flag: str,
+    config: DataConfig,
+) -> str | None:
+    if given is not None and given not in features:
+        raise UserError(f"{flag} {given}: expected one of {some_of([*features])}")
+    if given is None and len(found) > 1:
+        raise UserError(
+            f"--data.root {config.root}: {some_of(found)} could each be meant; say which one with "
+            f"{flag}"
+        )
+    return given or (found[0] if found else None)
+
+
+def _may_hold_files(kind: Any) -> bool:
+    """Whether a column of no image type can hold what an image file holds."""
+    return getattr(kind, "dtype", None) == "binary" or (
+        isinstance(kind, dict) and set(kind) == {"bytes", "path"}
+    )
+
+
+def _images(
+    sides: Mapping[str, Any], column: str, config: DataConfig
+) -> tuple[dict[str, NDArray[Any]], DataConfig, tuple[Any, ...]]:
+    """The images of each side, the settings that they settled, and what they were used as."""
+    import datasets
+
+    kind = sides["train"].features[column]
+    if isinstance(kind, datasets.Array2D | datasets.Array3D):
+        arrays = {
+            f"{side}_images": np.array(rows.with_format("numpy")[column][:]).astype(kind.dtype)
+            for side, rows in sides.items()
+        }
+        return arrays, config, ()
+    try:
+        files = {side: _files(rows, column) for side, rows in sides.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--data.root {config.root}: the column {column} holds no image files ({error}); say "
+            f"which one does with --data.image_column"
+        ) from error
+    pages = {
+        side: [page for each in survey(each_side, config, every_value=True) for page in each.pages]
+        for side, each_side in files.items()
+    }
+    config = settle(config, pages["train"])
+    channels = common_channels([page for each in pages.values() for page in each], config)
+    arrays, fates = {}, []
+    for side, each_side in files.items():
+        pixels = np.empty((len(each_side), channels, *config.size), np.uint8)
+        decoded = decode_files([Source(file) for file in each_side], pixels, config, side)
+        if decoded.unreadable:
+            named = [f"row {row} ({why})" for row, why in decoded.unreadable.items()]
+            raise UserError(
+                f"--data.root {config.root}: can't read {some_of(named)} of {side}; mend the data "
+                f"set"
+            )
+        arrays[f"{side}_images"] = pixels
+        fates += [(f"{side}[{row}]", each) for row, each in enumerate(decoded.fates)]
+    return arrays, config, tallied(fates)
+
+
+def _files(rows: Any, column: str) -> list[io.BytesIO | Path]:
+    """What each row holds of an image file, or where that lies."""
+    import datasets
+
+    cells = rows.select_columns(column).cast_column(column, datasets.Image(decode=False))[column]
+    return [
+        Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"]) for cell in cells
+    ]
+
+
+def _labels(rows: Any, column: str) -> NDArray[Any]:
+    return np.array(rows[column][:])
