@@ -248,7 +248,7 @@ def _require_a_gpu_each() -> None:
         _environment_number("LOCAL_WORLD_SIZE", 1),
         torch.cuda.device_count(),
     )
-    if torch.cuda.is_available() and num_processes > num_devices:
+    if torch.cuda.is_available() and num_processes > max(num_devices, 1):
         raise UserError(
             f"{num_processes} processes on a machine with {num_devices} GPU(s), expected no more "
             f"than one for each; launch with `accelerate launch --num_processes {num_devices}`"
