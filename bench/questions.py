@@ -35,7 +35,7 @@ from bench.made_up import clouds, noisy_images
 from bench.plain_loops import Precision, synchronise
 from bench.trainings import IMAGE_SHAPE, epochs_of, models, start_training
 from bench.variants import VARIANTS
-from vaekit.config import DataConfig, SvmConfig, TrainConfig
+from vaekit.config import DataConfig, MixedPrecision, SvmConfig, TrainConfig
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
@@ -320,6 +320,11 @@ def mnist() -> None:
     train_and_measure("reference", seed=0)
 
 
+def in_float32() -> None:
+    """The same without bf16: what that costs."""
+    train_and_measure("reference", seed=0, mixed_precision="no")
+
+
 def seeds() -> None:
     """The same of two other seeds."""
     for seed in (1, 2):
@@ -333,10 +338,17 @@ def architectures() -> None:
             train_and_measure(name, seed=0)
 
 
-def train_and_measure(architecture: str, seed: int) -> None:
+def train_and_measure(
+    architecture: str, seed: int, mixed_precision: MixedPrecision = "auto"
+) -> None:
     data = DataConfig(name="mnist", root=os.environ.get("DATA", "data"))
     config = TrainConfig(
-        data=data, model=MODELS[architecture], epochs=EPOCHS, seed=seed, batch_size=128
+        data=data,
+        model=MODELS[architecture],
+        epochs=EPOCHS,
+        seed=seed,
+        batch_size=128,
+        mixed_precision=mixed_precision,
     )
     if not ON_GPU:
         data = DataConfig(name="digits", limit=100)
@@ -396,6 +408,7 @@ QUESTIONS = {
         mnist,
         kernels,
         variants,
+        in_float32,
         architectures,
         seeds,
     )
