@@ -59,6 +59,7 @@ def test_a_run_leaves_the_whole_run_folder(finished_run: Path) -> None:
         "checkpoints/step-00000006.safetensors",
         "checkpoints/step-00000012.safetensors",
         "model.safetensors",
+        "baselines/baselines.json",
         "samples/epoch-000.png",
         "samples/epoch-001.png",
         "samples/epoch-002.png",

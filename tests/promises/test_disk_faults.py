@@ -48,6 +48,7 @@ WRITES = [
     Write("train", train_module, "write_metrics", 2, "metrics.jsonl"),
     Write("train", train_module, "append_environment", 1, "environment.json"),
     Write("train", train_module, "write_pictures", 2, "samples/epoch-001.png"),
+    Write("train", train_module, "measure_baselines", 1, "baselines/train_scores.npy"),
     Write("latents", latents_module, "encode_into", 2, "latents/test_latents.npy"),
     Write("latents", latents_module, "write_array", 2, "latents/test_labels.npy"),
     Write("latents", latents_module, "write_index", 1, "latents/index.csv"),
