@@ -79,7 +79,7 @@ def copy_rate(device: torch.device) -> float:
 def _shadow(vae: VAE, batch_size: int) -> tuple[VAE, Tensor, Tensor]:
     """A model without values, a batch of images and its noise: shapes alone."""
     images = torch.empty(batch_size, *vae.image_shape, device="meta")
-    noise = torch.empty(batch_size, vae.config.latent_dim, device="meta")
+    noise = torch.empty(batch_size, vae.latent_dim, device="meta")
     return deepcopy(vae).to("meta"), images, noise
 
 

@@ -59,7 +59,7 @@ def train_with_pythae(
     device = device_of(vae)
     config = pythae.models.VAEConfig(
         input_dim=vae.image_shape,
-        latent_dim=vae.config.latent_dim,
+        latent_dim=vae.latent_dim,
         reconstruction_loss="bce",
     )
     images = torch.from_numpy(pixels).float().div_(255)

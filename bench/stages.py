@@ -35,7 +35,7 @@ def peak_of(work: Work) -> Peak:
 
 def train(folder: Path) -> Work:
     from bench.trainings import epochs_of, start_training
-    from vaekit.config import ModelConfig
+    from vaekit.models.settle import REFERENCE
     from vaekit.training.process import set_up_process
     from vaekit.training.ranks import start_ranks
 
@@ -43,7 +43,7 @@ def train(folder: Path) -> Work:
 
     def work() -> None:
         set_up_process(start_ranks().device)  # as the command does
-        epochs_of(start_training(ModelConfig(), BATCH_SIZE, num_steps))()
+        epochs_of(start_training(REFERENCE, BATCH_SIZE, num_steps))()
 
     return work
 

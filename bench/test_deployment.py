@@ -247,7 +247,7 @@ def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSessi
 
 
 def _decoder(vae: VAE) -> onnx.ModelProto:
-    latent = torch.zeros(2, vae.config.latent_dim)
+    latent = torch.zeros(2, vae.latent_dim)
     return to_onnx(DecoderGraph(vae), {"latent": latent}, ("image",))
 
 
@@ -277,7 +277,7 @@ def _label_latents(
 
 def _latents(deployed: Deployed, batch_size: int) -> NDArray[np.float32]:
     """Means [B, L] to decode."""
-    num_dimensions = deployed.vae.config.latent_dim
+    num_dimensions = deployed.vae.latent_dim
     return np.ascontiguousarray(deployed.latents[:batch_size, :num_dimensions])
 
 

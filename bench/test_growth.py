@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bench.made_up import clouds, noisy_images
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig, SvmConfig
 from vaekit.images.sets import ImageSet
+from vaekit.models.settle import REFERENCE
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import encode_into
 from vaekit.svm.fit import fit_table
@@ -100,7 +102,7 @@ def test_images_to_labels(grow: Grow, num_images: Sequence[int]) -> None:
 
 @pytest.mark.usefixtures("as_for_training")
 def test_batch_of_a_training_step(grow: Grow, is_quick: bool) -> None:
-    model, sizes = (SMALL, (4, 8)) if is_quick else (ModelConfig(), BATCH_SIZES)
+    model, sizes = (SMALL, (4, 8)) if is_quick else (REFERENCE, BATCH_SIZES)
     grow(
         Growth(
             work="training step",
@@ -115,8 +117,8 @@ def test_batch_of_a_training_step(grow: Grow, is_quick: bool) -> None:
 @pytest.mark.usefixtures("as_for_training")
 def test_latent_dimensions_of_a_training_step(grow: Grow, is_quick: bool) -> None:
     batch_size, sizes = (4, (2, 3)) if is_quick else (128, LATENT_DIMS)
-    widths = SMALL if is_quick else ModelConfig()
-    models = {size: ModelConfig(size, widths.conv_channels, widths.hidden_dims) for size in sizes}
+    widths = SMALL if is_quick else REFERENCE
+    models = {size: replace(widths, latent_dim=size) for size in sizes}
     grow(
         Growth(
             work="training step",

@@ -9,7 +9,8 @@ import pytest
 from bench.defaults import set_for_training
 from bench.made_up import clouds, noisy_images
 from bench.trainings import SMALL
-from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
+from vaekit.config import DataConfig, SvmConfig, TrainConfig
+from vaekit.models.settle import REFERENCE
 from vaekit.runs.run import Run
 from vaekit.runs.svm import Svm, write_table
 from vaekit.svm.fit import fit_table
@@ -50,7 +51,7 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     from vaekit.train import train
 
     run = folder / "run"
-    model = SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
+    model = SMALL if pytestconfig.getoption("benchmark_disable") else REFERENCE
     data = DataConfig(name="digits", limit=256)
     with set_for_training(start_ranks().device):
         train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))

@@ -18,6 +18,7 @@ from bench.interleaved import Contest
 from bench.plain_loops import Epoch, Precision, train_on_device, train_with_loader
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig
+from vaekit.models.settle import REFERENCE
 from vaekit.models.vae import VAE
 from vaekit.training.state import Training
 
@@ -59,7 +60,7 @@ def corner(
 
 @pytest.fixture
 def model(pytestconfig: pytest.Config) -> ModelConfig:
-    return SMALL if pytestconfig.getoption("benchmark_disable") else ModelConfig()
+    return SMALL if pytestconfig.getoption("benchmark_disable") else REFERENCE
 
 
 @all_threads

@@ -148,7 +148,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "class_names": weights.class_names,
         "score_labels": None if table is None else table.classes.tolist(),
         "image": preparation(run.config.data, weights.vae.image_shape),
-        "latent": {"dimensions": weights.vae.config.latent_dim, "prior": "standard normal"},
+        "latent": {"dimensions": weights.vae.latent_dim, "prior": "standard normal"},
         "metrics": {
             "test_loss": kept_row(rows)["test_loss"] if rows else None,
             "svm_accuracy": run.svm_metrics["accuracy"] if run.has_svm else None,
@@ -216,7 +216,7 @@ def explorer_data(run: Run) -> dict[str, Any]:
     placed = latent_map(run.folder, run.latents) if run.has_latents else None
     shown = None
     if placed is not None:
-        latents, num_dimensions = run.latents, run.weights.vae.config.latent_dim
+        latents, num_dimensions = run.latents, run.weights.vae.latent_dim
         shown = {
             "method": "t-SNE",
             "points": _encoded(placed.points),
@@ -281,7 +281,7 @@ def _modules(reference: Reference) -> dict[str, tuple[nn.Module, dict[str, torch
     """The modules of the graphs with examples of what they take."""
     vae, table = reference
     image = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
-    latent = torch.zeros(2, vae.config.latent_dim)
+    latent = torch.zeros(2, vae.latent_dim)
     encoder = EncoderGraph(vae)
     modules: dict[str, tuple[nn.Module, dict[str, torch.Tensor]]] = {
         ENCODER: (encoder, {"image": image}),

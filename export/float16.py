@@ -116,7 +116,7 @@ def _measure(reference: Reference, test: ImageSet) -> _Quality:
             batch = slice(start, start + MAX_BATCH)
             images = as_floats(torch.from_numpy(test.pixels[batch]))
             # Without noise the latents are the means.
-            output = vae(images, torch.zeros(len(images), vae.config.latent_dim))
+            output = vae(images, torch.zeros(len(images), vae.latent_dim))
             nats += vae.bound(output, images).reconstruction.sum().item()
             if table is not None and test.labels is not None:
                 latents = torch.cat(output.posterior, dim=1).numpy()

@@ -40,7 +40,7 @@ def test_print_config_shows_the_effective_settings(capsys: pytest.CaptureFixture
         main(["train", "--epochs", "7", "--print_config"])
     out = capsys.readouterr().out
     assert "epochs: 7" in out
-    assert "latent_dim: 10" in out
+    assert "latent_dim: auto" in out
 
 
 @pytest.mark.parametrize(

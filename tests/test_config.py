@@ -35,7 +35,7 @@ def test_only_settings_that_change_a_weight_are_differences_of_the_trajectory() 
     )
     assert trajectory_differences(config, moved) == []
     other = dataclasses.replace(config, seed=1, model=ModelConfig(latent_dim=2))
-    assert trajectory_differences(config, other) == ["model.latent_dim: 10 -> 2", "seed: 0 -> 1"]
+    assert trajectory_differences(config, other) == ["model.latent_dim: auto -> 2", "seed: 0 -> 1"]
 
 
 def test_svm_settings_must_be_positive() -> None:

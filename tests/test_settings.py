@@ -52,7 +52,7 @@ def test_the_saved_config_is_whole_and_plain_yaml(tmp_path: Path) -> None:
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert list(values) == [field.name for field in dataclasses.fields(TrainConfig)]
     assert values["run"] == "runs/mnist"
-    assert values["model"]["conv_channels"] == [16, 32]
+    assert values["model"]["architecture"] == "auto"
 
 
 def test_flags_win_over_the_config_file_before_them(tmp_path: Path) -> None:
@@ -78,10 +78,16 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--learning_rate .nan", "--learning_rate nan: expected a finite number above 0"),
         ("--ema_decay 1", "--ema_decay 1.0: expected a number from 0 to below 1"),
         ("--input_noise -0.1", "--input_noise -0.1: expected at least 0"),
+        ("--beta -1", "--beta -1.0: expected at least 0"),
+        ("--free_bits .inf", "--free_bits inf: expected at least 0"),
+        ("--kl_warmup 1.5", "--kl_warmup 1.5: expected a share of the run, from 0 to 1"),
+        ("--num_samples 0", "--num_samples 0: expected at least 1"),
+        ("--importance_weighted", "--num_samples 1: the importance-weighted bound of a single"),
+        ("--importance_weighted --num_samples 2 --beta 2", "--beta 2.0: the importance-weighted"),
         ("--data.limit 0", "--data.limit 0: expected at least 1"),
         ("--data.name imagenet", "'mnist', 'fashion-mnist', 'kmnist', 'digits', 'folder'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
-        ("--epochs three", "--epochs: Expected a int. Got value: three"),
+        ("--epochs three", "--epochs: expected int | auto, given: three"),
         ("--config missing.yaml", "--config missing.yaml: no such file"),
     ],
 )
@@ -126,11 +132,11 @@ FROM_FILES = pytest.mark.parametrize("given", [parsed, read, from_json])
         ({"config": "other.yaml"}, "config is no setting"),
         ({"model": "vaekit.config.ModelConfig"}, "model holds no settings"),
         ({"model": {"class_path": "vaekit.config.ModelConfig"}}, "class_path is no setting"),
-        ({"epochs": "three"}, "--epochs 'three': expected int"),
-        ({"epochs": 3.0}, "--epochs 3.0: expected int"),
-        ({"epochs": True}, "--epochs True: expected int"),
-        ({"epochs": {}}, "--epochs {}: expected int"),
-        ({"epochs": [3]}, "--epochs [3]: expected int"),
+        ({"epochs": "three"}, "--epochs 'three': expected int | auto"),
+        ({"epochs": 3.0}, "--epochs 3.0: expected int | auto"),
+        ({"epochs": True}, "--epochs True: expected int | auto"),
+        ({"epochs": {}}, "--epochs {}: expected int | auto"),
+        ({"epochs": [3]}, "--epochs [3]: expected int | auto"),
         ({"learning_rate": False}, "--learning_rate False: expected float"),
         ({"learning_rate": 10**400}, ": expected float"),
         ({"run": 3}, "--run 3: expected str | None"),
@@ -174,6 +180,8 @@ def test_a_setting_without_its_value_is_refused_by_name_where_it_needs_one(tmp_p
         group, _, last = name.rpartition(".")
         file.write_text(f"{group}:\n  {last}:\n" if group else f"{last}:\n")
         arguments = ["--config", str(file)]
+        if name in ("model.width", "model.conv_channels", "model.hidden_dims"):
+            continue  # which the other architecture has not
         if default is None or name == "run":
             assert parse(TrainConfig, arguments) == TrainConfig()
             continue
@@ -202,7 +210,7 @@ def test_every_setting_has_a_one_line_help_text(
         assert after.startswith('"""'), each.name
         assert after.endswith('"""'), each.name
         assert " ".join(after.strip('"').split()) in text, each.name
-    for name, default in {"batch_size": 128, "weight_decay": 0.0, "tracker": "null"}.items():
+    for name, default in {"batch_size": "auto", "weight_decay": 0.0, "tracker": "null"}.items():
         assert f"default: {default})" in text.split(f"--{name} ", 2)[2].split(" --")[0]
 
 
@@ -299,14 +307,17 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("data.background", "data.channels", "data.fit", "data.holdout", "data.image_column"),
-        *("data.label_column", "data.pages"),
+        *("beta", "data.background", "data.channels", "data.fit", "data.holdout"),
+        *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
-        *("data.validation", "data.value_range"),
-        *("gradient_exchange", "init_from", "init_sha256", "input_noise", "keep", "weight_decay"),
+        *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
+        *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep", "kl_warmup"),
+        *("model.architecture", "model.likelihood", "model.width", "num_samples", "weight_decay"),
     ]
-    before = DataConfig(background="none", value_range="0,65535", reading="suffix")
-    assert from_dict(TrainConfig, recorded) == TrainConfig(data=before, keep="last")
+    data = DataConfig(background="none", value_range="0,65535", reading="suffix")
+    model = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
+    before = TrainConfig(data=data, model=model, keep="last")
+    assert from_dict(TrainConfig, recorded) == before
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):
             from_dict(TrainConfig, {key: value for key, value in old.items() if key != name})

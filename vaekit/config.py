@@ -4,7 +4,7 @@ import dataclasses
 import re
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vaekit.errors import UserError
 
@@ -24,6 +24,11 @@ Keep = Literal["auto", "best", "last"]
 ClassWeight = Literal["balanced"]
 SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
+ArchitectureName = Literal["auto", "reference", "conv"]
+LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
+Auto = Literal["auto"]
+AutoWidths = tuple[int, ...] | Auto
+AutoInt = int | Auto  # follows from the images; a run records what it came to
 
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
@@ -31,6 +36,15 @@ _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 _COLOUR = re.compile(r"auto|none|white|black|grey|#[0-9a-fA-F]{6}")
 _RANGE = re.compile(r"(-?[0-9.]+(?:e[-+]?[0-9]+)?),(-?[0-9.]+(?:e[-+]?[0-9]+)?)")
 _SIZE = re.compile(r"([0-9]{1,9})(?:,([0-9]{1,9}))?")
+
+Known = TypeVar("Known")
+
+
+def settled(value: Known | Auto | None) -> Known:
+    """A setting that followed from the images, which have settled it by now."""
+    assert value is not None
+    assert value != "auto"
+    return value
 
 
 def setting(default: Any, *, before: Any = MISSING, off_trajectory: bool = False) -> Any:
@@ -150,29 +164,64 @@ AS_TRAINED = DataPlace()
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The convolutional VAE; the defaults are the reference. Image shapes come from the data."""
+    """The convolutional VAE. Image shapes come from the data, and so does what is left `auto`."""
 
-    latent_dim: int = 10
-    """Number of latent dimensions."""
+    architecture: ArchitectureName = setting("auto", before="reference")
+    """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
-    conv_channels: tuple[int, ...] = (16, 32)
-    """Output channels of each 3x3 convolution of the encoder; the decoder mirrors them."""
+    likelihood: LikelihoodName = setting("auto", before="bernoulli")
+    """Of pixels: bernoulli (auto for grey), gaussian (for colour) or logistic, 256 levels."""
 
-    hidden_dims: tuple[int, ...] = (512, 256)
-    """Widths of the encoder's linear layers; the decoder mirrors them."""
+    latent_dim: AutoInt = "auto"
+    """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""
+
+    width: AutoInt | None = setting("auto", before=None)
+    """Of conv: channels of the largest features; those of 4x4 pixels are 4 times as many."""
+
+    conv_channels: AutoWidths | None = "auto"
+    """Of the reference: output channels of each 3x3 convolution; the decoder mirrors them."""
+
+    hidden_dims: AutoWidths | None = "auto"
+    """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     def __post_init__(self) -> None:
-        _at_least("--model.latent_dim", self.latent_dim, 1)
-        _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
-        for flag, widths in (
-            ("--model.conv_channels", self.conv_channels),
-            ("--model.hidden_dims", self.hidden_dims),
-        ):
+        _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
+        if self.latent_dim != "auto":
+            _at_most("--model.latent_dim", self.latent_dim, MAX_WIDTH)
+        width = None if self.width == "auto" else self.width
+        if width is not None:
+            _at_least("--model.width", width, 1)
+            _at_most("--model.width", width, MAX_WIDTH)
+        for flag, widths in self._of_reference().items():
+            if self.architecture == "conv":
+                raise UserError(
+                    f"{flag} {list(widths)}: is of the architecture reference, this is conv; give "
+                    f"--model.width, or --model.architecture reference"
+                )
+            if width is not None:
+                raise UserError(
+                    f"--model.width {width}: is of the architecture conv, and {flag} of "
+                    f"reference; leave one of them out"
+                )
             if not widths:
                 raise UserError(f"{flag} {list(widths)}: expected at least one width, as in [16]")
-            for width in widths:
-                _at_least(flag, width, 1)
-                _at_most(flag, width, MAX_WIDTH)
+            for each in widths:
+                _at_least(flag, each, 1)
+                _at_most(flag, each, MAX_WIDTH)
+        if self.architecture == "reference" and width is not None:
+            raise UserError(
+                f"--model.width {width}: is of the architecture conv, this is reference; give "
+                f"--model.conv_channels and --model.hidden_dims, or --model.architecture conv"
+            )
+
+    def _of_reference(self) -> dict[str, tuple[int, ...]]:
+        """The settings of the reference's architecture that are set, by flag."""
+        flags = {"conv_channels": self.conv_channels, "hidden_dims": self.hidden_dims}
+        return {
+            f"--model.{name}": widths
+            for name, widths in flags.items()
+            if widths is not None and widths != "auto"
+        }
 
 
 @dataclass(frozen=True)
@@ -194,26 +243,41 @@ class TrainConfig:
     init_sha256: str = setting("auto", before="auto")
     """The sha256 that the weights started from must have (auto: any); a run records theirs."""
 
-    epochs: int = 20
-    """Passes over the training set."""
+    epochs: AutoInt = "auto"
+    """Passes over the training set (auto: 20, or what gives a small set its steps)."""
 
-    batch_size: int = 128
-    """Images a step, over all processes together."""
+    batch_size: AutoInt = "auto"
+    """Images a step, over all processes together (auto: 128, or less for a small set)."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of Adam; a cosine takes it to zero."""
 
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises linearly to its peak."""
+    warmup_steps: AutoInt = "auto"
+    """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
     weight_decay: float = setting(0.0, before=0.0)
     """Decoupled weight decay (AdamW) of the weights, not of the biases."""
 
+    beta: float = setting(1.0, before=1.0)
+    """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
+
+    kl_warmup: float = setting(0.0, before=0.0)
+    """Share of the run over which that weight rises linearly from 0."""
+
+    free_bits: float = setting(0.0, before=0.0)
+    """Nats of KL that each latent dimension of an image may have for nothing in a step."""
+
+    num_samples: int = setting(1, before=1)
+    """Latents drawn for each image in a step."""
+
+    importance_weighted: bool = setting(False, before=False)
+    """Minimise the importance-weighted bound of these samples instead of their mean."""
+
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
-    ema_decay: float = 0.999
-    """Decay a step of the averaged weights, ramped up from zero; 0 turns the average off."""
+    ema_decay: float | Auto = "auto"
+    """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
 
     keep: Keep = setting("auto", before="last")
     """Weights to use: of the last epoch, or of the best on a validation set (auto: if any)."""
@@ -241,17 +305,43 @@ class TrainConfig:
             object.__setattr__(self, "run", str(Path("runs") / self.data.name))
         if self.init_from is None and self.init_sha256 != "auto":
             raise UserError(f"--init_sha256 {self.init_sha256:.100}: give --init_from RUN with it")
-        _at_least("--epochs", self.epochs, 1)
-        _at_least("--batch_size", self.batch_size, 1)
-        _at_least("--warmup_steps", self.warmup_steps, 0)
+        _at_least_or_auto("--epochs", self.epochs, 1)
+        _at_least_or_auto("--batch_size", self.batch_size, 1)
+        _at_least_or_auto("--warmup_steps", self.warmup_steps, 0)
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
         parse_cadence("--checkpoint_every", str(self.checkpoint_every))
         _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
+        _at_least("--beta", self.beta, 0)
+        _at_least("--free_bits", self.free_bits, 0)
+        _at_least("--num_samples", self.num_samples, 1)
+        if not 0 <= self.kl_warmup <= 1:
+            raise UserError(
+                f"--kl_warmup {self.kl_warmup}: expected a share of the run, from 0 to 1"
+            )
+        if self.importance_weighted:
+            self._require_importance_weighted()
         _positive("--learning_rate", self.learning_rate)
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
+
+    def _require_importance_weighted(self) -> None:
+        if self.num_samples == 1:
+            raise UserError(
+                "--num_samples 1: the importance-weighted bound of a single sample is the usual "
+                "one; give --num_samples 2 or more with --importance_weighted"
+            )
+        for flag, value, usual in (
+            ("--beta", self.beta, 1),
+            ("--kl_warmup", self.kl_warmup, 0),
+            ("--free_bits", self.free_bits, 0),
+        ):
+            if value != usual:
+                raise UserError(
+                    f"{flag} {value}: the importance-weighted bound has no KL to weigh; leave "
+                    f"{flag} or --importance_weighted out"
+                )
 
 
 @dataclass(frozen=True)
@@ -369,6 +459,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _at_least(flag: str, value: float, minimum: float) -> None:
     if not minimum <= value < float("inf"):
         raise UserError(f"{flag} {value}: expected at least {minimum}")
+
+
+def _at_least_or_auto(flag: str, value: float | Auto, minimum: float) -> None:
+    if value != "auto":
+        _at_least(flag, value, minimum)
 
 
 def _at_most(flag: str, value: float, maximum: float) -> None:

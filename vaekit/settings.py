@@ -127,7 +127,7 @@ def _checked(component: Any, values: Any) -> dict[str, Any]:
             try:
                 checked[name] = _as(types[name], value)
             except (ValueError, OverflowError) as error:
-                wanted = f" {value!r:.100}: expected {_in_flags(str(types[name]))}"
+                wanted = f" {value!r:.100}: expected {_as_people_say(types[name])}"
                 said = " has no value" if value is None else wanted
                 raise UserError(f"--{name}{said}") from error
         elif not any(each.startswith(f"{name}.") for each in types):
@@ -249,9 +249,26 @@ def _settings_file() -> Any:
     return SettingsFile
 
 
+def _as_people_say(kind: Any) -> str:
+    """A type as in `int | auto`."""
+    options = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(_as_people_say(each) for each in options)
+    if options == ("auto",):
+        return "auto"
+    return "None" if kind is NoneType else _in_flags(str(kind))
+
+
 def _in_flags(message: str) -> str:
     """jsonargparse's message on one line, with its Python terms put as a user typed them."""
     message = " ".join(message.split())
     message = re.sub(r'Parser key "([^"]+)"', r"--\1", message)
+    message = re.sub(r"(?:typing\.)?Literal\['auto'\]", "auto", message)
+    message = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*"
+        r" Given value type: .* Given value: (.*)",
+        lambda match: f"expected {' | '.join(match[1].split(', '))}, given: {match[2]}",
+        message,
+    )
     message = re.sub(r"(?:typing\.)?Literal\[([^\]]+)\]", r"value among \1", message)
     return re.sub(r"<class '([^']+)'>", r"\1", message)

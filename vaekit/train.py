@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from accelerate import Accelerator
 
-from vaekit.config import TrainConfig, flatten, to_dict
+from vaekit.config import TrainConfig, flatten, settled, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
@@ -44,7 +44,7 @@ from vaekit.training.ranks import (
     lost_ranks_in_one_line,
     start_accelerator,
 )
-from vaekit.training.settle import settle
+from vaekit.training.settle import settle, too_few_steps
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -66,7 +66,7 @@ def train(config: TrainConfig) -> None:
         images = load_images(config.data, config.seed)
     reading = told(images, config, accelerator)
     config = settle(starting_from(initial, config, images.shape), images)
-    require_divisible_batch(config, accelerator.num_processes, len(images.train.pixels))
+    require_divisible_batch(config, accelerator.num_processes)
     takes = require_room(config, images.shape, accelerator)
     if accelerator.is_main_process:
         print(takes, flush=True)
@@ -108,13 +108,8 @@ def told(images: Images, config: TrainConfig, accelerator: Accelerator) -> Readi
     return reading
 
 
-def require_divisible_batch(config: TrainConfig, num_processes: int, num_images: int) -> None:
-    if config.batch_size > num_images:
-        raise UserError(
-            f"--batch_size {config.batch_size}: the training set has {num_images} images; "
-            f"give at most that"
-        )
-    if config.batch_size % num_processes:
+def require_divisible_batch(config: TrainConfig, num_processes: int) -> None:
+    if settled(config.batch_size) % num_processes:
         raise UserError(
             f"--batch_size {config.batch_size}: it is the global one and must be divisible by "
             f"the {num_processes} processes; give a multiple of {num_processes}"
@@ -180,6 +175,8 @@ def announce(training: Training, run: RunFolder, reading: Reading) -> None:
         if not run.model.exists():
             save_weights(training, run)
     print(_plan(training, environment), flush=True)
+    if warning := too_few_steps(config, len(training.images.train.pixels)):
+        say(warning)
 
 
 def note_changes(run: RunFolder) -> None:
@@ -193,7 +190,7 @@ def note_changes(run: RunFolder) -> None:
 
 
 def show_progress(training: Training) -> Progress:
-    batch_size = training.config.batch_size
+    batch_size = settled(training.config.batch_size)
     return Progress(
         "training",
         total=training.total_steps * batch_size,
@@ -210,7 +207,7 @@ def record(event: loop.Event, training: Training, run: RunFolder, progress: Prog
             note = f"epoch {epoch}/{training.config.epochs}"
             if loss is not None:
                 note += f", loss {loss:.2f}"
-            progress.advance(num_steps * training.config.batch_size, note)
+            progress.advance(num_steps * settled(training.config.batch_size), note)
         case loop.CheckpointDue(checkpoint):
             save(checkpoint, training, run)
         case loop.EpochDone():
@@ -227,7 +224,7 @@ def record_epoch(
         save_weights(training, run)
         if epoch % config.sample_every == 0 or epoch == config.epochs:
             write_pictures(training, run, epoch)
-        progress.line(_epoch_line(done.metrics, config.epochs))
+        progress.line(_epoch_line(done.metrics, settled(config.epochs)))
     if done.checkpoint is not None:
         save(done.checkpoint, training, run)
     accelerator.wait_for_everyone()
@@ -278,12 +275,16 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
         environment["mixed_precision"], environment["mixed_precision"]
     )
     done = f", {training.step:,} of them done" if training.step else ""
+    model = training.config.model
     return (
+        f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
+        f"{training.vae.likelihood.unit}\n"
         f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
-        f"{len(training.images.train.pixels):,} images, {training.steps_per_epoch:,} steps an "
-        f"epoch, {training.total_steps:,} in all{done}"
+        f"{len(training.images.train.pixels):,} images in batches of "
+        f"{training.config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
+        f"{training.total_steps:,} in all{done}"
     )
 
 

@@ -1,16 +1,23 @@
 """Whatever its architecture, a VAE encodes, decodes and bounds images of its shape."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from vaekit.config import ModelConfig
+from vaekit.config import LikelihoodName, ModelConfig
 from vaekit.models.gaussian import Posterior
+from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.vae import ARCHITECTURES, VAE, VAEOutput
 
-CONFIG = ModelConfig(latent_dim=4, conv_channels=(2, 3), hidden_dims=(8,))
 SHAPE = (2, 9, 8)
+CONFIGS = {
+    "reference": ModelConfig("reference", "bernoulli", 4, None, (2, 3), (8,)),
+    "conv": ModelConfig("conv", "bernoulli", 4, width=3),
+}
+CONFIG = CONFIGS["reference"]
 
 
 def a_vae() -> VAE:
@@ -25,33 +32,42 @@ def a_batch() -> tuple[Tensor, Tensor]:
     return images, torch.randn(5, CONFIG.latent_dim, generator=generator)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_tested_here() -> None:
+    assert CONFIGS.keys() == ARCHITECTURES.keys()
+
+
 @pytest.mark.parametrize(
     ("config", "image_shape"),
     [
         (ModelConfig(latent_dim=2, conv_channels=(4,), hidden_dims=(8,)), (3, 16, 16)),
         (ModelConfig(latent_dim=5, conv_channels=(2, 3, 4), hidden_dims=(9, 8, 7)), (4, 9, 13)),
+        (ModelConfig(latent_dim=2), (3, 16, 16)),
+        (ModelConfig(latent_dim=5, width=3), (4, 9, 13)),
+        (ModelConfig(latent_dim=1, width=1), (1, 70, 33)),
+        (ModelConfig(latent_dim=3, width=2), (1, 1, 2)),
     ],
 )
-def test_an_architecture_takes_any_channels_sizes_and_widths(
-    name: str, config: ModelConfig, image_shape: tuple[int, int, int]
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_vae_takes_any_channels_sizes_and_widths(
+    config: ModelConfig, image_shape: tuple[int, int, int], likelihood: LikelihoodName
 ) -> None:
-    channels, height, width = image_shape
-    output_shape = 2 * channels, height, width
-    encoder = ARCHITECTURES[name].encoder(config, image_shape)
-    decoder = ARCHITECTURES[name].decoder(config, output_shape)
-    posterior = encoder(torch.rand(2, *image_shape))
+    vae = VAE(replace(config, likelihood=likelihood), image_shape)
+    images, noise = torch.rand(2, *image_shape), torch.randn(2, vae.latent_dim)
+    posterior = vae.encode(images)
     assert posterior.mean.shape == posterior.log_variance.shape == (2, config.latent_dim)
-    assert decoder(torch.randn(2, config.latent_dim)).shape == (2, *output_shape)
+    assert vae.decode(noise).shape == (2, *image_shape)
+    loss = vae.elbo(images, noise).loss
+    assert loss.shape == (2,)
+    loss.sum().backward()
+    assert all(parameter.grad is not None for parameter in vae.parameters())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_architecture_has_no_buffers_and_gives_float32_posteriors(name: str) -> None:
-    encoder = ARCHITECTURES[name].encoder(CONFIG, SHAPE)
-    assert not list(encoder.buffers())
-    assert not list(ARCHITECTURES[name].decoder(CONFIG, SHAPE).buffers())
+    vae = VAE(CONFIGS[name], SHAPE)
+    assert not list(vae.buffers())
     with torch.autocast("cpu", torch.bfloat16):
-        posterior = encoder(torch.rand(2, *SHAPE))
+        posterior = vae.encode(torch.rand(2, *SHAPE))
     assert posterior.mean.dtype == posterior.log_variance.dtype == torch.float32
 
 

@@ -84,6 +84,7 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
         data=DataConfig(name="folder", root=str(folder / "images"), image_size=SIZE),
         model=ModelConfig(latent_dim=3, conv_channels=(2,), hidden_dims=(8,)),
         epochs=2,
+        batch_size=128,
     )
     run = RunFolder(folder / "run")
     run.path.mkdir()

@@ -2,6 +2,7 @@
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from vaekit.training import step
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
-from vaekit.training.step import ema_decay, learning_rate
+from vaekit.training.step import ema_decay, kl_weight, learning_rate
 
 
 @pytest.fixture
@@ -143,3 +144,40 @@ def test_the_average_soon_forgets_the_initial_weights() -> None:
     assert share_of_initial < 1e-6
     assert ema_decay(config, 100_000) == 0.999
     assert ema_decay(TrainConfig(ema_decay=0), 5) == 0
+
+
+def test_the_kl_weighs_ever_more_until_its_warm_up_is_over() -> None:
+    config = TrainConfig(beta=4.0, kl_warmup=0.5)
+    assert [kl_weight(config, step, 8) for step in range(6)] == [0, 1, 2, 3, 4, 4]
+    assert kl_weight(TrainConfig(beta=4.0), 0, 8) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"beta": 4.0},
+        {"kl_warmup": 1.0},
+        {"free_bits": 0.5},
+        {"num_samples": 2},
+        {"num_samples": 2, "importance_weighted": True},
+    ],
+    ids=lambda changes: str([*changes]),
+)
+def test_whatever_is_minimised_moves_the_weights_and_the_bound_is_reported(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    plain, other = (tiny_config(tmp_path, **settings) for settings in ({}, changes))
+    images = load_images(plain.data, plain.seed)
+    ends = []
+    for config in (plain, other):
+        training = Training(config, images, start_accelerator(config))
+        training.stepper.start_epoch(np.arange(96), 0, training.losses[:0])
+        training.epoch = 1
+        first = training.stepper
+        first.advance(0)
+        first.advance(1)
+        training.step = 2
+        ends.append((training.read_losses(), state(training)))
+    (bound, weights), (found, moved) = ends
+    assert abs(found.loss - bound.loss) < 0.02 * bound.loss  # that of the first steps, at beta 1
+    assert any(not torch.equal(weights[name], moved[name]) for name in weights)

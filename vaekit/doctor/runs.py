@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import TrainConfig, trajectory_differences
+from vaekit.config import TrainConfig, settled, trajectory_differences
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -258,8 +258,8 @@ def fault_of_metrics(known: Readings, reading: Reading) -> str | None:
         fault = "empty"
     elif wrong := next(_rows_of_wrong_steps(rows), None):
         fault = wrong
-    elif config is not None and len(rows) - 1 > config.epochs:
-        fault = f"has {len(rows) - 1} epochs, config.yaml asks for {config.epochs}"
+    elif config is not None and len(rows) - 1 > settled(config.epochs):
+        fault = f"has {len(rows) - 1} epochs, config.yaml asks for {settled(config.epochs)}"
     elif newest is not None and rows[: len(newest.metrics)] != newest.metrics:
         fault = f"other figures than in the checkpoint of step {newest.step}"
     return None if fault is None else f"{fault}; {remedy_text(METRICS.remedy, known.run)}"
@@ -378,8 +378,8 @@ def notes(known: Readings) -> Iterator[Finding]:
         yield Finding("images", "note", text)
     if not metrics.path.exists() and not METRICS.is_required(run):
         yield Finding("training", "note", f"has not begun; begin it with `{run.train_again}`")
-    elif config and rows and len(rows) - 1 < config.epochs:
-        text = f"{len(rows) - 1} of {config.epochs} epochs are done"
+    elif config and rows and len(rows) - 1 < settled(config.epochs):
+        text = f"{len(rows) - 1} of {settled(config.epochs)} epochs are done"
         yield Finding("training", "note", f"{text}; go on with `{run.train_again}`")
     yield from notes_on_what_training_leaves(known, rows)
     if latents.fault is None and not latents.is_whole and not LATENTS.is_required(run):
@@ -402,7 +402,7 @@ def notes(known: Readings) -> Iterator[Finding]:
 
 def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
-    is_done = config is not None and len(rows) > config.epochs
+    is_done = config is not None and len(rows) > settled(config.epochs)
     if rows and not is_there(run.environment):
         yield Finding(ENVIRONMENT.files, "note", "missing; the report does without")
     if len(rows) > 1 and not known.all(CHECKPOINTS):
@@ -410,7 +410,7 @@ def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Itera
         if is_done:
             text = "none; the run is trained to its end and the later stages do without"
         yield Finding("checkpoints", "note", text)
-    epochs = ([0] if rows else []) + ([config.epochs] if is_done else [])
+    epochs = ([0] if rows else []) + ([settled(config.epochs)] if is_done else [])
     for path_of in (run.samples, run.reconstructions):
         for path in map(path_of, epochs):
             if not is_there(path) and not fault_of_folder(path.parent):

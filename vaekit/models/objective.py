@@ -1,8 +1,14 @@
-"""The negative evidence lower bound."""
+"""The negative evidence lower bound, and what a step minimises in its place."""
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from vaekit.models.gaussian import Posterior, kl_per_dimension
+
+# Shapes in comments: K samples, B batch, L latent dimensions.
 
 
 class NegativeElbo(NamedTuple):
@@ -14,3 +20,30 @@ class NegativeElbo(NamedTuple):
     @property
     def loss(self) -> Tensor:
         return self.reconstruction + self.kl
+
+
+def weighted(
+    elbo: NegativeElbo, posterior: Posterior, kl_weight: Tensor | None, free_bits: float
+) -> Tensor:
+    """The bound [B] with `kl_weight` on its KL (Higgins and others, 2017); None stands for 1.
+
+    A latent dimension whose KL for an image is below `free_bits` nats counts as that much, so
+    that nothing is gained by emptying it (Kingma and others, 2016; theirs is of a batch's mean,
+    which would depend on how ranks divide the batch).
+    """
+    kl = elbo.kl
+    if free_bits > 0:
+        kl = kl_per_dimension(posterior).clamp(min=free_bits).sum(dim=1)
+    return elbo.reconstruction + (kl if kl_weight is None else kl_weight * kl)
+
+
+def importance_weighted(nats: Tensor, posterior: Posterior, noise: Tensor) -> Tensor:
+    """The importance-weighted bound [B], negative (Burda and others, 2016, equation 8).
+
+    `nats` [K, B] are minus log p(x | z) of the samples that `noise` [K, B, L] gives.
+    """
+    latents = posterior.sample(noise)
+    # Minus log p(z) / q(z | x): the normalisers of both Gaussians are the same.
+    prior_to_posterior = latents.square() - noise.square() - posterior.log_variance
+    log_weights = -nats - 0.5 * prior_to_posterior.sum(dim=2)
+    return math.log(len(nats)) - torch.logsumexp(log_weights, dim=0)

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from vaekit.config import ModelConfig
+from vaekit.config import ModelConfig, settled
 from vaekit.errors import UserError
 from vaekit.images.pixels import ImageShape
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
@@ -22,16 +22,18 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
         super().__init__()
-        channels = [image_shape[0], *config.conv_channels]
-        self._convs = _numbered("conv", len(config.conv_channels), first="1")
+        conv_channels, latent_dim = settled(config.conv_channels), settled(config.latent_dim)
+        channels = [image_shape[0], *conv_channels]
+        self._convs = _numbered("conv", len(conv_channels), first="1")
         for name, inputs, outputs in zip(self._convs, channels, channels[1:], strict=False):
             self.add_module(name, nn.Conv2d(inputs, outputs, KERNEL_SIZE))
-        widths = [math.prod(feature_shape(config, image_shape)), *config.hidden_dims]
-        self._linears = _numbered("linear", len(config.hidden_dims))
+        hidden_dims = settled(config.hidden_dims)
+        widths = [math.prod(feature_shape(config, image_shape)), *hidden_dims]
+        self._linears = _numbered("linear", len(hidden_dims))
         for name, inputs, outputs in zip(self._linears, widths, widths[1:], strict=False):
             self.add_module(name, nn.Linear(inputs, outputs))
-        self.mu = nn.Linear(widths[-1], config.latent_dim)
-        self.var = nn.Linear(widths[-1], config.latent_dim)
+        self.mu = nn.Linear(widths[-1], latent_dim)
+        self.var = nn.Linear(widths[-1], latent_dim)
 
     def forward(self, images: Tensor) -> Posterior:
         hidden = images
@@ -45,17 +47,19 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, L] to outputs [B, *output_shape]; the encoder's mirror."""
+    """Latents [B, L] to outputs [B, *image_shape]; the encoder's mirror."""
 
-    def __init__(self, config: ModelConfig, output_shape: ImageShape) -> None:
+    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
         super().__init__()
-        self._feature_shape = feature_shape(config, output_shape)
-        widths = [config.latent_dim, *reversed(config.hidden_dims), math.prod(self._feature_shape)]
+        self._feature_shape = feature_shape(config, image_shape)
+        conv_channels, hidden_dims = settled(config.conv_channels), settled(config.hidden_dims)
+        flat = math.prod(self._feature_shape)
+        widths = [settled(config.latent_dim), *reversed(hidden_dims), flat]
         self._linears = _numbered("linear", len(widths) - 1)
         for name, inputs, outputs in zip(self._linears, widths, widths[1:], strict=False):
             self.add_module(name, nn.Linear(inputs, outputs))
-        channels = [*reversed(config.conv_channels), output_shape[0]]
-        self._deconvs = _numbered("deconv", len(config.conv_channels), first="1")
+        channels = [*reversed(conv_channels), image_shape[0]]
+        self._deconvs = _numbered("deconv", len(conv_channels), first="1")
         for name, inputs, outputs in zip(self._deconvs, channels, channels[1:], strict=False):
             self.add_module(name, nn.ConvTranspose2d(inputs, outputs, KERNEL_SIZE))
 
@@ -74,14 +78,15 @@ class Decoder(nn.Module):
 def feature_shape(config: ModelConfig, image_shape: ImageShape) -> ImageShape:
     """Shape of the last convolution's output; each convolution takes off a border of 1 pixel."""
     _, height, width = image_shape
-    lost = (KERNEL_SIZE - 1) * len(config.conv_channels)
+    conv_channels = settled(config.conv_channels)
+    lost = (KERNEL_SIZE - 1) * len(conv_channels)
     if min(height, width) <= lost:
         raise UserError(
-            f"--model.conv_channels {list(config.conv_channels)}: {len(config.conv_channels)} "
+            f"--model.conv_channels {list(conv_channels)}: {len(conv_channels)} "
             f"convolutions need images of more than {lost} pixels a side, these have "
             f"{height}x{width}; give fewer convolutions or a larger --data.image_size"
         )
-    return config.conv_channels[-1], height - lost, width - lost
+    return conv_channels[-1], height - lost, width - lost
 
 
 def _numbered(stem: str, count: int, first: str = "") -> list[str]:

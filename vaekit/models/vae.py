@@ -6,22 +6,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaekit.config import ModelConfig
+from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
-from vaekit.models import reference
+from vaekit.models import conv, reference
 from vaekit.models.gaussian import Posterior, kl_divergence
 from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.objective import NegativeElbo
+from vaekit.models.settle import REFERENCE, settle_model
 
 # Shapes in comments: B batch, C channels, H height, W width, L latent dimensions,
-# P outputs of the decoder for each channel.
+# K samples of an image's latents; one where K isn't named.
+
+
+# Adam moves a weight by about its rate a step, however steep the loss. A scale falls tenfold while
+# a VAE learns, which at that pace would take longer than most runs have steps; until it has, the
+# KL outweighs the reconstruction.
+SCALE_GAIN = 10.0
 
 
 class Architecture(NamedTuple):
     """The two halves of a VAE, each made from its settings and a shape.
 
     Encoders map images [B, *image_shape] to a `Posterior`, its log-variance clamped, both float32
-    also under autocast. Decoders map latents [B, L] to outputs [B, *output_shape]. Both raise
+    also under autocast. Decoders map latents [B, L] to outputs [B, *image_shape]. Both raise
     `UserError` for shapes that they can't take. They have parameters, but no buffers: running
     statistics would have no place in the average of the weights and in a recorded step, and would
     depend on the number of ranks.
@@ -31,41 +38,59 @@ class Architecture(NamedTuple):
     decoder: Callable[[ModelConfig, ImageShape], nn.Module]
 
 
-ARCHITECTURES = {"reference": Architecture(reference.Encoder, reference.Decoder)}
+ARCHITECTURES = {
+    "reference": Architecture(reference.Encoder, reference.Decoder),
+    "conv": Architecture(conv.Encoder, conv.Decoder),
+}
 
 
 class VAEOutput(NamedTuple):
     """What a pass through the VAE gives."""
 
-    outputs: Tensor  # [B, P * C, H, W], what the likelihood takes
+    outputs: Tensor  # [K * B, C, H, W], what the likelihood takes
     posterior: Posterior
 
 
 class VAE(nn.Module):
-    """A variational autoencoder (Kingma and Welling, 2014), here with Bernoulli pixels.
+    """A variational autoencoder (Kingma and Welling, 2014).
 
-    Without arguments it is the reference: 28x28 images of one channel, 10 latent dimensions.
-    `image_shape` is (channels, height, width). Raises `UserError` for images too small for
-    the convolutions.
+    Without arguments it is the reference: 28x28 images of one channel, 10 latent dimensions,
+    Bernoulli pixels. `image_shape` is (channels, height, width), and settles what `config` leaves
+    `auto`. Raises `UserError` for images too small for the convolutions.
     """
+
+    scale: nn.Parameter | None  # what the likelihood's log-scale [1] is learnt as
 
     def __init__(
         self, config: ModelConfig | None = None, image_shape: ImageShape = (1, 28, 28)
     ) -> None:
         super().__init__()
-        self.config = config or ModelConfig()
+        self.config = settle_model(config or REFERENCE, image_shape)
         self.image_shape = image_shape
-        self.likelihood = LIKELIHOODS["bernoulli"]
-        architecture = ARCHITECTURES["reference"]
-        channels, height, width = image_shape
-        output_shape = channels * self.likelihood.outputs_per_channel, height, width
+        self.likelihood = LIKELIHOODS[self.config.likelihood]
+        architecture = ARCHITECTURES[self.config.architecture]
         self.enc = architecture.encoder(self.config, image_shape)
-        self.dec = architecture.decoder(self.config, output_shape)
+        self.dec = architecture.decoder(self.config, image_shape)
+        initial = self.likelihood.initial_log_scale
+        self.scale = None
+        if initial is not None:
+            self.scale = nn.Parameter(torch.full((1,), initial / SCALE_GAIN))
+
+    @property
+    def log_scale(self) -> Tensor | None:
+        """That of the likelihood, [1]; None where it has none."""
+        return None if self.scale is None else SCALE_GAIN * self.scale
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions."""
+        return settled(self.config.latent_dim)
 
     def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
-        """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L]."""
+        """`images` [B, C, H, W] in [0, 1], standard normal `noise` [B, L], or [K, B, L]."""
         posterior = self.encode(images)
-        return VAEOutput(self.dec(posterior.sample(noise)), posterior)
+        latents = posterior.sample(noise).flatten(end_dim=-2)
+        return VAEOutput(self.dec(latents), posterior)
 
     def encode(self, images: Tensor) -> Posterior:
         """The posterior over the latents of `images` [B, C, H, W] in [0, 1]."""
@@ -81,12 +106,20 @@ class VAE(nn.Module):
         return self.bound(self(images, noise), images)
 
     def bound(self, output: VAEOutput, images: Tensor) -> NegativeElbo:
-        """The single-sample bound on `images`, in float32, after a pass that gave `output`.
+        """The bound on `images`, in float32, after a pass that gave `output`.
 
-        The pass may have run in a lower precision, or seen other images, as noisy ones.
+        It is the mean over K samples. The pass may have run in a lower precision, or seen other
+        images, as noisy ones.
         """
-        nats = self.likelihood.nats(images.float(), output.outputs.float())
+        nats = self.sample_nats(output, images).mean(dim=0)
         return NegativeElbo(nats, kl_divergence(output.posterior))
+
+    def sample_nats(self, output: VAEOutput, images: Tensor) -> Tensor:
+        """Minus the log-likelihood of `images` [B, C, H, W] given each sample, [K, B]."""
+        num_samples = len(output.outputs) // len(images)
+        repeated = images.float().repeat(num_samples, 1, 1, 1)
+        nats = self.likelihood.nats(repeated, output.outputs.float(), self.log_scale)
+        return nats.reshape(num_samples, len(images))
 
 
 def require_fit(config: ModelConfig, image_shape: ImageShape) -> None:

@@ -145,6 +145,7 @@ def write_report(run: Run) -> Path:
             "num_test": len(run.images.test.pixels),
             "traversal": draw_traversal(run),
             "latent_dim": config.model.latent_dim,
+            "unit": run.weights.vae.likelihood.unit,
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),
             "confusions": commonest_confusions(run),
@@ -160,6 +161,7 @@ def write_report(run: Run) -> Path:
 def settings(run: Run) -> list[Fact]:
     """What was run, on what, when."""
     config, images, environment = run.config, run.images, _last_start(run)
+    model = config.model
     channels, height, width = images.shape
     colours = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[channels]
     classes = f"{len(images.class_names)} classes" if images.class_names else "no labels"
@@ -184,8 +186,8 @@ def settings(run: Run) -> list[Fact]:
         ),
         Fact(
             "Model",
-            f"convolutional VAE, {config.model.latent_dim} latent dimensions, "
-            f"{num_parameters(run.weights.vae):,} parameters",
+            f"convolutional VAE ({model.architecture}), {model.latent_dim} latent dimensions, "
+            f"{model.likelihood} likelihood, {num_parameters(run.weights.vae):,} parameters",
         ),
         Fact(
             "Training",
@@ -300,7 +302,7 @@ def rivals(run: Run) -> list[Rival]:
     simple = svm.get("baselines", {"majority": None, "pca": []})
     on_components = {each["components"]: each for each in simple["pca"]}
     nats = run.baselines["mean_image"]["nats"]
-    latent_dim = run.weights.vae.config.latent_dim
+    latent_dim = run.weights.vae.latent_dim
     table = [
         Rival(
             "this model",
@@ -392,7 +394,7 @@ def draw_map(run: Run) -> Map | None:
 def draw_traversal(run: Run) -> Traversal:
     """Decode along each latent dimension, the others at 0, the prior's mean."""
     vae = run.weights.vae
-    num_dimensions, num_steps = vae.config.latent_dim, len(TRAVERSAL_STEPS)
+    num_dimensions, num_steps = vae.latent_dim, len(TRAVERSAL_STEPS)
     nats = _nats_per_dimension(run)
     order = np.argsort(-nats, kind="stable")[:MAX_TRAVERSED]
     latents = torch.zeros(len(order), num_steps, num_dimensions)

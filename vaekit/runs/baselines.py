@@ -38,7 +38,7 @@ def measure_baselines(run: RunFolder, vae: VAE, images: Images, images_sha256: s
     an SVM sees numbers, mean ++ log-variance; the first half of them is as many as latents.
     """
     train, test = images.train.pixels, images.test.pixels
-    components = untrained.fit_components(train, 2 * vae.config.latent_dim)
+    components = untrained.fit_components(train, 2 * vae.latent_dim)
     num_components = len(components.directions)
     errors, own_error = np.zeros(num_components + 1), 0.0
     train_scores = np.empty((len(train), num_components), np.float32)
@@ -103,7 +103,7 @@ def read_scores(path: Path, sha256: str) -> NDArray[np.float32]:
 
 
 def _component_counts(vae: VAE) -> tuple[int, int]:
-    return vae.config.latent_dim, 2 * vae.config.latent_dim
+    return vae.latent_dim, 2 * vae.latent_dim
 
 
 def _batches(count: int) -> list[slice]:

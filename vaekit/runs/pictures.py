@@ -16,7 +16,7 @@ NUM_RECONSTRUCTIONS = 32
 def write_pictures(training: Training, run: RunFolder, epoch: int) -> None:
     """Generated images from the same latents at every epoch, and reconstructions."""
     device, vae = training.accelerator.device, training.ema
-    shape = (NUM_SAMPLES, training.config.model.latent_dim)
+    shape = (NUM_SAMPLES, vae.latent_dim)
     latents = normal_noise(shape, training.config.seed, Stream.SAMPLES, 0, device)
     write_image(run.samples(epoch), image_grid(as_pixels(vae.decode(latents))))
     originals = training.images.test.pixels[:NUM_RECONSTRUCTIONS]

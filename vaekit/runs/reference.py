@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from vaekit.config import ModelConfig, TrainConfig
+from vaekit.config import TrainConfig
+from vaekit.models.settle import REFERENCE
 
 
 class Reference(NamedTuple):
@@ -29,5 +30,5 @@ def reference_for(config: TrainConfig) -> Reference | None:
     """
     data = config.data
     is_whole_mnist = data.name == "mnist" and data.limit is None and data.holdout is None
-    is_alike = config.model == ModelConfig() and config.epochs == REFERENCE_EPOCHS
+    is_alike = config.model == REFERENCE and config.epochs == REFERENCE_EPOCHS
     return REFERENCE_MNIST if is_whole_mnist and is_alike else None

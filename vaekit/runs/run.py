@@ -9,6 +9,7 @@ from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
+from vaekit.models.settle import settle_model
 from vaekit.runs.baselines import SCORES, PcaScores, read_scores
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
@@ -87,7 +88,8 @@ class Run:
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
-        if weights.vae.config != self.config.model:
+        shape, image_set = weights.vae.image_shape, self.config.data.name
+        if weights.vae.config != settle_model(self.config.model, shape, image_set):
             raise UserError(
                 f"{self.folder.model}: of another model than {self.folder.config} asks for; put "
                 f"the right one back, or {remedy_text(WEIGHTS.remedy, self.folder)}"
@@ -159,7 +161,7 @@ class Run:
         """The SVM on the latents, of the classes and the latent dimensions of the weights."""
         svm: Svm = self._read(SVM, of=("weights",))
         self.sha256(SVM.name)
-        num_features = 2 * self.weights.vae.config.latent_dim
+        num_features = 2 * self.weights.vae.latent_dim
         classes = self.weights.class_names
         if svm.class_names != classes or svm.table.feature_mean.shape != (num_features,):
             raise UserError(

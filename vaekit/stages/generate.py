@@ -24,7 +24,7 @@ def generate(run: Run, count: int, output: Path, seed: int) -> None:
     if output.suffix.lower() != ".png":
         raise UserError(f"--output {output}: expected a name that ends in .png")
     vae = run.weights.vae
-    shape = (count, vae.config.latent_dim)
+    shape = (count, vae.latent_dim)
     latents = normal_noise(shape, seed, Stream.SAMPLES, 0, torch.device("cpu"))
     images = torch.cat([vae.decode(batch) for batch in torch.split(latents, BATCH_SIZE)])
     write_image(output, image_grid(as_pixels(images)))

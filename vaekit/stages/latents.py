@@ -136,7 +136,7 @@ def encode_into(
     they are to be kept; else none.
     """
     kept = []
-    count, width = len(image_set.pixels), 2 * vae.config.latent_dim
+    count, width = len(image_set.pixels), 2 * vae.latent_dim
     batch_size = batch_size_on(ranks.device)
     share = rank_slice(count, ranks.process_index, ranks.num_processes)
     header = _npy_header((count, width))

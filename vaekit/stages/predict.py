@@ -41,6 +41,6 @@ def predict_files(
     for index, label in enumerate(table.classes):
         columns[f"score_{weights.class_names[label]}"] = prediction.scores[:, index]
     if with_latents:
-        names = latent_columns(weights.vae.config.latent_dim, log_variances=True)
+        names = latent_columns(weights.vae.latent_dim, log_variances=True)
         columns |= {name: latents[:, index] for index, name in enumerate(names)}
     sys.stdout.write(csv_text(columns))

@@ -29,7 +29,7 @@ def evaluate(
     `between_batches`, which may raise.
     """
     device, count = accelerator.device, len(pixels)
-    noise = normal_noise((count, vae.config.latent_dim), seed, Stream.EVALUATION, 0, device)
+    noise = normal_noise((count, vae.latent_dim), seed, Stream.EVALUATION, 0, device)
     share = rank_slice(count, accelerator.process_index, accelerator.num_processes)
     largest_share = -(-count // accelerator.num_processes)
     sums = []

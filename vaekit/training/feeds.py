@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import DataConfig, TrainConfig
+from vaekit.config import DataConfig, TrainConfig, settled
 from vaekit.training.noise import rank_slice
 
 MEGABYTE = 10**6
@@ -35,11 +35,12 @@ class Feed(Protocol):
 def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accelerator) -> Feed:
     """A feed of `pixels` [N, C, H, W] for this rank: resident where they fit, by rule."""
     device = accelerator.device
-    share = rank_slice(config.batch_size, accelerator.process_index, accelerator.num_processes)
+    batch_size = settled(config.batch_size)
+    share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
     limit = resident_limit(config.data, device)
     if limit is None or pixels.nbytes <= limit * MEGABYTE:
-        return ResidentFeed(pixels, config.batch_size, share, device)
-    return FetchingFeed(pixels, config.batch_size, share, device)
+        return ResidentFeed(pixels, batch_size, share, device)
+    return FetchingFeed(pixels, batch_size, share, device)
 
 
 def resident_limit(config: DataConfig, device: torch.device) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from vaekit.config import settled
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.training.elbo import evaluate
@@ -63,14 +64,14 @@ def run(training: Training, exit_code: Callable[[], int] = lambda: 0) -> Iterato
     any rank, with all that was done in `training`, and `NotFiniteError` where a step was not
     finite. Every rank sees the same, so all stop.
     """
-    config = training.config
-    for epoch in range(len(training.metrics), config.epochs + 1):
+    epochs = settled(training.config.epochs)
+    for epoch in range(len(training.metrics), epochs + 1):
         if epoch > 0:
             yield from train_epoch(training, epoch, exit_code)
         training.metrics.append(evaluate_epoch(training, epoch, exit_code))
-        is_due = epoch == config.epochs or training.is_checkpoint_due(epoch)
+        is_due = epoch == epochs or training.is_checkpoint_due(epoch)
         if epoch == 0:  # what the seed gives is made again; weights of elsewhere may be gone
-            is_due = config.init_from is not None
+            is_due = training.config.init_from is not None
         yield EpochDone(training.metrics[-1], training.checkpoint() if is_due else None)
         if is_due:
             training.saved_at = time.monotonic()
@@ -136,7 +137,7 @@ def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int])
     if not math.isfinite(test_losses.loss):
         stop_not_finite(training, training.step)
     validation = validate(training, epoch, exit_code)
-    num_images = training.steps_per_epoch * config.batch_size
+    num_images = training.steps_per_epoch * settled(config.batch_size)
     row: dict[str, Any] = {
         "epoch": epoch,
         "step": training.step,
@@ -147,7 +148,7 @@ def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int])
         "images_per_second": num_images / training.seconds if losses else None,
         "seconds": training.seconds if losses else None,
     }
-    if epoch == config.epochs:
+    if epoch == settled(config.epochs):
         # The mean over an epoch is of moving weights and noisy inputs; this is neither.
         final = evaluate_weights(training, training.kept, training.images.train, exit_code)
         row |= _prefixed("final_train_", final)

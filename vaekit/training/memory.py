@@ -43,9 +43,11 @@ def estimate(config: TrainConfig, image_shape: ImageShape, num_processes: int) -
     with torch.device("meta"):  # takes no memory, however large the model
         vae = VAE(config.model, image_shape)
         outputs = _Outputs(vae)
-        vae(torch.empty(1, *image_shape), torch.empty(1, config.model.latent_dim))
+        vae(torch.empty(1, *image_shape), torch.empty(1, vae.latent_dim))
     count = num_parameters(vae)
-    step = config.batch_size // num_processes * sum(outputs.sizes) * _OF_AN_ACTIVATION
+    # Where it still follows from the images, at least one image a process.
+    batch_size = num_processes if config.batch_size == "auto" else config.batch_size
+    step = batch_size // num_processes * sum(outputs.sizes) * _OF_AN_ACTIVATION
     # Without gradients a layer's input and output are all that is held.
     evaluation = EVALUATED * max(
         map(sum, zip(outputs.sizes, [0, *outputs.sizes], strict=False)), default=0
@@ -68,7 +70,11 @@ def require_memory(memory: Memory, device: torch.device, config: TrainConfig) ->
         f"at least {_amount(needed)} of memory"
     )
     if needed > free:
-        weigh = "--data.image_size, --model.hidden_dims or --model.conv_channels"
+        of_reference = isinstance(config.model.conv_channels, tuple)
+        weights = (
+            "--model.hidden_dims or --model.conv_channels" if of_reference else "--model.width"
+        )
+        weigh = f"--data.image_size, {weights}"
         smaller = weigh if memory.weights > memory.activations else f"--batch_size, {weigh}"
         raise UserError(
             f"--data.image_size {config.data.image_size}: {takes}, and {_name(device)} has "

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaekit.config import TrainConfig, parse_cadence, to_dict
+from vaekit.config import TrainConfig, parse_cadence, settled, to_dict
 from vaekit.errors import UserError
 from vaekit.images.sets import Images
 from vaekit.models.vae import VAE
@@ -46,14 +46,14 @@ class Training:
     """A run in memory: what every step needs, and what changes from step to step.
 
     Making one changes nothing of the process, its random numbers included. The weights are those
-    that `config.seed` gives; `images` are uint8 [N, C, H, W], at least `config.batch_size` to
-    train on; the ranks of `accelerator` divide that number.
+    that `config.seed` gives, and what `config` leaves `auto` follows from the images, uint8
+    [N, C, H, W], at least one batch to train on; the ranks of `accelerator` divide a batch.
     """
 
     def __init__(self, config: TrainConfig, images: Images, accelerator: Accelerator) -> None:
         config = settle(config, images)
         self.config, self.images, self.accelerator = config, images, accelerator
-        self.steps_per_epoch = len(images.train.pixels) // config.batch_size
+        self.steps_per_epoch = len(images.train.pixels) // settled(config.batch_size)
         self.vae = initial_vae(config, images.shape)
         # The average of the weights, to evaluate and to use.
         self.ema = deepcopy(self.vae).requires_grad_(False).eval().to(accelerator.device)
@@ -72,7 +72,7 @@ class Training:
 
     @property
     def total_steps(self) -> int:
-        return self.steps_per_epoch * self.config.epochs
+        return self.steps_per_epoch * settled(self.config.epochs)
 
     @property
     def steps_into_epoch(self) -> int:

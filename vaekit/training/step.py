@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vaekit.config import TrainConfig
+from vaekit.config import TrainConfig, settled
 from vaekit.images.pixels import as_floats
-from vaekit.models.vae import VAE
+from vaekit.models.objective import importance_weighted, weighted
+from vaekit.models.vae import VAE, VAEOutput
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, record
 from vaekit.training.losses import EpochLosses
@@ -40,10 +41,9 @@ class Stepper:
         device = accelerator.device
         self._config, self._accelerator, self._device = config, accelerator, device
         self._vae, self._average, self._feed = vae, average, feed
-        self._total_steps = config.epochs * steps_per_epoch
-        self._share = rank_slice(
-            config.batch_size, accelerator.process_index, accelerator.num_processes
-        )
+        self._total_steps = settled(config.epochs) * steps_per_epoch
+        batch_size = settled(config.batch_size)
+        self._share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
         self.path = choose_execution_path(
             device, accelerator.num_processes, accelerator.mixed_precision
         )
@@ -57,10 +57,14 @@ class Stepper:
         self._share_of_new = torch.zeros((), device=device)  # in the average of the weights
         self._one = torch.ones((), device=device)
         self._not_a_number = torch.full((), math.nan, device=device)
-        self._latent_noise = torch.zeros(config.batch_size, config.model.latent_dim, device=device)
+        self._latent_noise = torch.zeros(
+            config.num_samples, batch_size, vae.latent_dim, device=device
+        )
+        is_weighted = config.beta != 1 or config.kl_warmup > 0
+        self._kl_weight = torch.ones((), device=device) if is_weighted else None
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
-            self._pixel_noise = torch.zeros(config.batch_size, *vae.image_shape, device=device)
+            self._pixel_noise = torch.zeros(batch_size, *vae.image_shape, device=device)
         self._run: Callable[[], None] | None = None
 
     def start_epoch(
@@ -87,6 +91,8 @@ class Stepper:
             else:
                 group["lr"] = rate
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
+        if self._kl_weight is not None:
+            self._kl_weight.fill_(kl_weight(self._config, step, self._total_steps))
         self._run()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -157,9 +163,15 @@ class Stepper:
         seen = images
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
-        output = self._parallel_vae(seen, self._latent_noise[self._share])
+        noise = self._latent_noise[:, self._share]
+        output: VAEOutput = self._parallel_vae(seen, noise)
         elbo = self._vae.bound(output, images)
-        self._update_weights(elbo.loss.mean())
+        if self._config.importance_weighted:
+            nats = self._vae.sample_nats(output, images)
+            loss = importance_weighted(nats, output.posterior, noise)
+        else:
+            loss = weighted(elbo, output.posterior, self._kl_weight, self._config.free_bits)
+        self._update_weights(loss.mean())
         self._update_average()
         row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
         self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
@@ -192,13 +204,19 @@ class Stepper:
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    warmup = min(1.0, (step + 1) / max(1, settled(config.warmup_steps)))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+
+
+def kl_weight(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Rising linearly from 0 to beta over the share of the run that is its warm-up."""
+    warmup_steps = config.kl_warmup * total_steps
+    return config.beta * (min(1.0, step / warmup_steps) if warmup_steps else 1.0)
 
 
 def ema_decay(config: TrainConfig, step: int) -> float:
     """Ramped up, so that the average soon forgets the initial weights."""
-    return min(config.ema_decay, (1 + step) / (10 + step))
+    return min(settled(config.ema_decay), (1 + step) / (10 + step))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

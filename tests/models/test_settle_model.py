@@ -1,0 +1,64 @@
+"""What is left `auto` of a model follows from its images and from the flags that are given."""
+
+import pytest
+
+from vaekit.config import ModelConfig
+from vaekit.errors import UserError
+from vaekit.models.settle import REFERENCE, settle_model
+from vaekit.models.vae import VAE, num_parameters
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
+def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
+    assert settle_model(ModelConfig(), (1, 28, 28), name) == REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("config", "image_shape", "name", "wanted"),
+    [
+        (ModelConfig(), (1, 8, 8), "digits", ("conv", "bernoulli", 16)),
+        (ModelConfig(), (1, 32, 32), "folder", ("conv", "bernoulli", 16)),
+        (ModelConfig(), (3, 64, 64), "folder", ("conv", "gaussian", 32)),
+        (ModelConfig(), (3, 128, 128), "folder", ("conv", "gaussian", 64)),
+        (ModelConfig(), (4, 1024, 1024), "folder", ("conv", "gaussian", 64)),
+        (ModelConfig(conv_channels=(4,)), (3, 64, 64), "folder", ("reference", "gaussian", 10)),
+        (ModelConfig(width=8), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
+        (ModelConfig("conv"), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
+        (ModelConfig("reference"), (1, 32, 32), "folder", ("reference", "bernoulli", 10)),
+        (ModelConfig(likelihood="logistic"), (1, 8, 8), "digits", ("conv", "logistic", 16)),
+        (ModelConfig(latent_dim=3), (1, 8, 8), "digits", ("conv", "bernoulli", 3)),
+    ],
+)
+def test_the_rest_follows_from_size_and_channels(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    name: str,
+    wanted: tuple[str, str, int],
+) -> None:
+    found = settle_model(config, image_shape, name)
+    assert (found.architecture, found.likelihood, found.latent_dim) == wanted
+    assert settle_model(found, image_shape, name) == found
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "at_most"),
+    [(1, 8, 2e6), (1, 28, 2e6), (3, 32, 2e6), (3, 48, 2e6), (4, 64, 2e6), (4, 128, 4e6)],
+)
+def test_the_default_is_small(channels: int, side: int, at_most: float) -> None:
+    assert num_parameters(VAE(ModelConfig(), (channels, side, side))) <= at_most
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"architecture": "conv", "conv_channels": (8,)}, r"conv_channels \[8\]: is of .* ref"),
+        ({"architecture": "conv", "hidden_dims": (8,)}, r"hidden_dims \[8\]: is of .* reference"),
+        ({"architecture": "reference", "width": 8}, "width 8: is of the architecture conv"),
+        ({"width": 8, "hidden_dims": (8,)}, "width 8: is of the architecture conv, and"),
+    ],
+)
+def test_a_flag_of_the_other_architecture_is_refused(
+    settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        ModelConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""What is left `auto` of a run follows from the number of its images, by one rule."""
+
+import numpy as np
+import pytest
+
+from vaekit.config import TrainConfig
+from vaekit.errors import UserError
+from vaekit.images.sets import Images, ImageSet
+from vaekit.training.settle import settle, too_few_steps
+
+
+def images_of(count: int) -> Images:
+    """So many of 28x28 pixels, which take no memory."""
+    pixels = np.broadcast_to(np.zeros((), np.uint8), (count, 1, 28, 28))
+    return Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
+
+
+def test_a_set_of_mnists_size_is_trained_as_ever() -> None:
+    config = settle(TrainConfig(), images_of(60_000))
+    assert (config.epochs, config.batch_size) == (20, 128)
+    assert (config.warmup_steps, config.ema_decay) == (200, 0.999)
+
+
+@pytest.mark.parametrize("num_images", [1, 7, 16, 100, 975, 1_438, 3_640, 10_000, 60_000, 10**7])
+def test_any_set_gets_its_steps(num_images: int) -> None:
+    config = settle(TrainConfig(), images_of(num_images))
+    steps_per_epoch = num_images // config.batch_size
+    num_steps = config.epochs * steps_per_epoch
+    assert num_steps >= 500
+    assert 20 <= config.epochs <= max(40, 500 / steps_per_epoch + 1)
+    assert num_steps >= 2_000 or config.epochs >= 40
+    assert config.warmup_steps <= num_steps / 20
+    assert config.batch_size <= 128
+    assert steps_per_epoch >= min(24, num_images // 16)
+    assert settle(config, images_of(num_images)) == config
+    assert too_few_steps(config, num_images) is None
+
+
+def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
+    config = settle(TrainConfig(epochs=1, batch_size=32), images_of(850))
+    assert config.warmup_steps == 1
+    assert config.ema_decay < 0.9
+    assert "warning: 26 steps in all" in str(too_few_steps(config, 850))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (TrainConfig(batch_size=101), r"--batch_size 101: the training set has 100 images"),
+        (TrainConfig(epochs=1, batch_size=10, warmup_steps=11), "--warmup_steps 11: .* 10 steps"),
+    ],
+)
+def test_what_does_not_fit_the_set_is_refused(config: TrainConfig, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        settle(config, images_of(100))

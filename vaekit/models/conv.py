@@ -1,0 +1,143 @@
+"""A strided convolutional encoder with residual blocks, and the decoder that mirrors it."""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from vaekit.config import ModelConfig, settled
+from vaekit.images.pixels import ImageShape
+from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
+
+KERNEL_SIZE = 3
+SMALLEST_SIDE = 4  # pixels: features are halved until their shorter side has no more
+LARGEST_BLOCK = 8  # pixels of the shorter side up to which a residual block pays
+WIDENING = 4  # of the smallest features against the largest
+HIDDEN_DIM = 256
+MAX_GROUPS = 8
+
+
+class Stage(NamedTuple):
+    """The features of one resolution."""
+
+    channels: int
+    size: tuple[int, int]  # height and width
+
+    @property
+    def has_block(self) -> bool:
+        return min(self.size) <= LARGEST_BLOCK
+
+
+class Encoder(nn.Module):
+    """Images [B, C, H, W] in [0, 1] to a posterior over latents.
+
+    `image_shape` is (channels, height, width), of any size.
+    """
+
+    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        latent_dim, stages = settled(config.latent_dim), feature_stages(config, image_shape)
+        self.stages = nn.Sequential()
+        channels = image_shape[0]
+        for stage in stages:
+            down = nn.Conv2d(channels, stage.channels, KERNEL_SIZE, stride=2, padding=1)
+            self.stages.append(nn.Sequential(down, *_normed(stage), *_blocks(stage)))
+            channels = stage.channels
+        self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
+        self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
+        self.var = nn.Linear(HIDDEN_DIM, latent_dim)
+
+    def forward(self, images: Tensor) -> Posterior:
+        hidden = silu(self.linear(self.stages(images).flatten(start_dim=1)))
+        log_variance = self.var(hidden).float().clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mu(hidden).float(), log_variance)
+
+
+class Decoder(nn.Module):
+    """Latents [B, L] to outputs [B, *image_shape]; the encoder's mirror."""
+
+    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        stages = feature_stages(config, image_shape)
+        last = stages[-1]
+        self._feature_shape = (last.channels, *last.size)
+        self.linear = nn.Linear(settled(config.latent_dim), HIDDEN_DIM)
+        self.linear2 = nn.Linear(HIDDEN_DIM, math.prod(self._feature_shape))
+        self.stages = nn.Sequential()
+        for stage, larger in pairwise(reversed(stages)):
+            up = _up(stage, larger)
+            self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
+        self.stages.append(_up(stages[0], Stage(image_shape[0], image_shape[1:])))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        hidden = silu(self.linear2(silu(self.linear(latents))))
+        outputs: Tensor = self.stages(hidden.reshape(-1, *self._feature_shape))
+        return outputs
+
+
+class ResidualBlock(nn.Module):
+    """Group norm (Wu and He, 2018), SiLU and a 3x3 convolution, twice; at first the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.conv = nn.Conv2d(channels, channels, KERNEL_SIZE, padding=1)
+        self.norm2 = _norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, KERNEL_SIZE, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.conv(silu(self.norm(features)))
+        change: Tensor = self.conv2(silu(self.norm2(hidden)))
+        return features + change
+
+
+def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
+    """From the largest features, of half the images' size, to the smallest.
+
+    Channels double with every halving up to `WIDENING` times the width; the resolutions that
+    larger images have more have the width itself, so that cost grows no faster than pixels.
+    """
+    size = image_shape[1:]
+    sizes: list[tuple[int, int]] = []
+    while not sizes or min(size) > SMALLEST_SIDE:
+        size = (_half(size[0]), _half(size[1]))
+        sizes.append(size)
+    width = settled(config.width)
+    from_last = reversed(range(len(sizes)))
+    return [
+        Stage(max(width, WIDENING * width >> halvings), each)
+        for halvings, each in zip(from_last, sizes, strict=True)
+    ]
+
+
+def _half(length: int) -> int:
+    """Of a convolution of stride 2 with a border of one pixel."""
+    return (length + 1) // 2
+
+
+def _up(stage: Stage, larger: Stage) -> nn.ConvTranspose2d:
+    """To the very size that was halved, be it odd or even."""
+    height, width = (new - (2 * old - 1) for new, old in zip(larger.size, stage.size, strict=True))
+    return nn.ConvTranspose2d(
+        stage.channels,
+        larger.channels,
+        KERNEL_SIZE,
+        stride=2,
+        padding=1,
+        output_padding=(height, width),
+    )
+
+
+def _normed(stage: Stage) -> list[nn.Module]:
+    return [_norm(stage.channels), nn.SiLU()]
+
+
+def _blocks(stage: Stage) -> list[nn.Module]:
+    return [ResidualBlock(stage.channels)] if stage.has_block else []
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, MAX_GROUPS), channels)

@@ -1,0 +1,66 @@
+"""What is left `auto` in the settings of a model, settled by the images."""
+
+import math
+from typing import TypeVar
+
+from vaekit.config import ModelConfig
+from vaekit.images.pixels import ImageShape
+
+Value = TypeVar("Value")
+
+# The table against the reference is of these sets.
+SETS_OF_REFERENCE = ("mnist", "fashion-mnist", "kmnist")
+
+REFERENCE = ModelConfig(
+    architecture="reference",
+    likelihood="bernoulli",
+    latent_dim=10,
+    width=None,
+    conv_channels=(16, 32),
+    hidden_dims=(512, 256),
+)
+DEFAULT_WIDTH = 32
+MIN_LATENT_DIM, MAX_LATENT_DIM = 16, 64
+
+
+def settle_model(
+    config: ModelConfig, image_shape: ImageShape, image_set: str | None = None
+) -> ModelConfig:
+    """`config` with nothing left `auto`, for images of `image_shape`, perhaps of a named set."""
+    architecture = config.architecture
+    if architecture == "auto":
+        is_reference = config.width in (None, "auto") and image_set in SETS_OF_REFERENCE
+        is_given = any(isinstance(it, tuple) for it in (config.conv_channels, config.hidden_dims))
+        architecture = "reference" if is_reference or is_given else "conv"
+    likelihood = config.likelihood
+    if likelihood == "auto":
+        likelihood = "bernoulli" if image_shape[0] == 1 else "gaussian"
+    latent_dim = config.latent_dim
+    if architecture == "reference":
+        return ModelConfig(
+            architecture=architecture,
+            likelihood=likelihood,
+            latent_dim=_given(latent_dim, REFERENCE.latent_dim),
+            width=None,
+            conv_channels=_given(config.conv_channels, REFERENCE.conv_channels),
+            hidden_dims=_given(config.hidden_dims, REFERENCE.hidden_dims),
+        )
+    return ModelConfig(
+        architecture=architecture,
+        likelihood=likelihood,
+        latent_dim=_given(latent_dim, latent_dim_for(image_shape)),
+        width=_given(config.width, DEFAULT_WIDTH),
+        conv_channels=None,
+        hidden_dims=None,
+    )
+
+
+def latent_dim_for(image_shape: ImageShape) -> int:
+    """A power of two that grows as the side of the images: 16 at 32x32, 32 at 64x64 in colour."""
+    side = math.sqrt(math.prod(image_shape))
+    power_of_two = 1 << max(0, round(math.log2(0.3 * side)))
+    return min(max(power_of_two, MIN_LATENT_DIM), MAX_LATENT_DIM)
+
+
+def _given(value: Value, default: Value) -> Value:
+    return default if value is None or value == "auto" else value
