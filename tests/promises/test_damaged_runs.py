@@ -41,6 +41,7 @@ READERS = {
     "latents/train_labels.npy": ["svm", "report", "export"],
     "latents/test_latents.npy": ["svm", "report", "export"],
     "latents/test_labels.npy": ["svm", "report", "export"],
+    "latents/index.csv": ["svm", "report", "export"],
     "svm/svm.safetensors": ["predict", "report", "export"],
     "svm/metrics.json": ["report", "export"],
     "samples/epoch-001.png": ["report"],
