@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
 from vaekit.runs.reading import write_reading
-from vaekit.runs.resume import resume
+from vaekit.runs.resume import resume, with_recorded_precision
 from vaekit.runs.run import Run
 from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
@@ -38,6 +39,7 @@ from vaekit.training import loop
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory
+from vaekit.training.precision import TITLES
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     first_on_each_machine,
@@ -57,8 +59,9 @@ def train(config: TrainConfig) -> None:
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
     run = RunFolder(Path(str(config.run)))
-    config = run.as_recorded(config)
+    config = with_recorded_precision(run.as_recorded(config), run)
     accelerator = start_accelerator(config)
+    config = replace(config, mixed_precision=accelerator.mixed_precision)
     initial = read_initial(config, run)
     if config.data.name == "folder":  # grey at least; before its images are decoded
         require_room(config, (1, *config.data.size), accelerator)
@@ -271,9 +274,7 @@ def save_weights(training: Training, run: RunFolder) -> None:
 def _plan(training: Training, environment: dict[str, Any]) -> str:
     tensors = training.tensors().values()
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    precision = {"no": "float32"}.get(
-        environment["mixed_precision"], environment["mixed_precision"]
-    )
+    precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     model = training.config.model
     return (
