@@ -14,6 +14,7 @@ from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, load_images
+from vaekit.models.settle import settle_model
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
 from vaekit.runs.baselines import measure_baselines
@@ -63,8 +64,9 @@ def train(config: TrainConfig) -> None:
     accelerator = start_accelerator(config)
     config = replace(config, mixed_precision=accelerator.mixed_precision)
     initial = read_initial(config, run)
-    if config.data.name == "folder":  # grey at least; before its images are decoded
-        require_room(config, (1, *config.data.size), accelerator)
+    if config.data.name == "folder" and initial is None:  # grey at least; before decoding
+        least = (1, *config.data.size)
+        require_room(as_small_as_can_be(config, least), least, accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     reading = told(images, config, accelerator)
@@ -90,6 +92,13 @@ def train(config: TrainConfig) -> None:
         if accelerator.is_main_process:
             compare(training, run)
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
+
+
+def as_small_as_can_be(config: TrainConfig, image_shape: ImageShape) -> TrainConfig:
+    """`config` with a model and a batch for images that are not known yet but for this shape."""
+    model = settle_model(config.model, image_shape, config.data.name)
+    batch_size = 1 if config.batch_size == "auto" else config.batch_size
+    return replace(config, model=model, batch_size=batch_size)
 
 
 def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import SvmBackendFlag, SvmConfig
-from vaekit.errors import UserError, say
+from vaekit.errors import UserError, say, some_of
 from vaekit.runs.baselines import PcaScores
 from vaekit.runs.latents import Latents
 from vaekit.runs.products import BASELINES, SVM, SVM_CONFIG, SVM_METRICS, remedy_text
@@ -103,6 +103,11 @@ def fit_svm(
         f"balanced accuracy {scores.balanced_accuracy:.4f}",
         flush=True,
     )
+    if run.reading is not None and run.reading.num_test_in_train:
+        overlap = f"{run.reading.num_test_in_train:,} of {run.reading.num_test:,}"
+        print(f"{overlap} test images equal a training image: that is no measure of new ones")
+    if unseen := [each.name for each in scores.per_class if not each.support]:
+        print(f"no test images of {some_of(unseen)}", flush=True)
     for line in lines([judge_svm(metrics)]):
         print(line, flush=True)
     if not components:
