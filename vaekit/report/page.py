@@ -85,7 +85,7 @@ class Rival(NamedTuple):
     """This model or what takes no training; figures as printed, empty where there is none."""
 
     name: str
-    numbers: str  # that stand for an image
+    numbers: str  # that stand for an image, where there are any
     mse: str = ""
     psnr: str = ""
     nats: str = ""
@@ -302,7 +302,7 @@ def rivals(run: Run) -> list[Rival]:
     simple = svm.get("baselines", {"majority": None, "pca": []})
     on_components = {each["components"]: each for each in simple["pca"]}
     nats = run.baselines["mean_image"]["nats"]
-    latent_dim = run.weights.vae.config.latent_dim
+    latent_dim = run.weights.vae.latent_dim
     table = [
         Rival(
             "this model",
@@ -317,10 +317,10 @@ def rivals(run: Run) -> list[Rival]:
         numbers = f"{each['components']} components"
         table.append(Rival("PCA", numbers, *_errors(each), "", *accuracies))
     errors = _errors(run.baselines["mean_image"])
-    table.append(Rival("the mean image", "none", *errors, "" if nats is None else f"{nats:.2f}"))
+    table.append(Rival("the mean image", "", *errors, "" if nats is None else f"{nats:.2f}"))
     if (majority := simple["majority"]) is not None:
         name = f"saying {majority['name']} of each"
-        table.append(Rival(name, "none", "", "", "", *_accuracies(majority)))
+        table.append(Rival(name, "", "", "", "", *_accuracies(majority)))
     return table
 
 
