@@ -16,9 +16,9 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SVM, pictures, export
-	$(BIN)/vaekit train --config docs/digits.yaml --run runs/digits
+	$(BIN)/vaekit train --data.name digits --run runs/digits
 	$(BIN)/vaekit latents runs/digits
-	$(BIN)/vaekit svm runs/digits --C 30 --gamma 0.25
+	$(BIN)/vaekit svm runs/digits
 	$(BIN)/vaekit report runs/digits
 	$(BIN)/vaekit export runs/digits
 	$(BIN)/vaekit export --check runs/digits/onnx

@@ -73,7 +73,7 @@ def other_cuda_tests() -> tuple[str, ...]:
     return tuple(name for name in names if name not in (EXACTNESS, TWO_RANKS))
 
 
-NUM_WITH_TIME_LEFT = 3  # the last parts get what time the others leave
+NUM_WITH_TIME_LEFT = 5  # the last parts get what time the others leave
 
 PARTS = (
     Part("machine", 20, "device, driver, versions, rates of copies and products", ask("machine")),
@@ -91,8 +91,10 @@ PARTS = (
     Part("mnist", 60, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
     Part("variants", 35, "what a step's parts cost, and other ways to do them", ask("variants")),
-    Part("ranks", 30, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
-    Part("latents", 30, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),
+    Part("ranks", 40, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
+    Part("latents", 20, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),
+    Part("float32", 60, "MNIST in float32: what bf16 costs", ask("in_float32")),
+    Part("architectures", 60, "MNIST with the other architectures", ask("architectures")),
     Part("seeds", 80, "MNIST twice more, of other seeds", ask("seeds")),
     Part(
         "ratios-64", 70, "against peers, batch 64", benchmarks("bench/test_training.py", "-k", "64")

@@ -1,6 +1,5 @@
 """Training as `vaekit train` does it, without a run's files: for benchmarks and gates."""
 
-import dataclasses
 from collections import deque
 from itertools import count
 
@@ -11,6 +10,7 @@ from bench.made_up import noisy_images
 from bench.plain_loops import LEARNING_RATE, Epoch, Precision, synchronise
 from vaekit.config import DataConfig, MixedPrecision, ModelConfig, TrainConfig
 from vaekit.images.sets import Images, ImageSet
+from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
@@ -18,7 +18,7 @@ from vaekit.training.state import Training
 IMAGE_SHAPE = (1, 28, 28)
 SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 
-# Which of the two vaekit takes by itself depends on the launcher; a CPU seldom has bf16.
+# What vaekit takes by itself is the last.
 PRECISIONS: tuple[Precision, ...] = ("float32",)
 if torch.cuda.is_available():
     PRECISIONS = ("float32", "bf16")
@@ -26,9 +26,15 @@ if torch.cuda.is_available():
 _MIXED: dict[Precision, MixedPrecision] = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def of_architecture(name: str, widths: ModelConfig) -> ModelConfig:
-    """A model of that architecture, otherwise as `widths` says."""
-    return dataclasses.replace(widths, architecture=name) if name != "reference" else widths
+def models(*, tiny: bool) -> dict[str, ModelConfig]:
+    """A model of each architecture, as large as people train it or tiny."""
+    with torch.device("meta"):
+        reference = SMALL if tiny else VAE().config
+    width = {"width": 4} if tiny else {}
+    others = [name for name in ARCHITECTURES if name != "reference"]
+    return {"reference": reference} | {
+        name: ModelConfig(architecture=name, **width) for name in others
+    }
 
 
 def start_training(

@@ -69,6 +69,7 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
         "batch_size": 16,
         "warmup_steps": 3,
         "sample_every": 1,
+        "checkpoint_every": 1,
         "mixed_precision": "no",
     }
     return TrainConfig(**(settings | changes))  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
 TINY_FLAGS = shlex.split(
     "--data.name digits --data.limit 96 --model.latent_dim 3 --model.conv_channels [2,3] "
     "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1 "
-    "--mixed_precision no"
+    "--checkpoint_every 1 --mixed_precision no"
 )
 
 

@@ -34,6 +34,11 @@ def test_only_settings_that_change_a_weight_are_differences_of_the_trajectory() 
         tracker="tensorboard",
     )
     assert trajectory_differences(config, moved) == []
+    settled = dataclasses.replace(config, mixed_precision="bf16")
+    assert trajectory_differences(config, settled) == []  # it says nothing
+    assert trajectory_differences(settled, dataclasses.replace(config, mixed_precision="no")) == [
+        "mixed_precision: bf16 -> no"
+    ]
     other = dataclasses.replace(config, seed=1, model=ModelConfig(latent_dim=2))
     assert trajectory_differences(config, other) == ["model.latent_dim: auto -> 2", "seed: 0 -> 1"]
 
@@ -46,14 +51,20 @@ def test_svm_settings_must_be_positive() -> None:
 @pytest.mark.parametrize(
     ("text", "due", "not_due"),
     [
-        ("2", (4, 7, 0.0), (3, 7, 1e9)),
-        ("2", (2, 6, 0.0), (None, 6, 1e9)),
-        ("500steps", (None, 1000, 0.0), (2, 1001, 1e9)),
-        ("10min", (None, 3, 600.0), (2, 3, 599.0)),
+        ("2", (4, 7, 0.0, 9.0), (3, 7, 1e9, 9.0)),
+        ("2", (2, 6, 0.0, 9.0), (None, 6, 1e9, 9.0)),
+        ("500steps", (None, 1000, 0.0, 9.0), (2, 1001, 1e9, 9.0)),
+        ("10min", (None, 3, 600.0, 900.0), (2, 3, 599.0, 0.0)),
+        ("auto", (1, 6, 0.1, 0.0), (None, 5, 599.0, 0.0)),  # the first, at the end of an epoch
+        ("auto", (2, 6, 5.0, 0.5), (2, 6, 4.9, 0.5)),  # that took ten times as long as the last
+        ("auto", (None, 5, 600.0, 0.5), (None, 5, 599.0, 0.5)),  # within a long epoch
+        ("auto", (None, 5, 1000.0, 100.0), (None, 5, 999.0, 100.0)),  # to a slow disk
     ],
 )
-def test_it_is_due_when_its_count_is_full(
-    text: str, due: tuple[int | None, int, float], not_due: tuple[int | None, int, float]
+def test_it_is_due_when_its_count_is_full_or_when_it_pays(
+    text: str,
+    due: tuple[int | None, int, float, float],
+    not_due: tuple[int | None, int, float, float],
 ) -> None:
     cadence = parse_cadence("--checkpoint_every", text)
     assert cadence.is_due(*due)

@@ -214,6 +214,18 @@ def test_every_setting_has_a_one_line_help_text(
         assert f"default: {default})" in text.split(f"--{name} ", 2)[2].split(" --")[0]
 
 
+def test_sizes_ranges_and_colours_are_taken_as_people_type_them() -> None:
+    flags = "--data.image_size 32,48 --data.value_range -1.5,2e3 --data.background #20a0ff"
+    config = parse(TrainConfig, flags.split())
+    assert config.data.size == (32, 48)
+    assert config.data.value_range == "-1.5,2e3"
+    assert config.data.background == "#20a0ff"
+    assert parse(TrainConfig, ["--data.image_size", "32,32"]).data.image_size == 32
+    for wrong in ("32,", "a", "[32,48]", "32x48", "7,32", "32,2000", "-3"):
+        with pytest.raises(UserError, match=r"--data\.image_size"):
+            parse(TrainConfig, [f"--data.image_size={wrong}"])
+
+
 # The flag of a group takes its settings alone
 
 

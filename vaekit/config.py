@@ -30,6 +30,9 @@ Auto = Literal["auto"]
 AutoWidths = tuple[int, ...] | Auto
 AutoInt = int | Auto  # follows from the images; a run records what it came to
 
+LONG_EPOCH = 600.0  # seconds
+PAYING = 10.0
+
 _CADENCE = re.compile(r"([1-9][0-9]{0,8})(steps|min)?")
 
 
@@ -286,7 +289,7 @@ class TrainConfig:
     """Seed of the initial weights, the order of the images and the noise."""
 
     mixed_precision: MixedPrecision = "auto"
-    """auto follows the launcher where the hardware computes that precision natively."""
+    """auto is bf16 on GPUs that compute it natively, and elsewhere no, which is float32."""
 
     gradient_exchange: GradientExchange = setting("float32", before="float32")
     """Precision in which several processes exchange gradients; bf16 halves the traffic."""
@@ -294,8 +297,8 @@ class TrainConfig:
     sample_every: int = setting(5, off_trajectory=True)
     """Epochs between pictures of generated images and reconstructions."""
 
-    checkpoint_every: int | str = setting(1, off_trajectory=True)
-    """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min."""
+    checkpoint_every: int | str = setting("auto", off_trajectory=True)
+    """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min; auto: as they pay."""
 
     tracker: str | None = setting(None, off_trajectory=True)
     """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
@@ -369,14 +372,26 @@ def check_jobs(jobs: int | None) -> None:
 
 
 class Cadence(NamedTuple):
-    """How often something is done; one of the three is set."""
+    """How often something is done; one of the three is set, or none: as it pays.
+
+    That is at the end of an epoch, and in a long one every ten minutes, but never before ten
+    times as long has passed as doing it took the last time.
+    """
 
     epochs: int | None = None
     steps: int | None = None
     seconds: float | None = None
 
-    def is_due(self, epoch: int | None, step: int, seconds_passed: float) -> bool:
-        """At the end of `epoch` (None within one), after `step` steps of the run."""
+    def is_due(
+        self, epoch: int | None, step: int, seconds_passed: float, seconds_taken: float
+    ) -> bool:
+        """At the end of `epoch` (None within one), after `step` steps of the run.
+
+        It was last done `seconds_passed` ago, which took `seconds_taken`.
+        """
+        if self == Cadence():
+            is_time = epoch is not None or seconds_passed >= LONG_EPOCH
+            return is_time and seconds_passed >= PAYING * seconds_taken
         if self.epochs is not None:
             return epoch is not None and epoch % self.epochs == 0
         if self.steps is not None:
@@ -385,12 +400,14 @@ class Cadence(NamedTuple):
 
 
 def parse_cadence(flag: str, text: str) -> Cadence:
-    """`2` epochs, `500steps` or `10min`. Raises `UserError`, naming `flag`, for anything else."""
+    """`2` epochs, `500steps`, `10min` or `auto`. Raises `UserError`, naming `flag`, for others."""
+    if text == "auto":
+        return Cadence()
     match = _CADENCE.fullmatch(text)
     if match is None:
         raise UserError(
             f"{flag} {text}: expected a number of epochs, of steps or of minutes, as 2, 500steps "
-            f"or 10min"
+            f"or 10min, or auto"
         )
     count = int(match[1])
     if match[2] == "steps":
@@ -425,7 +442,13 @@ def fields_by_flag(config_type: Any, prefix: str = "") -> dict[str, dataclasses.
 
 
 def trajectory_differences(recorded: TrainConfig, given: TrainConfig) -> list[str]:
-    """The settings that would change the weights, as lines `name: recorded -> given`."""
+    """The settings that would change the weights, as lines `name: recorded -> given`.
+
+    A precision that is left `auto`, as older runs record it, says nothing: what it came to is
+    recorded beside the weights.
+    """
+    if "auto" in (recorded.mixed_precision, given.mixed_precision):
+        given = dataclasses.replace(given, mixed_precision=recorded.mixed_precision)
     before, after = flatten(to_dict(recorded)), flatten(to_dict(given))
     return [
         f"{name}: {before[name]} -> {after[name]}"

@@ -26,6 +26,8 @@ from vaekit.storage.plain_yaml import load_plain
 
 Config = TypeVar("Config")
 
+_NEGATIVE_RANGE = re.compile(r"-[0-9.]+(e[-+]?[0-9]+)?,.*")
+
 
 def parse(component: Any, arguments: list[str] | None = None, prog: str | None = None) -> Any:
     """Fill `component` (a dataclass, a function, or a dict of them by subcommand) and call it.
@@ -34,7 +36,8 @@ def parse(component: Any, arguments: list[str] | None = None, prog: str | None =
     for a dataclass, its instance. Raises `UserError` for a typo, a wrong type, an unreadable
     `--config` file.
     """
-    for argument in sys.argv[1:] if arguments is None else arguments:
+    given = sys.argv[1:] if arguments is None else arguments
+    for argument in given:
         try:
             argument.encode()
         except UnicodeEncodeError as error:
@@ -44,7 +47,7 @@ def parse(component: Any, arguments: list[str] | None = None, prog: str | None =
     try:
         return auto_cli(
             component,
-            args=arguments,
+            args=_with_negative_ranges(given),
             return_instance=True,
             parser_class=_exact_parser(),
             prog=prog,
@@ -52,6 +55,17 @@ def parse(component: Any, arguments: list[str] | None = None, prog: str | None =
         )
     except argparse.ArgumentError as error:
         raise UserError(f"{_in_flags(str(error))} (--help lists what there is)") from error
+
+
+def _with_negative_ranges(arguments: list[str]) -> list[str]:
+    """`--flag -1,1` as `--flag=-1,1`: argparse takes it for a flag of its own."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and _NEGATIVE_RANGE.fullmatch(argument) and joined[-1].startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def write_config(path: Path, config: TrainConfig | SvmConfig) -> None:

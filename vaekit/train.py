@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,8 +14,10 @@ from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, load_images
+from vaekit.models.settle import settle_model
 from vaekit.models.vae import num_parameters, require_fit
 from vaekit.progress import Progress
+from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
     append_environment,
@@ -28,13 +31,16 @@ from vaekit.runs.metrics import write_metrics
 from vaekit.runs.pictures import write_pictures
 from vaekit.runs.products import READING
 from vaekit.runs.reading import write_reading
-from vaekit.runs.resume import resume
+from vaekit.runs.resume import resume, with_recorded_precision
+from vaekit.runs.run import Run
+from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory
+from vaekit.training.precision import TITLES
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
     first_on_each_machine,
@@ -54,11 +60,13 @@ def train(config: TrainConfig) -> None:
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
     run = RunFolder(Path(str(config.run)))
-    config = run.as_recorded(config)
+    config = with_recorded_precision(run.as_recorded(config), run)
     accelerator = start_accelerator(config)
+    config = replace(config, mixed_precision=accelerator.mixed_precision)
     initial = read_initial(config, run)
-    if config.data.name == "folder":  # grey at least; before its images are decoded
-        require_room(config, (1, *config.data.size), accelerator)
+    if config.data.name == "folder" and initial is None:  # grey at least; before decoding
+        least = (1, *config.data.size)
+        require_room(as_small_as_can_be(config, least), least, accelerator)
     with first_on_each_machine(accelerator):
         images = load_images(config.data, config.seed)
     reading = told(images, config, accelerator)
@@ -67,24 +75,30 @@ def train(config: TrainConfig) -> None:
     takes = require_room(config, images.shape, accelerator)
     if accelerator.is_main_process:
         print(takes, flush=True)
-    with (
-        claimed(run, config, accelerator),
-        Interruption() as interruption,
-        kept_checkpoint_named(run),
-    ):
-        training = set_up(config, images, accelerator)
-        if initial is not None:
-            training.start_from(initial.vae)
-        resume(training, run)
-        announce(training, run, reading)
-        try:
-            with show_progress(training) as progress:
-                for event in loop.run(training, lambda: interruption.exit_code):
-                    record(event, training, run, progress)
-        except Interrupted as request:
-            leave(training, run, request)
-    accelerator.end_training()
+    with claimed(run, config, accelerator):
+        with Interruption() as interruption, kept_checkpoint_named(run):
+            training = set_up(config, images, accelerator)
+            if initial is not None:
+                training.start_from(initial.vae)
+            resume(training, run)
+            announce(training, run, reading)
+            try:
+                with show_progress(training) as progress:
+                    for event in loop.run(training, lambda: interruption.exit_code):
+                        record(event, training, run, progress)
+            except Interrupted as request:
+                leave(training, run, request)
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            compare(training, run)
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
+
+
+def as_small_as_can_be(config: TrainConfig, image_shape: ImageShape) -> TrainConfig:
+    """`config` with a model and a batch for images that are not known yet but for this shape."""
+    model = settle_model(config.model, image_shape, config.data.name)
+    batch_size = 1 if config.batch_size == "auto" else config.batch_size
+    return replace(config, model=model, batch_size=batch_size)
 
 
 def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:
@@ -250,6 +264,17 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
     sys.exit(request.exit_code)
 
 
+def compare(training: Training, run: RunFolder) -> None:
+    """Measure the run against what takes no training, and say which is better."""
+    trained = Run(run.path)
+    if trained.baselines is None:
+        images = training.images
+        measure_baselines(run, training.kept, images, training.images_sha256)
+        trained.forget("baselines")
+    for line in lines(judge(training.config, training.metrics, trained.baselines)):
+        print(line, flush=True)
+
+
 def save_weights(training: Training, run: RunFolder) -> None:
     images = training.images
     write_weights(run, training.kept, images.class_names, training.images_sha256, images.appearance)
@@ -258,9 +283,7 @@ def save_weights(training: Training, run: RunFolder) -> None:
 def _plan(training: Training, environment: dict[str, Any]) -> str:
     tensors = training.tensors().values()
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    precision = {"no": "float32"}.get(
-        environment["mixed_precision"], environment["mixed_precision"]
-    )
+    precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     model = training.config.model
     return (

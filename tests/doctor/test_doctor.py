@@ -30,6 +30,7 @@ from vaekit.doctor.findings import Finding, as_lines
 from vaekit.doctor.runs import examine_run
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST
+from vaekit.report.page import measure_missing_baselines
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
@@ -41,7 +42,10 @@ from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import write_array
 
 # What nothing can be checked without: other files are judged by what these say.
-ROOTS = {"config.yaml", "latents/latents.json", "onnx/manifest.json", "onnx-fp16/manifest.json"}
+ROOTS = {
+    *("config.yaml", "baselines/baselines.json", "latents/latents.json"),
+    *("onnx/manifest.json", "onnx-fp16/manifest.json"),
+}
 NOT_NEEDED = {"environment.json", "report.html"}  # and pictures: a run is whole without them
 
 
@@ -284,6 +288,7 @@ def test_all_that_was_made_from_other_weights_is_found(run: Path) -> None:
     assert of(findings, "svm/metrics.json").verdict == "problem"
     assert "earlier latents" in of(findings, "figures").text  # a note: the report makes it anew
 
+    measure_missing_baselines(Run(run))
     fit_svm(Run(run), SvmConfig(C=3.0))
     findings = examine_run(run)
     assert by_verdict(findings, "problem") == {"onnx/manifest.json", "onnx-fp16/manifest.json"}

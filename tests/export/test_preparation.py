@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from vaekit.config import DataConfig, ImageSetName
+from vaekit.config import DataConfig, Fit, ImageSetName
 from vaekit.export.preparation import preparation
 from vaekit.images.sets import IMAGE_SETS, load_images
 
@@ -42,6 +42,29 @@ def test_applications_prepare_a_drawing_as_the_set_was(
     assert facts["polarity"] == polarity
     assert facts["resize_filter"] == resize_filter
     assert facts["centring"] == centring
+
+
+@pytest.mark.parametrize(
+    ("fit", "words"),
+    [
+        ("stretch", "whole, to 8x24 pixels; its aspect is not kept"),
+        ("pad", "until it fits into 8x24 pixels, its aspect kept, and padded"),
+        ("crop", "until it fills 8x24 pixels, its aspect kept; its middle is used"),
+    ],
+)
+def test_applications_are_told_what_the_files_of_a_folder_went_through(
+    fit: Fit, words: str
+) -> None:
+    data = DataConfig(
+        name="folder", image_size="8,24", fit=fit, background="white", value_range="0,4095"
+    )
+    facts = preparation(data, (3, 8, 24))
+    assert (facts["fit"], facts["background"]) == (fit, "white")
+    assert facts["file_value_range"] == [0, 4095]
+    assert words in facts["preparation"]
+    assert "Transparent images are composited on white first." in facts["preparation"]
+    assert "0 to 4095 become 0 to 255" in facts["preparation"]
+    assert preparation(data, (4, 8, 24))["background"] is None
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ TRAIN = st.builds(
     seed=st.integers(0, 2**63),
     mixed_precision=st.sampled_from(["auto", "no", "bf16", "fp16"]),
     sample_every=st.integers(1, 100),
-    checkpoint_every=st.integers(1, 100) | st.sampled_from(["500steps", "10min"]),
+    checkpoint_every=st.integers(1, 100) | st.sampled_from(["500steps", "10min", "auto"]),
     tracker=st.none() | st.just("tensorboard"),
 )
 

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from conftest import TINY_FLAGS, launch, tiny_config
 from damage_helpers import copy, refusal, snapshot
 from kill_helpers import FORKS, assert_same_result, finish, newest_step
@@ -26,8 +28,10 @@ from vaekit.errors import user_errors_in_one_line
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
+from vaekit.settings import write_config
 from vaekit.stages import svm as svm_module
 from vaekit.stages.svm import fit_svm
+from vaekit.training import precision
 
 LAST = -1  # the call at the last step of the run
 NUM_STEPS = 12
@@ -303,7 +307,7 @@ ON_TRAJECTORY = {
     "input_noise": "0.1",
     "ema_decay": "0.9",
     "seed": "1",
-    "mixed_precision": "auto",
+    "mixed_precision": "bf16",
     "gradient_exchange": "bf16",
 }
 OFF_TRAJECTORY = {
@@ -337,8 +341,15 @@ def test_every_setting_is_known_to_change_the_trajectory_or_not_to() -> None:
 @pytest.mark.parametrize("setting", ON_TRAJECTORY)
 @pytest.mark.injects(8)
 def test_a_setting_that_changes_the_trajectory_is_refused_by_name_on_resume(
-    setting: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setting: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
+    if setting == "mixed_precision":  # which Accelerate keeps for a whole process
+        AcceleratorState._reset_state()
+        request.addfinalizer(AcceleratorState._reset_state)
     run = copy(finished_run, tmp_path / "run")
     flags = [f"--{setting}", ON_TRAJECTORY[setting]]
     if setting == "data.name":
@@ -372,6 +383,22 @@ def test_settings_that_leave_the_trajectory_alone_may_change_in_the_middle_of_a_
     assert_same_result(run, finished_run)
     config = flatten(to_dict(RunFolder(run).require_config()))
     assert {name: str(config[name]).lower() for name in OFF_TRAJECTORY} == OFF_TRAJECTORY
+
+
+@pytest.mark.parametrize("config_says", ["no", "auto"])
+@pytest.mark.injects(8)
+def test_a_precision_left_auto_is_that_of_the_run_whatever_the_hardware_offers(
+    config_says: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of an earlier version recorded `auto`, and beside it what that had come to."""
+    run = cut_back(finished_run, tmp_path / "run")
+    config = replace(RunFolder(run).require_config(), mixed_precision=config_says)
+    write_config(run / "config.yaml", config)
+    monkeypatch.setattr(precision, "auto_precision", lambda: "bf16")
+    main(["train", *TINY_FLAGS, "--mixed_precision", "auto", "--run", str(run)])
+    assert_same_result(run, finished_run)
+    assert RunFolder(run).require_config().mixed_precision == "no"
+    main(["doctor", str(run)])
 
 
 @pytest.mark.injects(8)

@@ -16,11 +16,14 @@ from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.latents import read_part
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.stages import latents as latents_module
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
+from vaekit.storage.damage import Damaged
+from vaekit.storage.files import file_sha256
 
 
 @pytest.fixture
@@ -78,6 +81,26 @@ def test_another_index_than_was_written_is_refused(run: RunFolder) -> None:
     index.write_text(index.read_text().replace("test,0,", "test,1,", 1))
     with pytest.raises(UserError, match=r"index\.csv: missing or not the file that was written"):
         Run(run.path).latents
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"file,label\n",
+        b"split,row,file,label,class_name\ntrain,0\n",
+        b"split,row,file,label,class_name\ntrain,first,,,\n",
+        b"split,row,file,label,class_name\ntrain,0,\xff,,\n",
+        b"split,row,file,label,class_name\n" + b"x" * 200_000 + b"\n",
+    ],
+    ids=["empty", "columns", "short", "words", "bytes", "long"],
+)
+@pytest.mark.injects(14)
+def test_a_forged_index_whose_hash_fits_is_damaged(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_bytes(content)
+    with pytest.raises(Damaged):
+        read_part(path, file_sha256(path))
 
 
 def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:

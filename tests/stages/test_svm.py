@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
@@ -126,6 +127,27 @@ def test_balanced_classes_give_the_svm_of_scikit_learns_balanced_class_weight(
     main(["svm", str(run.path), "--C", "0.1", "--class_weight", "balanced"])
     for name, array in vars(written.table).items():
         np.testing.assert_array_equal(getattr(Run(run.path).svm.table, name), array)
+
+
+def test_the_same_svm_on_pca_and_the_commonest_class_stand_beside_it(finished_run: Path) -> None:
+    run = Run(finished_run)
+    assert run.pca_scores is not None
+    labels, test_labels = run.latents.train_labels, run.latents.test_labels
+    assert labels is not None
+    assert test_labels is not None
+    simpler = run.svm_metrics["baselines"]
+    commonest = DummyClassifier(strategy="most_frequent").fit(labels[:, None], labels)
+    expected = commonest.predict(test_labels[:, None])
+    assert simpler["majority"]["accuracy"] == pytest.approx((expected == test_labels).mean())
+    assert simpler["majority"]["name"] == str(expected[0])
+    assert [each["components"] for each in simpler["pca"]] == [3, 6]
+    for each in simpler["pca"]:
+        train, test = (scores[:, : each["components"]] for scores in run.pca_scores)
+        split = Split(train, labels, test, test_labels)
+        expected = fit_scikit_learn(split, SvmConfig()).predict(test.astype(np.float64))
+        assert each["accuracy"] == pytest.approx((expected == test_labels).mean())
+        balanced = balanced_accuracy_score(test_labels, expected)
+        assert each["balanced_accuracy"] == pytest.approx(balanced)
 
 
 def rare_zeros() -> Split:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vaekit.config import MixedPrecision, ModelConfig, TrainConfig
 from vaekit.images.sets import Images, ImageSet
-from vaekit.models.vae import ARCHITECTURES
+from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training import loop
 from vaekit.training import step as step_module
 from vaekit.training.interruption import Interrupted
@@ -66,10 +66,11 @@ def as_a_command_sets_its_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def config_of(case: Case) -> TrainConfig:
     tiny = tiny_config(Path("unused"), input_noise=0.1, mixed_precision=case.precision)
-    model = ModelConfig() if case.device == "cuda" else tiny.model
+    is_tiny = case.device == "cpu"
+    model = tiny.model if is_tiny else VAE().config
     if case.architecture != "reference":
-        model = replace(model, architecture=case.architecture)
-    batch_size = 128 if case.device == "cuda" else tiny.batch_size
+        model = ModelConfig(architecture=case.architecture, **({"width": 4} if is_tiny else {}))
+    batch_size = tiny.batch_size if is_tiny else 128
     return replace(tiny, model=model, batch_size=batch_size, epochs=NUM_EPOCHS)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from copy import deepcopy
 from dataclasses import replace
@@ -126,6 +127,23 @@ def test_a_run_hands_out_its_epochs_and_each_checkpoint_that_is_due(tmp_path: Pa
         ("epoch and checkpoint", 2, NUM_STEPS),
     ]
     assert [row["epoch"] for row in training.metrics] == [0, 1, 2]
+
+
+def test_checkpoints_that_take_long_to_write_are_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    training = in_memory(tiny_config(tmp_path / "run", checkpoint_every="auto", epochs=8))
+    written = []
+    for event in loop.run(training):
+        match event:
+            case loop.Advanced(num_steps=num_steps):
+                now += num_steps  # a second each, six an epoch
+            case loop.EpochDone(metrics, checkpoint) if checkpoint is not None:
+                written.append(metrics["epoch"])
+                now += 1.5
+    assert written == [1, 4, 7, 8]
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Precision is chosen from the hardware, and an explicit flag is obeyed."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_FLAGS, launch
+from conftest import TINY_FLAGS, launch, run_command
 
 from vaekit.errors import UserError
+from vaekit.runs.folder import RunFolder
 from vaekit.training.precision import choose_precision, convolves_in_tf32, without_tf32
 
 
@@ -36,27 +38,22 @@ class Hardware:
         self._monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
 
 
-def test_auto_follows_the_launcher_where_the_hardware_is_native(hardware: Hardware) -> None:
-    hardware.launcher("bf16")
-    hardware.gpu(bf16=True)
-    assert choose_precision("auto") == "bf16"
-    hardware.cpu(avx512_bf16=True)
-    assert choose_precision("auto") == "bf16"
-    hardware.launcher("fp16")
-    hardware.gpu(bf16=False)
-    assert choose_precision("auto") == "fp16"
-
-
-def test_auto_uses_float32_elsewhere_and_says_so(
-    hardware: Hardware, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("launcher", ["no", "bf16", "fp16"])
+def test_auto_is_what_the_hardware_is_best_at_with_any_launcher(
+    launcher: str, hardware: Hardware, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert choose_precision("auto") == "no"
-    assert capsys.readouterr().err == ""
-    hardware.launcher("bf16")
-    assert choose_precision("auto") == "no"
-    assert "asks for bf16, which this device only emulates: using float32" in (
-        capsys.readouterr().err
-    )
+    hardware.launcher(launcher)
+    hardware.gpu(bf16=True)
+    chosen = [choose_precision("auto")]
+    hardware.gpu(bf16=False)
+    chosen.append(choose_precision("auto"))
+    for capabilities in ({"amx_bf16": True}, {"avx512_bf16": True}, {}):
+        hardware.cpu(**capabilities)
+        chosen.append(choose_precision("auto"))
+    assert chosen == ["bf16", "no", "no", "no", "no"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == {"no": 0, "bf16": 4, "fp16": 5}[launcher]
+    assert all(f"the launcher asks for {launcher}: using " in line for line in said)
 
 
 def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow(
@@ -66,7 +63,7 @@ def test_an_explicit_flag_wins_over_the_launcher_with_a_warning_where_it_is_slow
     assert choose_precision("no") == "no"
     assert capsys.readouterr().err == ""
     assert choose_precision("bf16") == "bf16"
-    assert "only emulates bf16, which is slow" in capsys.readouterr().err
+    assert "only emulates bf16, which is slower" in capsys.readouterr().err
 
 
 def test_fp16_without_a_gpu_is_refused(hardware: Hardware) -> None:
@@ -87,16 +84,21 @@ def test_a_gpu_convolves_in_float32_while_told_to() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("is_native", "precision"), [(True, "bf16"), (False, "float32")])
-def test_auto_trains_as_the_launcher_s_config_file_says_where_that_is_native(
-    is_native: bool, precision: str, tmp_path: Path
+@pytest.mark.parametrize(("precision", "title"), [("bf16", "bf16"), ("no", "float32")])
+def test_auto_trains_alike_with_and_without_a_launcher(
+    precision: str, title: str, tmp_path: Path
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(
         "from vaekit.cli import main; from vaekit.training import precision; "
-        f"precision.is_native = lambda precision: {is_native}; main()"
+        f"precision.auto_precision = lambda: {precision!r}; main()"
     )
-    flags = [*TINY_FLAGS, "--mixed_precision", "auto", "--run", tmp_path / "run"]
-    result = launch(1, script, "train", *flags)
-    assert result.returncode == 0, result.stderr
-    assert f"cpu, 1 process(es), {precision}" in result.stdout
+    flags = [*TINY_FLAGS, "--mixed_precision", "auto"]
+    launched = launch(1, script, "train", *flags, "--run", tmp_path / "launched")
+    alone = run_command([sys.executable, script, "train", *flags, "--run", tmp_path / "alone"])
+    for result in (launched, alone):
+        assert result.returncode == 0, result.stderr
+        assert f"cpu, 1 process(es), {title}" in result.stdout
+        assert "asks for" not in result.stderr
+    for name in ("launched", "alone"):
+        assert RunFolder(tmp_path / name).require_config().mixed_precision == precision

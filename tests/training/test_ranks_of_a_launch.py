@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
 
 from vaekit.config import TrainConfig
@@ -47,6 +48,15 @@ def test_a_compiler_that_is_not_used_is_said_in_a_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == bool(words)
     assert words in "".join(lines)
+
+
+@pytest.mark.injects(18)
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 processes .* 1 GPU.* --num_processes 1`"):
+        start_ranks()
 
 
 @pytest.mark.injects(18)

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from conftest import tiny_config
 from rank_helpers import run_ranks
 
-from vaekit.config import ModelConfig, TrainConfig
+from vaekit.config import TrainConfig
+from vaekit.models.vae import VAE
 
 
 def train_over_gloo(config: TrainConfig) -> None:
@@ -21,6 +23,7 @@ def train_over_gloo(config: TrainConfig) -> None:
 
     if "RANK" in os.environ:
         os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        ranks.PATIENCE = timedelta(minutes=1)  # a first step on a GPU takes seconds
         ranks.PartialState = partial(ranks.PartialState, backend="gloo")  # type: ignore[misc, assignment]
     train(config)
 
@@ -34,7 +37,7 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_two_ranks_on_one_gpu_give_the_losses_of_one(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "run", batch_size=16, model=ModelConfig())
+    config = tiny_config(tmp_path / "run", batch_size=16, model=VAE().config)
     for num_ranks in (1, 2):
         run = tmp_path / f"{num_ranks}"
         ended = run_ranks(

@@ -14,7 +14,7 @@ from vaekit.config import TrainConfig
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.svm.backend import choose_backend
-from vaekit.training.precision import is_native
+from vaekit.training.precision import TITLES, auto_precision, is_native
 from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import start_ranks
 
@@ -91,7 +91,7 @@ def _cpu() -> Finding:
 
 def _precisions() -> Finding:
     native = ["float32", *(name for name in ("bf16", "fp16") if is_native(name))]
-    text = f"{', '.join(native)} native; --mixed_precision auto takes no other"
+    text = f"{', '.join(native)} native; --mixed_precision auto is {TITLES[auto_precision()]}"
     return Finding("precision", "ok", text)
 
 

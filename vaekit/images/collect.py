@@ -17,6 +17,7 @@ from vaekit.images.reading import Reading, tallied
 from vaekit.images.splits import FIXED_SEED, split, split_groups
 from vaekit.images.survey import Page, Surveyed, common_channels, settle, survey
 
+FEWEST_LEVELS = 64  # that colours of 16 bits must have left in their upper 8
 TENTH = 0.1  # of the images, to test on where a folder is not split
 NOT_OF_8_BITS = "0,255"  # the range that no deep file has chosen
 
@@ -81,7 +82,9 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
     arranged = arrange(found, [paths[i] for i in candidates], by_suffix=by_suffix)
     used = candidates[arranged.used]
     images = _expand(found, paths, surveyed, used, arranged.labels, arranged.sides)
-    data = settle(data, [p for each in images.take(_trained(images)).pages for p in each])
+    trained = [page for each in images.take(_trained(images)).pages for page in each]
+    _require_depth(trained, found)
+    data = settle(data, trained)
     is_split = bool((images.sides == UNSPLIT).any())
 
     decoded = _decode(images, found, data, empty)
@@ -160,6 +163,17 @@ def _expand(
             pages.append(each.pages[page : page + 1])
             rows.append(row)
     return _Images(sources, names, pages, used[rows], labels[rows], sides[rows])
+
+
+def _require_depth(pages: Sequence[Page], found: Walk) -> None:
+    """Raise `UserError` where of colours of 16 bits too little is in the 8 that Pillow gives."""
+    uppers = [page.upper for page in pages if page.upper is not None]
+    if uppers and max(uppers) < FEWEST_LEVELS:
+        raise UserError(
+            f"--data.root {found.root}: {len(uppers)} colour images have 16 bits a colour and use "
+            f"the lower {8 + max(uppers).bit_length()} alone, of which Pillow gives "
+            f"{max(uppers) + 1} levels; save them with 8 bits a colour"
+        )
 
 
 def _trained(images: _Images) -> NDArray[np.int64]:

@@ -179,7 +179,10 @@ def _prepare(
         fates.append("colour images turned to grey")
     if not _same_aspect(image, shape):
         fates.append(_FITTED[data.fit])
-    return fit(image, shape, data.fit, data.background), tuple(fates)
+    fitted = fit(image, shape, data.fit, data.background)
+    if "transparent" in "".join(fates) and fitted.min() == fitted.max():
+        fates.append("transparent images of which nothing shows (--data.background)")
+    return fitted, tuple(fates)
 
 
 _FITTED = {

@@ -22,9 +22,12 @@ _SIDES = {
     **dict.fromkeys(("test", "testing", "tst"), TEST),
 }
 _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "seg", "folder"}
-_JOINED = re.compile(r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data)")
+_JOINED = re.compile(
+    r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data|images)"
+)
 _FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "@eadir"}
+_OF_A_RUN = ("config.yaml", "environment.json", "metrics.jsonl")
 
 
 class Walk(NamedTuple):
@@ -72,6 +75,8 @@ def walk(root: Path, *, by_suffix: bool) -> Walk:
                 left_out.append(("hidden", shown))
             elif not path.is_dir():
                 files.append(path)
+            elif not by_suffix and all((path / each).is_file() for each in _OF_A_RUN):
+                left_out.append(("runs of vaekit", f"{shown}/"))
             elif path.resolve() in here:
                 left_out.append(("links back to a folder above them", shown))
             elif by_suffix and path.is_symlink() and not _is_class(path, root):
@@ -116,9 +121,8 @@ def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangem
     ]
     empty = [
         ("folders without images", f"{tree.name(folder)}/")
-        for scan in scans
-        for folder in tree.folders_in(scan.folder)
-        if folder not in tree.inhabited
+        for folder in found.folders
+        if folder not in tree.inhabited and folder.parent in tree.inhabited
     ]
     return Arrangement(
         class_names, table[:, 0], table[:, 1], table[:, 2], tuple(layout), [*beside, *empty]

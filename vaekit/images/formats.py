@@ -14,10 +14,10 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-# EPS runs Ghostscript, WMF the system's renderer; the others are no images or none that Pillow
-# can decode by itself.
+# EPS runs Ghostscript, WMF the system's renderer; the others are no images, or none that Pillow
+# can decode by itself, and IM it is about to forget.
 REFUSED = frozenset(
-    ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FPX", "MIC", "PDF", "WAL")
+    ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FPX", "MIC", "PDF", "WAL", "IM")
 )
 REFUSED_SUFFIXES = frozenset(
     (".eps", ".ps", ".pdf", ".wmf", ".emf", ".h5", ".hdf", ".grib", ".bufr", ".mpg", ".mpeg")

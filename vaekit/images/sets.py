@@ -111,6 +111,11 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
     if config.validation:
         images = _hold_out_validation(images, config)
     first = slice(config.limit)
+    if config.limit is not None:
+        kept = f"--data.limit {config.limit}: no more than the first so many of each side are used"
+        images = replace(
+            images, reading=replace(images.reading, remarks=(*images.reading.remarks, kept))
+        )
     return replace(
         images,
         train=_take(images.train, first),

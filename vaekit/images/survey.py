@@ -18,6 +18,8 @@ from vaekit.images.values import (
     with_alpha,
 )
 
+NUM_BORDERS = 256  # opaque images, of all of them, that show on what ground a set is
+
 _BYTE = 255
 _OPAQUE = 255
 _MIDDLE = 127.5
@@ -34,7 +36,17 @@ class Page(NamedTuple):
     high: float | None = None
     is_float: bool = False
     light: float | None = None  # mean of what is visible where it is transparent, 0 to 255
-    border: float | None = None  # mean of the outermost pixels where it is not
+    border: float | None = None  # mean of the outermost pixels of some that are not
+    upper: int | None = None  # the largest upper byte of colours of 16 bits
+
+
+class _Wanted(NamedTuple):
+    """For what pixels must be read."""
+
+    values: bool  # the range of those of more than 8 bits
+    light: bool  # of what is visible
+    border: bool  # of what is opaque
+    depth: bool  # that is left of colours of 16 bits
 
 
 class Surveyed(NamedTuple):
@@ -48,21 +60,25 @@ def survey(files: Sequence[ImageFile], data: DataConfig, *, every_value: bool) -
     """What each file holds. Pixels are read only where `every_value`, and a setting needs them."""
     wants_range = every_value and data.value_range == "auto"
     wants_ground = every_value and data.background == "auto"
+    stride = max(1, len(files) // NUM_BORDERS)
 
-    def look(file: ImageFile) -> Surveyed:
+    def look(number: int) -> Surveyed:
+        wanted = _Wanted(
+            wants_range, wants_ground, wants_ground and number % stride == 0, every_value
+        )
         try:
-            with open_image(file) as image:
+            with open_image(files[number]) as image:
                 count = getattr(image, "n_frames", 1) if data.pages == "all" else 1
                 pages = []
                 for index in range(count):
                     if index:
                         image.seek(index)
-                    pages.append(_page(image, data, wants_range, wants_ground))
+                    pages.append(_page(image, data, wanted))
                 return Surveyed(tuple(pages))
         except UNREADABLE as error:
             return Surveyed(fault=reason(error))
 
-    return in_threads(look, files, "reading headers")
+    return in_threads(look, range(len(files)), "reading headers")
 
 
 def settle(data: DataConfig, pages: Sequence[Page]) -> DataConfig:
@@ -96,7 +112,10 @@ def _value_range(pages: Sequence[Page]) -> str:
 
 
 def _background(pages: Sequence[Page]) -> str:
-    """White, or black where transparent images would hardly show on it; else as the borders are."""
+    """White, or black where transparent images would hardly show on it; else as the borders are.
+
+    A set of opaque images decides so for those that are predicted later.
+    """
     light = [page.light for page in pages if page.light is not None]
     if light:
         return "white" if float(np.median(light)) <= _LIGHT else "black"
@@ -104,22 +123,24 @@ def _background(pages: Sequence[Page]) -> str:
     return "black" if borders and float(np.median(borders)) < _MIDDLE else "white"
 
 
-def _page(image: Image.Image, data: DataConfig, wants_range: bool, wants_ground: bool) -> Page:
+def _page(image: Image.Image, data: DataConfig, wanted: _Wanted) -> Page:
     sample = sample_format(image)
     deep, has_alpha = is_deep(image, sample), holds_alpha(image)
     by_mode = data.reading == "suffix"  # then a palette was colour
     page = Page(not deep and _has_colour(image, by_mode), has_alpha and not deep, deep)
-    if deep and wants_range:
+    if deep and wanted.values:
         values = deep_values(image, sample)
         page = page._replace(
             low=float(values.min()), high=float(values.max()), is_float=image.mode == "F"
         )
-    if wants_ground and deep and has_alpha:
+    if sample.loses_depth and wanted.depth:
+        page = page._replace(upper=int(np.asarray(image.convert("RGB")).max()))
+    if wanted.light and deep and has_alpha:
         page = page._replace(light=_visible_light_of_deep(image, sample))
-    elif wants_ground and not deep:
+    elif wanted.light and not deep:
         if has_alpha:
             page = page._replace(light=_visible_light(image, sample))
-        elif data.fit == "pad":
+        elif wanted.border:
             page = page._replace(border=_border(image))
     return page
 
@@ -156,5 +177,7 @@ def _visible_light_of_deep(image: Image.Image, sample: SampleFormat) -> float | 
 
 def _border(image: Image.Image) -> float:
     grey = np.asarray(image.convert("L"), np.float64)
+    if min(grey.shape) < 3:
+        return float(grey.mean())
     inner = grey[1:-1, 1:-1]
     return float((grey.sum() - inner.sum()) / (grey.size - inner.size))

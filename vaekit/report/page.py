@@ -22,10 +22,12 @@ from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures
 from vaekit.report.map import latent_map, perplexity_for, some_indices
+from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.products import ENVIRONMENT
 from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
+from vaekit.runs.verdict import judge, lines
 from vaekit.storage.damage import as_written, damage_told, typed
 from vaekit.storage.files import write_text
 from vaekit.training.state import kept_row
@@ -71,6 +73,26 @@ class Comparison(NamedTuple):
     verdict: str | None = None  # better, worse or equal, of the figures as printed
 
 
+class Tile(NamedTuple):
+    """A figure that people look for first, and what it stands beside."""
+
+    name: str
+    value: str
+    beside: list[Comparison]  # of which `reference` is the value of the other
+
+
+class Rival(NamedTuple):
+    """This model or what takes no training; figures as printed, empty where there is none."""
+
+    name: str
+    numbers: str  # that stand for an image, where there are any
+    mse: str = ""
+    psnr: str = ""
+    nats: str = ""
+    accuracy: str = ""
+    balanced_accuracy: str = ""
+
+
 class Traversal(NamedTuple):
     """A picture of `num_shown` latent dimensions, the most informative first."""
 
@@ -96,7 +118,9 @@ def write_report(run: Run) -> Path:
     """
     folder, config = run.folder, run.config
     with folder.lock():
+        measure_missing_baselines(run)
         rows = run.metrics
+        verdicts = judge(config, rows, run.baselines, run.svm_metrics if run.has_svm else None)
         page = {
             "name": folder.path.resolve().name,
             "run": folder.quoted,
@@ -104,6 +128,10 @@ def write_report(run: Run) -> Path:
             "settings": settings(run),
             "config_yaml": yaml.safe_dump(to_dict(config), sort_keys=False),
             "reading": run.reading,
+            "verdicts": verdicts,
+            "tiles": tiles(run),
+            "rivals": rivals(run),
+            "num_fitted": run.baselines and run.baselines["num_fitted"],
             "comparisons": comparisons(run),
             "reference": reference_for(run.config),
             "has_labels": has_labels(run),
@@ -124,6 +152,8 @@ def write_report(run: Run) -> Path:
             "commands": commands(run),
         }
         write_text(folder.report, render(page))
+    for line in lines(verdicts):
+        print(line, flush=True)
     print(f"report: {folder.report}", flush=True)
     return folder.report
 
@@ -176,11 +206,12 @@ def settings(run: Run) -> list[Fact]:
         )
     if run.has_svm:
         svm = run.svm_metrics
+        weights = "classes weighted equally, " if svm.get("class_weight") else ""
         facts.append(
             Fact(
                 "SVM",
                 f"RBF kernel on mean and log-variance, C {svm['C']:g}, gamma {svm['gamma']:g}, "
-                f"{svm['num_support_vectors']:,} support vectors, fitted in "
+                f"{weights}{svm['num_support_vectors']:,} support vectors, fitted in "
                 f"{svm['seconds']:,.1f} s by {svm['backend']}",
             )
         )
@@ -222,15 +253,83 @@ def comparisons(run: Run) -> list[Comparison]:
         table.append(_loss("Train loss while training", last["train_loss"], train_reference))
     if run.has_svm:
         table += [
-            _score(name, run.svm_metrics[key], reference and getattr(reference, key))
+            _score(name, run.svm_metrics[key], getattr(reference, key, None))
             for name, key in (
                 ("SVM accuracy", "accuracy"),
+                ("SVM balanced accuracy", "balanced_accuracy"),
                 ("SVM precision", "precision"),
                 ("SVM recall", "recall"),
                 ("SVM F1", "f1"),
             )
+            if key in run.svm_metrics  # the balanced one is newer than the rest
         ]
     return table
+
+
+def tiles(run: Run) -> list[Tile]:
+    """The first figures of the page."""
+    reference, shown = reference_for(run.config), []
+    for row in comparisons(run):
+        if row.name in ("Test loss", "Train loss"):
+            beside = [] if row.reference is None else [row._replace(name="reference")]
+            shown.append(Tile(row.name, row.value, beside))
+    if run.baselines is not None:
+        own, others = run.baselines["vae"]["mse"], {}
+        if run.baselines["pca"]:
+            others["PCA"] = run.baselines["pca"][0]["mse"]
+        others["mean image"] = run.baselines["mean_image"]["mse"]
+        beside = [
+            _comparison(name, own, other, digits=4, lower_is_better=True)
+            for name, other in others.items()
+        ]
+        shown.append(Tile("Test MSE", f"{own:.4f}", beside))
+    if run.has_svm:
+        accuracy, others = run.svm_metrics["accuracy"], {}
+        if reference is not None:
+            others["reference"] = reference.accuracy
+        if pca := run.svm_metrics.get("baselines", {}).get("pca"):
+            others["PCA"] = max(each["accuracy"] for each in pca)
+        beside = [_score(name, accuracy, other) for name, other in others.items()]
+        shown.append(Tile("SVM accuracy", f"{accuracy:.4f}", beside))
+    return shown
+
+
+def rivals(run: Run) -> list[Rival]:
+    """This model beside what takes no training; none before that was measured."""
+    if run.baselines is None:
+        return []
+    svm = run.svm_metrics if run.has_svm else {}
+    simple = svm.get("baselines", {"majority": None, "pca": []})
+    on_components = {each["components"]: each for each in simple["pca"]}
+    nats = run.baselines["mean_image"]["nats"]
+    latent_dim = run.weights.vae.latent_dim
+    table = [
+        Rival(
+            "this model",
+            f"{latent_dim} latents",
+            *_errors(run.baselines["vae"]),
+            f"{kept_row(run.metrics)['test_loss']:.2f}" if run.metrics else "",
+            *_accuracies(svm),
+        )
+    ]
+    for each in run.baselines["pca"]:
+        accuracies = _accuracies(on_components.get(each["components"]))
+        numbers = f"{each['components']} components"
+        table.append(Rival("PCA", numbers, *_errors(each), "", *accuracies))
+    errors = _errors(run.baselines["mean_image"])
+    table.append(Rival("the mean image", "", *errors, "" if nats is None else f"{nats:.2f}"))
+    if (majority := simple["majority"]) is not None:
+        name = f"saying {majority['name']} of each"
+        table.append(Rival(name, "", "", "", "", *_accuracies(majority)))
+    return table
+
+
+def measure_missing_baselines(run: Run) -> None:
+    """For a run of before there were any, or one whose training went on since."""
+    if run.baselines is None:
+        weights = run.weights
+        measure_baselines(run.folder, weights.vae, run.images, weights.images_sha256)
+        run.forget("baselines", "pca_scores")
 
 
 def draw_originals(run: Run) -> Picture:
@@ -349,6 +448,8 @@ def commands(run: Run) -> str:
     svm_flags = ""
     if run.has_svm:
         svm_flags = f" --C {run.svm_metrics['C']:g} --gamma {run.svm_metrics['gamma']:g}"
+        if run.svm_metrics.get("class_weight"):
+            svm_flags += f" --class_weight {run.svm_metrics['class_weight']}"
     arguments = f"--config {config} --run {again}"
     return "\n".join(
         [
@@ -430,6 +531,18 @@ def _comparison(
     lead = reference - float(printed) if lower_is_better else float(printed) - reference
     verdict = "equal" if lead == 0 else "better" if lead > 0 else "worse"
     return Comparison(name, printed, f"{reference:.{digits}f}", verdict)
+
+
+def _errors(figures: dict[str, Any]) -> tuple[str, str]:
+    psnr = "" if figures["psnr"] is None else f"{figures['psnr']:.1f}"
+    return f"{figures['mse']:.4f}", psnr
+
+
+def _accuracies(figures: dict[str, Any] | None) -> tuple[str, str]:
+    names = ("accuracy", "balanced_accuracy")
+    found = [(figures or {}).get(name) for name in names]
+    accuracy, balanced = ("" if each is None else f"{each:.4f}" for each in found)
+    return accuracy, balanced
 
 
 def _last_start(run: Run) -> dict[str, Any]:

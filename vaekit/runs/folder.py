@@ -45,6 +45,10 @@ class RunFolder:
         return self.path / "latents"
 
     @property
+    def baselines(self) -> Path:
+        return self.path / "baselines"
+
+    @property
     def svm(self) -> Path:
         return self.path / "svm"
 
@@ -108,15 +112,12 @@ class RunFolder:
             )
 
     def as_recorded(self, config: TrainConfig) -> TrainConfig:
-        """`config` with the run's own choice for each `auto`, where the folder holds a run.
-
-        But for the precision, which `auto` chooses at each start by launcher and hardware.
-        """
+        """`config` with the run's own choice for each `auto`, where the folder holds a run."""
         if not self.config.is_file():
             return config
         recorded = flatten(to_dict(read_config(TrainConfig, self.config)))
         given = flatten(to_dict(config))
-        auto = {name for name, it in given.items() if it == "auto"} - {"mixed_precision"}
+        auto = {name for name, it in given.items() if it == "auto"}
         return from_dict(TrainConfig, given | {name: recorded[name] for name in auto})
 
     def require_config(self) -> TrainConfig:

@@ -92,7 +92,10 @@ def read_part(path: Path, sha256: str) -> Any:
 
 def _read_index(path: Path) -> tuple[IndexRow, ...]:
     with as_written(), path.open(encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
+        try:
+            header, *lines = csv.reader(file)
+        except csv.Error as error:
+            raise ValueError(error) from error
         if tuple(header) != IndexRow._fields:
             raise ValueError(f"the columns {header!s:.100}")
         return tuple(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from vaekit.config import SvmConfig, TrainConfig
 from vaekit.models.vae import num_parameters
+from vaekit.runs.baselines import read_baselines, read_scores
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.environment import read_environment
 from vaekit.runs.folder import RunFolder
@@ -165,6 +166,24 @@ LATENTS = Product(
         summary_of_part,
     ),
 )
+_MEASURE_BASELINES = "make them with `vaekit report {run}`"
+BASELINES = Product(
+    "baselines",
+    "baselines/baselines.json",
+    read_baselines,
+    lambda baselines: (
+        f"test MSE {baselines['vae']['mse']:.4f}, of the mean image "
+        f"{baselines['mean_image']['mse']:.4f}"
+    ),
+    f"remove it and {_MEASURE_BASELINES}",
+    required_by=("baselines/*.npy",),
+    made_of={"weights": Origin(lambda baselines: baselines["model_sha256"], _MEASURE_BASELINES)},
+    parts=Parts(
+        lambda baselines: baselines["files"],
+        read_scores,
+        lambda scores: f"{scores.dtype} {list(scores.shape)}",
+    ),
+)
 _FIT_AGAIN = "make it again with `vaekit svm {run}`"
 _ENCODE_AND_FIT_AGAIN = "make it again with `vaekit latents {run}` and `vaekit svm {run}`"
 SVM = Product(
@@ -229,6 +248,7 @@ PRODUCTS = (
     WEIGHTS,
     _picture("samples", "samples/epoch-*.png"),
     _picture("reconstructions", "reconstructions/epoch-*.png"),
+    BASELINES,
     LATENTS,
     SVM,
     SVM_CONFIG,

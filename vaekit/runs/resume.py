@@ -1,13 +1,31 @@
 """Going on from the newest checkpoint of a run folder, where that gives the same run."""
 
+from dataclasses import replace
+
 from vaekit.config import TrainConfig, trajectory_differences
 from vaekit.errors import UserError
 from vaekit.runs.checkpoints import load_newest_checkpoint
+from vaekit.runs.environment import read_environment
 from vaekit.runs.folder import RunFolder
 from vaekit.settings import from_dict
 from vaekit.storage.damage import as_written, damage_told
 from vaekit.storage.tensors import difference
+from vaekit.training.precision import TITLES
 from vaekit.training.state import Checkpoint, Training
+
+
+def with_recorded_precision(config: TrainConfig, run: RunFolder) -> TrainConfig:
+    """`config`, where a precision that even the run recorded as `auto` is that of its last start.
+
+    Runs of early versions did; they go on as they began. Raises `UserError` where
+    environment.json is damaged.
+    """
+    if config.mixed_precision != "auto" or not run.environment.is_file():
+        return config
+    with damage_told(run.environment, "remove it"):
+        starts = read_environment(run.environment)
+    precision = starts[-1].get("mixed_precision") if starts else None
+    return replace(config, mixed_precision=precision) if precision in TITLES else config
 
 
 def resume(training: Training, run: RunFolder) -> None:

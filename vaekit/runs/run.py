@@ -10,10 +10,12 @@ from vaekit.errors import UserError
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, load_images
 from vaekit.models.settle import settle_model
+from vaekit.runs.baselines import SCORES, PcaScores, read_scores
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
 from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
+    BASELINES,
     ENVIRONMENT,
     LATENTS,
     METRICS,
@@ -131,6 +133,28 @@ class Run:
                 arrays[name] = parts.read(path, sha256)
         with damage_told(self.folder.latents, remedy):
             return assemble(metadata, arrays)
+
+    @cached_property
+    def baselines(self) -> dict[str, Any] | None:
+        """What takes no training, measured on its images; None where that is still to be done."""
+        path = BASELINES.path(self.folder)
+        if not path.exists():
+            return None
+        with damage_told(path, remedy_text(BASELINES.remedy, self.folder)):
+            baselines: dict[str, Any] = BASELINES.read(path)
+        return baselines if baselines["model_sha256"] == self.sha256(WEIGHTS.name) else None
+
+    @cached_property
+    def pca_scores(self) -> PcaScores | None:
+        """Those of its images; None where the baselines are still to be measured."""
+        if self.baselines is None:
+            return None
+        files, arrays = self.baselines["files"], []
+        for name in SCORES:
+            path = self.folder.baselines / name
+            with damage_told(path, remedy_text(BASELINES.remedy, self.folder)):
+                arrays.append(read_scores(path, files[name]))
+        return PcaScores(*arrays)
 
     @cached_property
     def svm(self) -> Svm:

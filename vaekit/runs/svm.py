@@ -75,7 +75,19 @@ def read_svm_metrics(path: Path) -> dict[str, Any]:
         _class_weight(metrics)
         if "balanced_accuracy" in metrics:
             number(metrics["balanced_accuracy"])
+        if "baselines" in metrics:
+            _check_baselines(metrics["baselines"])
     return metrics
+
+
+def _check_baselines(baselines: dict[str, Any]) -> None:
+    """Raise what `as_written` reports where these are no figures of simpler classifiers."""
+    typed(baselines["majority"]["name"], str)
+    for each in (baselines["majority"], *baselines["pca"]):
+        number(each["accuracy"])
+        number(each["balanced_accuracy"])
+    for each in baselines["pca"]:
+        typed(each["components"], int)
 
 
 def _class_weight(metadata: Mapping[str, Any]) -> ClassWeight | None:

@@ -1,24 +1,27 @@
 """The SVM on the latents of a run: fitted, measured, written."""
 
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import SvmBackendFlag, SvmConfig
-from vaekit.errors import UserError
+from vaekit.errors import UserError, say, some_of
+from vaekit.runs.baselines import PcaScores
 from vaekit.runs.latents import Latents
-from vaekit.runs.products import SVM, SVM_CONFIG, SVM_METRICS
+from vaekit.runs.products import BASELINES, SVM, SVM_CONFIG, SVM_METRICS, remedy_text
 from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
 from vaekit.runs.svm import METRICS_VERSION, Svm, write_table
+from vaekit.runs.verdict import judge_svm, lines
 from vaekit.settings import write_config
 from vaekit.stages.latents import extract_missing_latents
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import TITLES, choose_backend
 from vaekit.svm.fit import fit_table
-from vaekit.svm.scores import evaluate
+from vaekit.svm.scores import Scores, evaluate
 from vaekit.svm.table import predict, require_finite
 
 
@@ -43,6 +46,7 @@ def fit_svm(
         latents = run.latents
         train_labels, test_labels = _require_labels(latents, run)
         require_finite(latents.test, "test latents")  # before the fit, which takes a while
+        components = principal_components(run, latents)
         num_train, num_features = latents.train.shape
         print(
             f"fitting an RBF SVM on {num_train:,} x {num_features} latents of "
@@ -56,6 +60,15 @@ def fit_svm(
 
         predicted = predict(table, latents.test).labels
         scores = evaluate(test_labels, predicted, latents.class_names)
+        majority = commonest_class(train_labels, test_labels, latents.class_names)
+        pca = []
+        for count, scores_of in components.items():
+            print(f"fitting the same SVM on {count} principal components", flush=True)
+            simpler = fit_table(scores_of.train, train_labels, config, choice.backend, jobs)
+            found = evaluate(
+                test_labels, predict(simpler, scores_of.test).labels, latents.class_names
+            )
+            pca.append({"components": count, **_both(found)})
         reference = reference_for(run_config)
         svm = Svm(
             table, latents.class_names, latents.model_sha256, latents.sha256, config.class_weight
@@ -67,6 +80,7 @@ def fit_svm(
             **scores._asdict(),
             "per_class": [each._asdict() for each in scores.per_class],
             "confusion_matrix": scores.confusion_matrix.tolist(),
+            "baselines": {"majority": majority, "pca": pca},
             "reference": None if reference is None else reference._asdict(),
             "backend": TITLES[choice.backend],
             "num_train": num_train,
@@ -89,7 +103,43 @@ def fit_svm(
         f"balanced accuracy {scores.balanced_accuracy:.4f}",
         flush=True,
     )
+    if run.reading is not None and run.reading.num_test_in_train:
+        overlap = f"{run.reading.num_test_in_train:,} of {run.reading.num_test:,}"
+        print(f"{overlap} test images equal a training image: that is no measure of new ones")
+    if unseen := [each.name for each in scores.per_class if not each.support]:
+        print(f"no test images of {some_of(unseen)}", flush=True)
+    for line in lines([judge_svm(metrics)]):
+        print(line, flush=True)
+    if not components:
+        say(f"note: no PCA to compare with yet; `vaekit report {folder.quoted}` makes it")
     print(f"SVM: {folder.svm}   next: vaekit report {folder.quoted}", flush=True)
+
+
+def principal_components(run: Run, latents: Latents) -> dict[int, PcaScores]:
+    """Those of the images of `latents`, by their number; none before they were measured."""
+    if run.baselines is None or run.pca_scores is None:
+        return {}
+    train, test = run.pca_scores
+    if (len(train), len(test)) != (len(latents.train), len(latents.test)):
+        raise UserError(
+            f"{run.folder.baselines}: of other images than {run.folder.latents}; "
+            f"{remedy_text(BASELINES.remedy, run.folder)}"
+        )
+    counts = [each["components"] for each in run.baselines["pca"]]
+    return {count: PcaScores(train[:, :count], test[:, :count]) for count in counts}
+
+
+def commonest_class(
+    train_labels: NDArray[np.int64], test_labels: NDArray[np.int64], names: tuple[str, ...]
+) -> dict[str, Any]:
+    """How well it does to say the commonest class of the training images of every test image."""
+    commonest = np.bincount(train_labels).argmax()
+    scores = evaluate(test_labels, np.full_like(test_labels, commonest), names)
+    return {"name": names[commonest], **_both(scores)}
+
+
+def _both(scores: Scores) -> dict[str, float]:
+    return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy}
 
 
 def _require_labels(latents: Latents, run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,18 +8,18 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 
 class ClassScores(NamedTuple):
-    """How well one class was told apart; `support` is its number of images."""
+    """How well one class was told apart; None of a class without test images."""
 
     label: int
     name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int  # its number of test images
 
 
 class Scores(NamedTuple):
-    """Precision, recall and F1 are macro averages over the classes that occur."""
+    """Precision, recall and F1 are macro averages over the classes that have test images."""
 
     accuracy: float
     balanced_accuracy: float  # the mean recall of the classes that have test images
@@ -43,7 +43,7 @@ def evaluate(
     )
     _, recalls, _, supports = per_class
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
     )
     return Scores(
         accuracy=float(accuracy_score(labels, predicted)),
@@ -53,6 +53,8 @@ def evaluate(
         f1=float(f1),
         per_class=tuple(
             ClassScores(label, class_names[label], float(p), float(r), float(f), int(support))
+            if support
+            else ClassScores(label, class_names[label], None, None, None, 0)
             for label, p, r, f, support in zip(every_class, *per_class, strict=True)
         ),
         confusion_matrix=confusion_matrix(labels, predicted, labels=every_class),

@@ -72,9 +72,10 @@ def run(training: Training, exit_code: Callable[[], int] = lambda: 0) -> Iterato
         is_due = epoch == epochs or training.is_checkpoint_due(epoch)
         if epoch == 0:  # what the seed gives is made again; weights of elsewhere may be gone
             is_due = training.config.init_from is not None
+        handed_out_at = time.monotonic()
         yield EpochDone(training.metrics[-1], training.checkpoint() if is_due else None)
         if is_due:
-            training.saved_at = time.monotonic()
+            training.saved(handed_out_at)
 
 
 def train_epoch(
@@ -102,8 +103,9 @@ def train_epoch(
         if agreed == Request.READ_LOSSES:
             training.read_losses()
         elif agreed == Request.CHECKPOINT:
+            handed_out_at = time.monotonic()
             yield CheckpointDue(training.checkpoint())
-            training.saved_at = time.monotonic()
+            training.saved(handed_out_at)
     training.read_losses()
     training.seconds = time.monotonic() - started
 

@@ -75,6 +75,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
 def start_ranks() -> PartialState:
     """The ranks of this launch, which have all met. Raises `UserError` where they can't."""
     world_size, rank = _launched_processes(), _require_rank()
+    _require_a_gpu_each()
     try:
         # Accelerate keeps the ranks for all that comes later.
         ranks = PartialState(
@@ -239,6 +240,19 @@ def _require_rank() -> int:
             f"RANK={rank}: expected from 0 to {world_size - 1}, since WORLD_SIZE={world_size}"
         )
     return rank
+
+
+def _require_a_gpu_each() -> None:
+    # NCCL takes no two processes on one GPU, and says so late and at length.
+    num_processes, num_devices = (
+        _environment_number("LOCAL_WORLD_SIZE", 1),
+        torch.cuda.device_count(),
+    )
+    if torch.cuda.is_available() and num_processes > max(num_devices, 1):
+        raise UserError(
+            f"{num_processes} processes on a machine with {num_devices} GPU(s), expected no more "
+            f"than one for each; launch with `accelerate launch --num_processes {num_devices}`"
+        )
 
 
 def _launched_processes() -> int:

@@ -73,7 +73,7 @@ def _settle_schedule(config: TrainConfig, num_images: int) -> _Schedule:
             f"--warmup_steps {warmup_steps}: the run has {num_steps} steps ({epochs} epochs of "
             f"{steps_per_epoch}); give less than that, or leave the flag out"
         )
-    decay = min(EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)))
+    decay = min(EMA_DECAY, round(max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)), 4))
     ema_decay = decay if config.ema_decay == "auto" else config.ema_decay
     return _Schedule(epochs, batch_size, warmup_steps, ema_decay)
 

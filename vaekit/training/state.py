@@ -68,7 +68,8 @@ class Training:
         self.losses: NDArray[np.float64] = np.zeros((0, 2))  # of the steps of that epoch
         self.seconds = 0.0  # that those steps took
         self.metrics: list[dict[str, Any]] = []  # a row for each epoch that is over
-        self.saved_at = time.monotonic()  # when the last checkpoint was
+        self.saved_at = time.monotonic()  # when the last checkpoint was, or the start
+        self.saving_seconds = 0.0  # that it took whoever drives the loop
 
     @property
     def total_steps(self) -> int:
@@ -85,7 +86,13 @@ class Training:
     def is_checkpoint_due(self, epoch: int | None = None) -> bool:
         """At the end of `epoch`, or within one."""
         cadence = parse_cadence("--checkpoint_every", str(self.config.checkpoint_every))
-        return cadence.is_due(epoch, self.step, time.monotonic() - self.saved_at)
+        seconds_passed = time.monotonic() - self.saved_at
+        return cadence.is_due(epoch, self.step, seconds_passed, self.saving_seconds)
+
+    def saved(self, handed_out_at: float) -> None:
+        """Take down that a checkpoint is written, and how long that took since then."""
+        self.saved_at = time.monotonic()
+        self.saving_seconds = self.saved_at - handed_out_at
 
     def read_losses(self) -> Losses:
         """The mean over the epoch's steps so far, of all ranks, which must all ask.
