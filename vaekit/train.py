@@ -47,7 +47,7 @@ from vaekit.training.ranks import (
     lost_ranks_in_one_line,
     start_accelerator,
 )
-from vaekit.training.settle import settle, too_few_steps
+from vaekit.training.settle import require_warmup_within, settle, too_few_steps
 from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
@@ -72,6 +72,8 @@ def train(config: TrainConfig) -> None:
     reading = told(images, config, accelerator)
     config = settle(starting_from(initial, config, images.shape), images)
     require_divisible_batch(config, accelerator.num_processes)
+    if not run.config.exists():  # runs of before this was refused go on
+        require_warmup_within(config, len(images.train.pixels))
     takes = require_room(config, images.shape, accelerator)
     if accelerator.is_main_process:
         print(takes, flush=True)
@@ -187,7 +189,8 @@ def announce(training: Training, run: RunFolder, reading: Reading) -> None:
         if not run.model.exists():
             save_weights(training, run)
     print(_plan(training, environment), flush=True)
-    if warning := too_few_steps(config, len(training.images.train.pixels)):
+    warning = too_few_steps(config, len(training.images.train.pixels))
+    if warning and training.step == 0:
         say(warning)
 
 

@@ -460,7 +460,7 @@ def test_a_folder_without_write_permission_is_one_line(run: Path, folder: str) -
     assert left_over(run) == []
 
 
-def test_another_stored_precision_than_the_two_is_refused(
+def test_another_stored_precision_than_the_three_is_refused(
     exported_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "fp32" in refusal(capsys, "export", exported_run, "--weights", "int8")
+    assert "fp32" in refusal(capsys, "export", exported_run, "--weights", "int4")

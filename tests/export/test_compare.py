@@ -99,7 +99,7 @@ def test_a_nan_is_the_largest_difference_and_stays_so() -> None:
     worst.see(np.array([5.0]), 20)
     assert np.isnan(worst.difference)
     assert worst.image == 11
-    comparison = Comparison(30, TOLERANCES, {("encoder.onnx", "mean"): worst})
+    comparison = Comparison(30, TOLERANCES, worst={("encoder.onnx", "mean"): worst})
     assert "mean differs by nan" in str(comparison.fault(GRAPHS))
 
 

@@ -6,7 +6,7 @@ import pytest
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.sets import Images, ImageSet
-from vaekit.training.settle import settle, too_few_steps
+from vaekit.training.settle import require_warmup_within, settle, too_few_steps
 
 
 def images_of(count: int) -> Images:
@@ -52,4 +52,4 @@ def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
 )
 def test_what_does_not_fit_the_set_is_refused(config: TrainConfig, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        settle(config, images_of(100))
+        require_warmup_within(settle(config, images_of(100)), 100)

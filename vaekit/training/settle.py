@@ -68,14 +68,19 @@ def _settle_schedule(config: TrainConfig, num_images: int) -> _Schedule:
     num_steps = epochs * steps_per_epoch
     few = min(WARMUP_STEPS, int(WARMUP_SHARE * num_steps))
     warmup_steps = few if config.warmup_steps == "auto" else config.warmup_steps
-    if warmup_steps > num_steps:
-        raise UserError(
-            f"--warmup_steps {warmup_steps}: the run has {num_steps} steps ({epochs} epochs of "
-            f"{steps_per_epoch}); give less than that, or leave the flag out"
-        )
     decay = min(EMA_DECAY, round(max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)), 4))
     ema_decay = decay if config.ema_decay == "auto" else config.ema_decay
     return _Schedule(epochs, batch_size, warmup_steps, ema_decay)
+
+
+def require_warmup_within(config: TrainConfig, num_images: int) -> None:
+    """Raise `UserError` where the rate of a settled config would never reach its peak."""
+    epochs, steps_per_epoch = settled(config.epochs), num_images // settled(config.batch_size)
+    if settled(config.warmup_steps) > epochs * steps_per_epoch:
+        raise UserError(
+            f"--warmup_steps {config.warmup_steps}: the run has {epochs * steps_per_epoch} steps "
+            f"({epochs} epochs of {steps_per_epoch}); give less than that, or leave the flag out"
+        )
 
 
 def epochs_for(steps_per_epoch: int) -> int:
