@@ -36,6 +36,7 @@ from bench.plain_loops import Precision, synchronise
 from bench.trainings import IMAGE_SHAPE, epochs_of, models, start_training
 from bench.variants import VARIANTS
 from vaekit.config import DataConfig, MixedPrecision, SvmConfig, TrainConfig
+from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
@@ -386,7 +387,7 @@ def going_on(question: str) -> Iterator[None]:
     """One answer that can't be had shall not keep the others from being asked."""
     try:
         yield
-    except Exception:  # noqa: BLE001 - whatever a device that was never seen may raise
+    except (RuntimeError, UserError):  # CUDA's errors are RuntimeErrors
         answer(question, why=traceback.format_exc()[-1500:])
 
 

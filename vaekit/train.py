@@ -15,7 +15,7 @@ from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, load_images
 from vaekit.models.settle import settle_model
-from vaekit.models.vae import num_parameters, require_fit
+from vaekit.models.vae import require_fit
 from vaekit.progress import Progress
 from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.checkpoints import save_checkpoint
@@ -284,15 +284,12 @@ def save_weights(training: Training, run: RunFolder) -> None:
 
 
 def _plan(training: Training, environment: dict[str, Any]) -> str:
-    tensors = training.tensors().values()
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     model = training.config.model
     return (
         f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
         f"{training.vae.likelihood.unit}\n"
-        f"{num_parameters(training.vae):,} parameters, {num_bytes / 1e6:,.0f} MB a checkpoint; "
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
         f"{len(training.images.train.pixels):,} images in batches of "
