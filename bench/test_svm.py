@@ -63,12 +63,12 @@ def test_fit_of_few_and_of_many_classes(
     compete: Compete, threads: int, num_classes: int, of_each: int, pytestconfig: pytest.Config
 ) -> None:
     """Many pairs of few images, and one pair alone, are soonest done on one thread."""
+    work = f"SVM fit, {num_classes} classes of {of_each}"
     if pytestconfig.getoption("benchmark_disable"):
         num_classes = min(num_classes, 20)
     latents, labels = clouds(num_classes * of_each + NUM_TEST, num_classes)
     num_train = len(latents) - NUM_TEST
     task = Task(latents[:num_train], labels[:num_train], latents[num_train:])
-    work = f"SVM fit, {num_classes} classes of {of_each}"
     compete(_contest(task, work, "scikit-learn", SVC, jobs=threads))
 
 
