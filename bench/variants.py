@@ -41,6 +41,20 @@ def foreach_norm(training: Training) -> Iterator[None]:
 
 
 @contextmanager
+def foreach_lerp(training: Training) -> Iterator[None]:
+    """The average of all weights by one call instead of one a tensor."""
+
+    def update(self: Stepper) -> None:
+        average, current = list(self._average.parameters()), list(self._vae.parameters())
+        share_of_new = self._share_of_new * (1 - self._failed)
+        with torch.no_grad():
+            torch._foreach_lerp_(average, current, [share_of_new] * len(average))
+
+    with patch.object(Stepper, "_update_average", update):
+        yield
+
+
+@contextmanager
 def no_check(training: Training) -> Iterator[None]:
     """Without that check."""
 
@@ -147,6 +161,7 @@ VARIANTS = (
     Variant("as it is", nullcontext),
     Variant("no check for failed steps", no_check),
     Variant("check by foreach norm", foreach_norm),
+    Variant("average by foreach lerp", foreach_lerp),
     Variant("no average of the weights", no_average),
     Variant("no Adam", no_adam),
     Variant("one flat tensor", flat),

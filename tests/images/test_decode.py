@@ -10,6 +10,7 @@ from image_helpers import flat, load, write, write_pets
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
 
@@ -128,3 +129,15 @@ def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None
     good = write(tmp_path / "good.png", flat(0))
     with pytest.raises(UserError, match=r"missing\.png \(no file\), .*README.*not a whole image"):
         prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))
+
+
+def test_a_later_file_of_several_pages_gives_its_first_and_says_so_where_training_took_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (Image.fromarray(flat(value)) for value in (40, 200))
+    path = tmp_path / "stack.tif"
+    first.save(path, save_all=True, append_images=[second])
+    settings = DataConfig(name="folder", pages="all", background="white", value_range="0,255")
+    pixels = prepare_files([path], (1, 8, 8), settings)
+    assert pixels.tolist() == [[flat(40).tolist()]]
+    assert "of which the first is used" in capsys.readouterr().err

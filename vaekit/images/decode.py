@@ -1,6 +1,7 @@
 """Image files made into arrays of one shape, and what became of each on the way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +69,11 @@ def prepare_files(
 def prepare_readable(
     paths: Sequence[Path], shape: tuple[int, int, int], data: DataConfig | None = None
 ) -> Prepared:
-    """The files that can be read as [N, C, H, W], and the reason for each of the others."""
-    data = data or DataConfig()
+    """The files that can be read as [N, C, H, W], and the reason for each of the others.
+
+    Of a file with several pages it is the first, also where training took all.
+    """
+    data = replace(data or DataConfig(), pages="first")
     if "auto" in (data.background, data.value_range):
         found = survey(paths, data, every_value=True)
         data = settle(data, [page for each in found for page in each.pages])
