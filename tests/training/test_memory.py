@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import TINY_FLAGS
@@ -88,3 +89,8 @@ def test_the_limit_of_a_container_counts_without_its_page_cache(
     (tmp_path / "memory.current").write_text(f"{usage}\n")
     (tmp_path / "memory.stat").write_text(f"anon 500\ninactive_file {cached}\nactive_file 0\n")
     assert memory._within_limits(tmp_path) == left
+
+
+def test_a_machine_without_limits_has_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_within_limits", list)
+    assert 0 < memory.available(CPU) <= psutil.virtual_memory().total

@@ -96,7 +96,7 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
-    return min(free, *_within_limits())
+    return min([free, *_within_limits()])
 
 
 def _within_limits(groups: Path = Path("/sys/fs/cgroup")) -> list[int]:
