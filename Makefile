@@ -27,7 +27,7 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 quick: $(INSTALLED)  ## something of every room, while one works: a minute on two cores
 	$(BIN)/python -m pytest $(ON_ALL_CORES) --ignore tests/promises -m 'not slow and $(IN_TEST)'
 
-test: $(INSTALLED)  ## what must hold, on all cores; six minutes on two
+test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
 	$(BIN)/python -m pytest $(ON_ALL_CORES)
 
 test-commands: $(INSTALLED)  ## every command of the documents, every benchmark once
