@@ -26,8 +26,8 @@ Weights = dict[int, float]  # what C is multiplied with, for the first class, 0,
 # For all problems at once. Below some 30 MB a problem of 12,000 images takes twice as long.
 KERNEL_CACHE_MB = 1000
 
-# Handing a pair to a thread takes a millisecond, in which libsvm solves one of so many rows.
-MIN_ROWS_OF_A_PAIR = 200
+# With fewer rows in a pair, handing pairs to two threads costs more than the second one gains.
+MIN_ROWS_OF_A_PAIR = 800
 
 
 class BinaryMachine(NamedTuple):
