@@ -37,7 +37,7 @@ from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
-from vaekit.training.feeds import MEGABYTE, FetchingFeed, resident_limit
+from vaekit.training.feeds import MEGABYTE, FetchingFeed, is_resident, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory
 from vaekit.training.precision import TITLES
@@ -74,7 +74,9 @@ def train(config: TrainConfig) -> None:
     require_divisible_batch(config, accelerator.num_processes)
     if not run.config.exists():  # runs of before this was refused go on
         require_warmup_within(config, len(images.train.pixels))
-    takes = require_room(config, images.shape, accelerator)
+    pixels, device = images.train.pixels, accelerator.device
+    stay = device.type == "cuda" and is_resident(pixels, config.data, device)
+    takes = require_room(config, images.shape, accelerator, pixels.nbytes if stay else 0)
     if accelerator.is_main_process:
         print(takes, flush=True)
     with claimed(run, config, accelerator):
@@ -103,10 +105,15 @@ def as_small_as_can_be(config: TrainConfig, image_shape: ImageShape) -> TrainCon
     return replace(config, model=model, batch_size=batch_size)
 
 
-def require_room(config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator) -> str:
-    """What the run takes, in a line. Raises `UserError` where it can't fit the images or memory."""
+def require_room(
+    config: TrainConfig, image_shape: ImageShape, accelerator: Accelerator, resident: int = 0
+) -> str:
+    """What the run takes, in a line, with so many bytes of images on the device.
+
+    Raises `UserError` where it can't fit the images or memory.
+    """
     require_fit(config.model, image_shape)
-    memory = estimate(config, image_shape, accelerator.num_processes)
+    memory = estimate(config, image_shape, accelerator.num_processes, resident)
     return require_memory(memory, accelerator.device, config)
 
 

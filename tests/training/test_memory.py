@@ -1,18 +1,21 @@
 """Memory: estimated before anything is built, and refused where there is not as much."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from conftest import TINY_FLAGS
+from conftest import TINY_FLAGS, tiny_config
 
 from vaekit.cli import main
-from vaekit.config import DataConfig, ModelConfig, TrainConfig
+from vaekit.config import DataConfig, Keep, ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.settle import settle_model
 from vaekit.models.vae import VAE, num_parameters
+from vaekit.runs.run import Run
+from vaekit.train import train
 from vaekit.training import memory
 from vaekit.training.memory import estimate, require_memory
 
@@ -35,6 +38,30 @@ def test_parameters_and_checkpoint_are_those_of_the_model() -> None:
     assert found.weights == 5 * 4 * 19_173_749
 
 
+def test_the_best_weights_are_one_copy_more_and_images_on_a_gpu_count() -> None:
+    last = estimate(of_reference(), (1, 28, 28), num_processes=1)
+    best = replace(of_reference(), keep="best")
+    found = estimate(best, (1, 28, 28), num_processes=1, resident=47_040_000)
+    copy = 4 * 19_173_749
+    assert found.checkpoint == last.checkpoint + copy
+    assert found.weights == last.weights + copy
+    assert found.peak == last.peak + int(1.15 * found.weights) - int(1.15 * last.weights) + (
+        47_040_000
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_checkpoint_is_as_large_as_was_said(keep: Keep, tmp_path: Path) -> None:
+    config = replace(tiny_config(tmp_path / "run"), keep=keep)
+    config = replace(config, data=replace(config.data, validation=16))
+    train(config)
+    found = estimate(Run(tmp_path / "run").config, (1, 28, 28), num_processes=1)
+    *_, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    # The losses, and a header with the names of the tensors.
+    assert 0 <= newest.stat().st_size - found.checkpoint < 20_000
+
+
 def test_activations_grow_with_the_batch_of_a_process() -> None:
     def of(batch_size: int, num_processes: int) -> int:
         config = of_reference(batch_size=batch_size)
@@ -44,6 +71,16 @@ def test_activations_grow_with_the_batch_of_a_process() -> None:
     layers += 256 + 512 + 32 * 24**2 + 16 * 26**2 + 28**2
     assert of(4096, 1) == 4096 * 2 * 4 * layers
     assert of(8192, 2) == of(4096, 1)
+
+
+def test_each_sample_of_the_latents_is_decoded() -> None:
+    config = of_reference(batch_size=4096)
+    decoder = 256 + 512 + 32 * 24**2 + 16 * 26**2 + 28**2
+    one, three = (
+        estimate(replace(config, num_samples=number), (1, 28, 28), 1).activations
+        for number in (1, 3)
+    )
+    assert three - one == 2 * 4096 * 2 * 4 * decoder
 
 
 def test_what_cannot_fit_is_refused_with_the_flags_that_make_it_smaller(

@@ -39,7 +39,7 @@ UNREADABLE = (
     struct.error,
     zlib.error,
     TypeError,  # TIFF tags of another type than they should be
-    RuntimeError,  # NotImplementedError of formats that are half known
+    RuntimeError,  # what the AVIF decoder raises, and NotImplementedError of half known formats
     MemoryError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,

@@ -37,10 +37,15 @@ def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accel
     device = accelerator.device
     batch_size = settled(config.batch_size)
     share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
-    limit = resident_limit(config.data, device)
-    if limit is None or pixels.nbytes <= limit * MEGABYTE:
+    if is_resident(pixels, config.data, device):
         return ResidentFeed(pixels, batch_size, share, device)
     return FetchingFeed(pixels, batch_size, share, device)
+
+
+def is_resident(pixels: NDArray[np.uint8], config: DataConfig, device: torch.device) -> bool:
+    """Whether these images stay on the device, for all of training."""
+    limit = resident_limit(config, device)
+    return limit is None or pixels.nbytes <= limit * MEGABYTE
 
 
 def resident_limit(config: DataConfig, device: torch.device) -> int | None:

@@ -31,36 +31,43 @@ class Memory(NamedTuple):
 
     num_parameters: int
     checkpoint: int
-    weights: int  # with their average, gradients and moments
+    weights: int  # with their averages, gradients and moments
     activations: int  # of a step, or of a batch of the evaluation
+    images: int  # that a GPU keeps; those of the machine are loaded by then, or mapped
 
     @property
     def peak(self) -> int:
-        return int(_OVERHEAD * self.weights) + self.activations
+        return int(_OVERHEAD * self.weights) + self.activations + self.images
 
 
-def estimate(config: TrainConfig, image_shape: ImageShape, num_processes: int) -> Memory:
+def estimate(
+    config: TrainConfig, image_shape: ImageShape, num_processes: int, resident: int = 0
+) -> Memory:
     """Of a process that trains on images of this shape (channels, height, width).
 
-    Nothing that it depends on may be left `auto`.
+    `resident` are the bytes of images that a GPU keeps. Nothing that it depends on may be left
+    `auto`.
     """
     with torch.device("meta"):  # takes no memory, however large the model
         vae = VAE(config.model, image_shape)
-        outputs = _Outputs(vae)
-        vae(torch.empty(1, *image_shape), torch.empty(1, vae.latent_dim))
+        of_step, of_evaluation = (
+            _outputs_of(vae, num_samples) for num_samples in (config.num_samples, 1)
+        )
     count = num_parameters(vae)
+    num_kept = config.keep == "best"  # one average more
     # Where it still follows from the images, at least one image a process.
     batch_size = num_processes if config.batch_size == "auto" else config.batch_size
-    step = batch_size // num_processes * sum(outputs.sizes) * _OF_AN_ACTIVATION
+    step = batch_size // num_processes * sum(of_step) * _OF_AN_ACTIVATION
     # Without gradients a layer's input and output are all that is held.
     evaluation = EVALUATED * max(
-        map(sum, zip(outputs.sizes, [0, *outputs.sizes], strict=False)), default=0
+        map(sum, zip(of_evaluation, [0, *of_evaluation], strict=False)), default=0
     )
     return Memory(
         count,
-        checkpoint=count * _IN_A_CHECKPOINT * _FLOAT,
-        weights=count * _OF_A_PARAMETER * _FLOAT,
+        checkpoint=count * (_IN_A_CHECKPOINT + num_kept) * _FLOAT,
+        weights=count * (_OF_A_PARAMETER + num_kept) * _FLOAT,
         activations=max(step, evaluation) * _FLOAT,
+        images=resident,
     )
 
 
@@ -112,18 +119,20 @@ def _within_limits(groups: Path = Path("/sys/fs/cgroup")) -> list[int]:
     return left
 
 
-class _Outputs:
-    """How many numbers each layer of a model gives for an image, as a pass finds them."""
+def _outputs_of(vae: VAE, num_samples: int) -> list[int]:
+    """How many numbers each layer gives for an image, as a pass finds them."""
+    sizes: list[int] = []
 
-    def __init__(self, model: nn.Module) -> None:
-        self.sizes: list[int] = []
-        for module in model.modules():
-            if not list(module.children()):
-                module.register_forward_hook(self._note)
-
-    def _note(self, _module: nn.Module, _inputs: object, output: object) -> None:
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
-            self.sizes.append(output.numel())
+            sizes.append(output.numel())
+
+    layers = [module for module in vae.modules() if not list(module.children())]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    vae(torch.empty(1, *vae.image_shape), torch.empty(num_samples, 1, vae.latent_dim))
+    for hook in hooks:
+        hook.remove()
+    return sizes
 
 
 def _amount(num_bytes: int) -> str:
