@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -20,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from damage_helpers import Refused, refusal
 from faults import FAULTS, injections, table
 
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
@@ -249,3 +251,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise URLError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must be refused; its one line."""
+    return partial(refusal, capsys)

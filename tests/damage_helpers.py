@@ -11,6 +11,7 @@ from vaekit.cli import main
 
 Snapshot = dict[str, bytes | str]
 Damage = Callable[[Path], None]
+Refused = Callable[..., str]  # the fixture `refused`
 
 
 def truncated(path: Path) -> None:

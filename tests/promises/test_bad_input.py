@@ -2,27 +2,18 @@
 
 import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
-from damage_helpers import copy, refusal
+from damage_helpers import Refused, copy
 from PIL import Image
 
 from vaekit.cli import main
 from vaekit.runs.run import Run
 
-Refused = Callable[..., str]
 TINY_MODEL = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must be refused; its one line."""
-    return partial(refusal, capsys)
 
 
 @pytest.fixture

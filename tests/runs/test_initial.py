@@ -1,14 +1,12 @@
 """A run starts from the weights of another one, and needs that no more once it has begun."""
 
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY_FLAGS, tiny_config
-from damage_helpers import copy, data_flipped, refusal, snapshot
+from damage_helpers import Refused, copy, data_flipped, snapshot
 from kill_helpers import assert_same_result
 
 from vaekit.cli import main
@@ -17,13 +15,6 @@ from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.run import Run
 from vaekit.storage.files import file_sha256
 from vaekit.train import train
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    return partial(refusal, capsys)
 
 
 @pytest.fixture

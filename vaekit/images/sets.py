@@ -365,24 +365,14 @@ IMAGE_SETS = {
             ),
         ),
     ),
-    "arrays": Entry(
-        load=_load_arrays,
-        size=None,
-        class_names=(),
-        preparation=_AS_IN_ARRAYS,
-    ),
-    "idx": Entry(
-        load=_load_idx_files,
-        size=None,
-        class_names=(),
-        preparation=_AS_IN_ARRAYS,
-    ),
-    "datasets": Entry(
-        load=_load_data_set,
-        size=None,
-        class_names=(),
-        preparation=_AS_IN_ARRAYS,
-    ),
+    **{
+        name: Entry(load=load, size=None, class_names=(), preparation=_AS_IN_ARRAYS)
+        for name, load in (
+            ("arrays", _load_arrays),
+            ("idx", _load_idx_files),
+            ("datasets", _load_data_set),
+        )
+    },
     "folder": Entry(
         load=_load_folder,
         size=None,
