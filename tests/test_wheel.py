@@ -13,6 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 from conftest import ROOT, TINY_FLAGS, run_command
+from damage_helpers import copy
 
 from vaekit.export.explore import RUNTIME, RUNTIME_FILES
 
@@ -150,16 +151,19 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
 
 
 @pytest.mark.install
-def test_a_bundle_is_checked_where_pytorch_was_never_installed(
-    environment: Environment, wheel: Path, exported_run: Path
+def test_a_bundle_is_checked_and_explored_where_pytorch_was_never_installed(
+    environment: Environment, wheel: Path, exported_run: Path, tmp_path: Path
 ) -> None:
-    bundle = exported_run / "onnx"
+    run = copy(exported_run, tmp_path / "run")
+    shutil.rmtree(run / "onnx-fp16")  # which the explorer would take
+    bundle = run / "onnx"
     environment.install("numpy", "onnx", "onnxruntime")
     environment.install("--no-deps", wheel)
     torch = environment.run("python", "-c", "import torch", cwd=environment.folder)
     assert "No module named 'torch'" in torch.stderr
     assert "whole" in environment.succeed("python", "-m", "vaekit.export.verify", bundle)
     environment.install("jsonargparse[signatures]")  # brings pyyaml
+    assert_explores(environment, run)
     assert "whole" in environment.succeed("vaekit", "export", "--check", bundle)
     environment.succeed("vaekit", "--help")
 
@@ -188,17 +192,20 @@ def assert_explores(environment: Environment, run: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-        assert url
-        installed = next(environment.folder.glob("lib/python*/site-packages")) / "vaekit/export"
-        for path, file in (
-            ("", installed / "explorer/index.html"),
-            ("bundle.mjs", installed / "clients/bundle.mjs"),
-            ("ort/ort.wasm.min.mjs", installed / RUNTIME / "ort.wasm.min.mjs"),
-            ("bundle/manifest.json", run / "onnx/manifest.json"),
-        ):
-            with urlopen(url[0] + path, timeout=20) as response:
-                assert response.read() == file.read_bytes()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        try:
+            assert process.stdout is not None
+            url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            assert url
+            installed = next(environment.folder.glob("lib/python*/site-packages")) / "vaekit/export"
+            for path, file in (
+                ("", installed / "explorer/index.html"),
+                ("bundle.mjs", installed / "clients/bundle.mjs"),
+                ("ort/ort.wasm.min.mjs", installed / RUNTIME / "ort.wasm.min.mjs"),
+                ("bundle/manifest.json", run / "onnx/manifest.json"),
+            ):
+                with urlopen(url[0] + path, timeout=20) as response:
+                    assert response.read() == file.read_bytes()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()  # or it would be waited for
