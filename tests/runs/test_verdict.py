@@ -39,7 +39,7 @@ WELL = rows(200, 110, 105, 104, 103)
         (
             baselines(0.03),
             rows(200, 110, 105, 104, 103, steps=13),
-            ["--epochs 231, since 52 steps teach little"],
+            ["--epochs 154, since 52 steps teach little"],
         ),
         (
             baselines(0.03),

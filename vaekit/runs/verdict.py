@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from vaekit.config import TrainConfig
 from vaekit.runs.metrics import Row
+from vaekit.training.settle import ENOUGH_STEPS
 from vaekit.training.state import kept_row
 
-FEW_STEPS = 3000  # small sets of photographs and letters went on to gain up to some 2,000
 FEW_NATS = 1.0  # that all latents of an image together hold
 RISE = 0.01  # of a loss above its lowest, that is no noise
 
@@ -97,9 +97,9 @@ def _causes(config: TrainConfig, rows: list[Row]) -> Iterator[str]:
     last, kept = rows[-1], kept_row(rows)
     if last["epoch"] < config.epochs:
         yield f"go on to the end, {last['epoch']} of {config.epochs} epochs are done"
-    elif last["step"] < FEW_STEPS:
+    elif last["step"] < ENOUGH_STEPS:
         per_epoch = max(1, last["step"] // max(1, last["epoch"]))
-        yield f"--epochs {-(-FEW_STEPS // per_epoch)}, since {last['step']:,} steps teach little"
+        yield f"--epochs {-(-ENOUGH_STEPS // per_epoch)}, since {last['step']:,} steps teach little"
     if kept["test_kl"] < FEW_NATS:
         yield (
             f"a lower --learning_rate, since the latents hold next to nothing "
