@@ -225,6 +225,7 @@ OTHER: dict[str, tuple[Arrays, str]] = {
     "bands": ({"images": np.zeros((4, 9, 9, 7), np.uint8)}, "has the shape [4, 9, 9, 7]"),
     "none": ({"images": np.zeros((0, 8, 8), np.uint8)}, "has the shape [0, 8, 8]"),
     "one": ({"images": shades(1)}, "one image can't be split"),
+    "equal": ({"images": np.full((20, 8, 8), 7, np.uint8)}, "20 images can't be split"),
     "names": ({"pictures": shades(1, 2)}, "pictures; expected an .npz file"),
     "test only": ({"test_images": shades(1, 2)}, "test_images; expected an .npz file"),
     "both": ({"images": shades(1), "test_images": shades(1)}, "expected an .npz file"),

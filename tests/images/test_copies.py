@@ -107,7 +107,9 @@ def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
     for name in "ab":
         for index in range(5):
             write(tmp_path / name / f"{index}.png", np.full((8, 8), 7, np.uint8))
-    assert "10 images, 1 of them different, can't be split" in fault(tmp_path, image_size=8)
+    assert "10 images can't be split into a training and a test set that share no equal" in fault(
+        tmp_path, image_size=8
+    )
 
 
 def test_a_split_of_groups_is_the_split_where_each_item_is_its_own_group() -> None:

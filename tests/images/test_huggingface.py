@@ -132,7 +132,7 @@ def test_files_in_a_data_set_are_read_as_those_of_a_folder(tmp_path: Path) -> No
     files = [deep.getvalue(), hidden.getvalue()] * 10
     split = datasets.Dataset.from_dict({"image": files}, features=datasets.Features(image=PICTURE))
     loaded = load(
-        one_parquet({"train": split}, tmp_path),
+        saved_to_disk({"train": split, "test": split}, tmp_path),
         "datasets",
         image_size=8,
         background="white",

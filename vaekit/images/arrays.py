@@ -15,7 +15,7 @@ from vaekit.errors import UserError, some_of
 from vaekit.images.copies import groups_of
 from vaekit.images.decode import fit
 from vaekit.images.reading import Tally
-from vaekit.images.splits import FIXED_SEED, split_groups
+from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
 from vaekit.images.survey import Page, settle
 from vaekit.images.values import to_8_bit
 from vaekit.storage.files import user_path
@@ -128,7 +128,7 @@ def assemble(
     if config.limit is not None:
         made = {side: _shuffled(each) for side, each in made.items()}
     if "test" not in made:
-        made |= _hold_out_a_tenth(made["train"], root, seed)
+        made |= _split(made["train"], root, seed)
     return ArraySet(
         class_names,
         made["train"],
@@ -323,16 +323,10 @@ def _shuffled(side: ArraySide) -> ArraySide:
     return side.take(np.random.default_rng(FIXED_SEED).permutation(len(side.pixels)))
 
 
-def _hold_out_a_tenth(side: ArraySide, root: str, seed: int) -> dict[str, ArraySide]:
+def _split(side: ArraySide, root: str, seed: int) -> dict[str, ArraySide]:
     count = len(side.pixels)
-    if count < 2:
-        raise UserError(
-            f"--data.root {root}: one image can't be split into a training and a test set; "
-            f"add images"
-        )
     classes = np.zeros(count, np.int64) if side.labels is None else side.labels
-    groups = groups_of(side.pixels, np.arange(count))
-    chosen = split_groups(classes, groups, max(1, round(0.1 * count)), seed)
+    chosen = hold_out_a_tenth(classes, groups_of(side.pixels, np.arange(count)), seed, root)
     return {"train": side.take(chosen.kept), "test": side.take(chosen.held_out)}
 
 

@@ -14,11 +14,10 @@ from vaekit.images.decode import Source, decode_files
 from vaekit.images.folder import TEST, TRAIN, UNSPLIT, VALIDATION, Walk, arrange
 from vaekit.images.formats import FIRST_SUFFIXES, REFUSED_SUFFIXES, suffixes
 from vaekit.images.reading import Reading, tallied
-from vaekit.images.splits import FIXED_SEED, split, split_groups
+from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
 from vaekit.images.survey import Page, Surveyed, common_channels, settle, survey
 
 FEWEST_LEVELS = 64  # that colours of 16 bits must have left in their upper 8
-TENTH = 0.1  # of the images, to test on where a folder is not split
 NOT_OF_8_BITS = "0,255"  # the range that no deep file has chosen
 
 Empty = Callable[[tuple[int, ...]], NDArray[np.uint8]]
@@ -97,7 +96,7 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
         order, kept = order[order >= 0], kept._replace(sides=sides[decoded.kept])
     else:
         if is_split:
-            kept = kept._replace(sides=_split_contents(kept, decoded.pixels, found, seed))
+            kept = kept._replace(sides=_split(kept, decoded.pixels, found, seed))
         order = _order(kept.sides)
     _require_both_sides(kept.sides, decoded.unreadable, found)
     permute(decoded.pixels, order)
@@ -226,39 +225,17 @@ def _require_both_sides(
             )
 
 
-def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int64]:
-    """A tenth of all files for the test, as runs did before; the sides."""
-    _require_two(len(images.sources), found)
-    held_out = split(images.labels, _tenth(len(images.sources)), seed).held_out
-    return _sides(len(images.sources), held_out)
-
-
-def _split_contents(
-    images: _Images, pixels: NDArray[np.uint8], found: Walk, seed: int
-) -> NDArray[np.int64]:
+def _split(images: _Images, pixels: NDArray[np.uint8], found: Walk, seed: int) -> NDArray[np.int64]:
     """A tenth for the test: equal images, and pages of a file, on one side; the sides."""
-    _require_two(len(pixels), found)
     groups = groups_of(pixels, images.files)
-    held_out = split_groups(images.labels, groups, _tenth(len(pixels)), seed).held_out
-    if not len(held_out):
-        raise UserError(
-            f"--data.root {found.root}: {len(pixels)} images, {int(groups.max()) + 1} of them "
-            f"different, can't be split into a training and a test set that share none, with each "
-            f"class in training; add images"
-        )
+    held_out = hold_out_a_tenth(images.labels, groups, seed, found.root).held_out
     return _sides(len(pixels), held_out)
 
 
-def _require_two(num_images: int, found: Walk) -> None:
-    if num_images < 2:
-        raise UserError(
-            f"--data.root {found.root}: one image can't be split into a training and a test set; "
-            f"add images"
-        )
-
-
-def _tenth(num_images: int) -> int:
-    return max(1, round(TENTH * num_images))
+def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int64]:
+    """A tenth of all files, also of those that can't be read, as runs did before; the sides."""
+    held_out = hold_out_a_tenth(images.labels, None, seed, found.root).held_out
+    return _sides(len(images.sources), held_out)
 
 
 def _sides(num_images: int, held_out: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.errors import UserError
+
 FIXED_SEED = 0  # of the splits and orders that must not change with the seed of a run
 
 
@@ -47,3 +49,28 @@ def split_groups(
             out[of_class[0]] = False
     is_out = out[groups]
     return Split(np.flatnonzero(~is_out), np.flatnonzero(is_out))
+
+
+def hold_out_a_tenth(
+    labels: NDArray[np.int64], groups: NDArray[np.int64] | None, seed: int, root: object
+) -> Split:
+    """What is tested on where a set has no test images; `groups` stay together, if there are any.
+
+    Raises `UserError`, naming the set by its `--data.root`, where none can be held out.
+    """
+    count = len(labels)
+    if count < 2:
+        raise UserError(
+            f"--data.root {root}: one image can't be split into a training and a test set; "
+            f"add images"
+        )
+    num_held_out = max(1, round(0.1 * count))
+    if groups is None:
+        return split(labels, num_held_out, seed)
+    chosen = split_groups(labels, groups, num_held_out, seed)
+    if not len(chosen.held_out):
+        raise UserError(
+            f"--data.root {root}: {count} images can't be split into a training and a test set "
+            f"that share no equal images and no file, with each class in training; add images"
+        )
+    return chosen
