@@ -12,6 +12,7 @@ from bench.plain_loops import DTYPES, Precision, device_of, synchronise
 from vaekit.models.vae import VAE, num_parameters
 
 TRIES = 20  # of which the best counts
+TRIES_IN_TURN = 4  # again and again, beside the work
 CALLS = {"cpu": 1, "cuda": 20}  # in a try: a GPU waits for its launch, too
 COPIED_BYTES = 128 * 2**20  # too many for any cache
 
@@ -20,13 +21,29 @@ COPIED_BYTES = 128 * 2**20  # too many for any cache
 FLOATS_MOVED = 7 + 3  # for each parameter
 
 
-def step_limit(vae: VAE, batch_size: int, precision: Precision) -> float:
-    """Seconds of the arithmetic at the rate of the largest layer's matrix products, and of the
-    update's memory traffic at the rate of a copy. What activations move is left out.
+class StepLimit:
+    """Seconds that a step takes at least: its arithmetic at the rate of the largest layer's matrix
+    products, and the update's memory traffic at that of a copy. What activations move is left out.
     """
-    update_bytes = 4 * FLOATS_MOVED * num_parameters(vae)
-    arithmetic = step_flops(vae, batch_size) / matrix_product_rate(vae, batch_size, precision)
-    return arithmetic + update_bytes / copy_rate(device_of(vae))
+
+    def __init__(self, vae: VAE, batch_size: int, precision: Precision) -> None:
+        self._vae, self._batch_size, self._precision = vae, batch_size, precision
+        self._flops = step_flops(vae, batch_size)
+        self._update_bytes = 4 * FLOATS_MOVED * num_parameters(vae)
+        self._products_rate = self._copy_rate = 0.0
+
+    def measure(self, num_tries: int) -> float:
+        """By the best rates of these tries and all before: a machine's speed drifts."""
+        device = device_of(self._vae)
+        products = matrix_product_rate(self._vae, self._batch_size, self._precision, num_tries)
+        self._products_rate = max(self._products_rate, products)
+        self._copy_rate = max(self._copy_rate, copy_rate(device, num_tries))
+        return self._flops / self._products_rate + self._update_bytes / self._copy_rate
+
+
+def step_limit(vae: VAE, batch_size: int, precision: Precision) -> float:
+    """`StepLimit`, measured once."""
+    return StepLimit(vae, batch_size, precision).measure(TRIES)
 
 
 def largest_activation(vae: VAE, batch_size: int) -> int:
@@ -50,7 +67,9 @@ def step_flops(vae: VAE, batch_size: int) -> int:
 
 
 @torch.no_grad()
-def matrix_product_rate(vae: VAE, batch_size: int, precision: Precision) -> float:
+def matrix_product_rate(
+    vae: VAE, batch_size: int, precision: Precision, num_tries: int = TRIES
+) -> float:
     """FLOP/s of the three products that a step makes of the largest layer and its batch."""
     device = device_of(vae)
     dtype = DTYPES[precision]
@@ -62,18 +81,18 @@ def matrix_product_rate(vae: VAE, batch_size: int, precision: Precision) -> floa
     # Into memory at hand: a system takes longer to give 37 MB than a CPU to fill them.
     of_weight, of_inputs = torch.empty_like(weight), torch.empty_like(inputs)
     seconds = (
-        _best_seconds(lambda: torch.mm(inputs, weight.T, out=outputs), device)
-        + _best_seconds(lambda: torch.mm(outputs.T, inputs, out=of_weight), device)
-        + _best_seconds(lambda: torch.mm(outputs, weight, out=of_inputs), device)
+        _best_seconds(lambda: torch.mm(inputs, weight.T, out=outputs), device, num_tries)
+        + _best_seconds(lambda: torch.mm(outputs.T, inputs, out=of_weight), device, num_tries)
+        + _best_seconds(lambda: torch.mm(outputs, weight, out=of_inputs), device, num_tries)
     )
     return 3 * 2 * batch_size * weight.numel() / seconds
 
 
-def copy_rate(device: torch.device) -> float:
+def copy_rate(device: torch.device, num_tries: int = TRIES) -> float:
     """Bytes per second, read and written ones together."""
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device)
+    return 2 * COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device, num_tries)
 
 
 def _shadow(vae: VAE, batch_size: int) -> tuple[VAE, Tensor, Tensor]:
@@ -83,11 +102,11 @@ def _shadow(vae: VAE, batch_size: int) -> tuple[VAE, Tensor, Tensor]:
     return deepcopy(vae).to("meta"), images, noise
 
 
-def _best_seconds(run: Callable[[], object], device: torch.device) -> float:
+def _best_seconds(run: Callable[[], object], device: torch.device, num_tries: int) -> float:
     num_calls = CALLS[device.type]
     calls = run if num_calls == 1 else _recorded(run, num_calls)
     seconds = []
-    for _ in range(TRIES):
+    for _ in range(num_tries):
         synchronise(device)
         start = time.perf_counter()
         calls()

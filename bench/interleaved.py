@@ -36,7 +36,8 @@ class Contest(NamedTuple):
     note: str = ""
     device: str = "cpu"  # the kind of device, which has its own floors
     repeats: int = 1  # how many times a call does the work
-    limit: float = 0.0  # seconds that the hardware needs for the work; 0 where it is not known
+    # Measures, beside each turn of ours, the seconds that the hardware needs for the work at least.
+    limit: Callable[[], float] | None = None
     is_floor_for_bound: bool = False  # the lower bound of the ratio must reach the floor
     # What the peer's turns happen within, untimed: settings that it would find by itself.
     theirs_within: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -57,7 +58,7 @@ class Outcome(NamedTuple):
     lower_ratio: float  # the lower bound of that median
     floor: float  # what the ratio must be at least
     is_floor_for_bound: bool
-    limit: float
+    limit: float  # 0 where it is not known
     note: str
 
     def fault(self) -> str | None:
@@ -88,7 +89,7 @@ def hold(
         peer_seconds, peer_result = _timed(contest.theirs)
     contest.agree(our_result, peer_result)
     benchmark.group = contest.work
-    peer_times = take_turns(benchmark, contest, warm=max(seconds, peer_seconds) < QUICK)
+    peer_times, limits = take_turns(benchmark, contest, warm=max(seconds, peer_seconds) < QUICK)
     if benchmark.stats is None:
         return None
     times = benchmark.stats.stats.data
@@ -106,19 +107,23 @@ def hold(
         lower_ratio=lower_bound(ratios),
         floor=floor,
         is_floor_for_bound=contest.is_floor_for_bound,
-        limit=contest.limit,
+        limit=min(limits, default=0.0),
         note=contest.note,
     )
     benchmark.extra_info.update(outcome._asdict(), peer_times=peer_times)
     return outcome
 
 
-def take_turns(benchmark: BenchmarkFixture, contest: Contest, *, warm: bool) -> list[float]:
-    """Run both ways once a round, in the order A B, B A, A B ...; the seconds of each of theirs.
+def take_turns(
+    benchmark: BenchmarkFixture, contest: Contest, *, warm: bool
+) -> tuple[list[float], list[float]]:
+    """Run both ways once a round, in the order A B, B A, A B ...; the seconds of each of theirs,
+    and the hardware's limit as it was measured in each round.
 
     `benchmark` times ours. A rest and, if `warm`, an untimed call come before each turn.
     """
     peer_times: list[float] = []
+    limits: list[float] = []
     is_peer_first = True
 
     def get_ready(work: Callable[[], Any]) -> None:
@@ -136,6 +141,8 @@ def take_turns(benchmark: BenchmarkFixture, contest: Contest, *, warm: bool) -> 
         is_peer_first = not is_peer_first
         if is_peer_first:
             take_peers_turn()
+        if contest.limit is not None:
+            limits.append(contest.limit())
         get_ready(contest.ours)
 
     def after_ours() -> None:
@@ -143,7 +150,7 @@ def take_turns(benchmark: BenchmarkFixture, contest: Contest, *, warm: bool) -> 
             take_peers_turn()
 
     benchmark.pedantic(contest.ours, setup=before_ours, teardown=after_ours, rounds=contest.rounds)
-    return peer_times
+    return peer_times, limits
 
 
 def lower_bound(ratios: list[float]) -> float:

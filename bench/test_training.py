@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from bench.defaults import library_defaults
-from bench.hardware import largest_activation, step_limit
+from bench.hardware import TRIES_IN_TURN, StepLimit, largest_activation
 from bench.interleaved import Contest
 from bench.plain_loops import Epoch, Precision, train_on_device, train_with_loader
-from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
+from bench.trainings import PRECISIONS, epochs_of, models, start_training
 from vaekit.config import ModelConfig
-from vaekit.models.settle import REFERENCE
-from vaekit.models.vae import VAE
+from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training.state import Training
 
 Compete = Callable[[Contest], None]
@@ -59,8 +58,14 @@ def corner(
 
 
 @pytest.fixture
-def model(pytestconfig: pytest.Config) -> ModelConfig:
-    return SMALL if pytestconfig.getoption("benchmark_disable") else REFERENCE
+def architecture() -> str:
+    """Where a benchmark asks for no other."""
+    return "reference"
+
+
+@pytest.fixture
+def model(pytestconfig: pytest.Config, architecture: str) -> ModelConfig:
+    return models(tiny=pytestconfig.getoption("benchmark_disable"))[architecture]
 
 
 @all_threads
@@ -83,6 +88,7 @@ def test_against_an_eager_loop_on_the_device(compete: Compete, corner: Corner) -
 @all_threads
 @batch_sizes
 @precisions
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_against_pythae(
     compete: Compete, corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +102,24 @@ def test_against_pythae(
         corner.vae, corner.pixels, corner.batch_size, corner.precision, tmp_path / "pythae"
     )
     compete(_contest(corner, "pythae BaseTrainer", theirs))
+
+
+@all_threads
+@pytest.mark.parametrize("batch_size", [128])
+@precisions
+@pytest.mark.parametrize("architecture", ["conv"])
+def test_against_the_references_architecture(
+    compete: Compete, corner: Corner, pytestconfig: pytest.Config
+) -> None:
+    """Of two models, so that the losses are their own; both are trained by vaekit."""
+    theirs = start_training(
+        models(tiny=pytestconfig.getoption("benchmark_disable"))["reference"],
+        corner.batch_size,
+        corner.training.steps_per_epoch,
+        precision=corner.precision,
+    )
+    contest = _contest(corner, "reference's architecture", epochs_of(theirs))
+    compete(contest._replace(agree=_finite, theirs_within=nullcontext))
 
 
 @all_threads
@@ -117,7 +141,9 @@ def test_images_fetched_in_time(compete: Compete, corner: Corner, model: ModelCo
 def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
     training, batch_size, precision = corner.training, corner.batch_size, corner.precision
     device = training.accelerator.device
-    work = f"training step, batch {batch_size}"
+    model = training.vae.config.architecture
+    step = "training step" if model == "reference" else f"training step of {model}"
+    work = f"{step}, batch {batch_size}"
     return Contest(
         work=work if precision == "float32" else f"{work}, {precision}",
         ours=epochs_of(training),
@@ -127,7 +153,7 @@ def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
         rounds=ROUNDS,
         device=device.type,
         repeats=training.steps_per_epoch,
-        limit=step_limit(training.vae, batch_size, precision),
+        limit=partial(StepLimit(training.vae, batch_size, precision).measure, TRIES_IN_TURN),
         theirs_within=partial(
             library_defaults, device, largest_activation(training.vae, batch_size)
         ),
@@ -136,3 +162,7 @@ def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
 
 def _similar(ours: float, theirs: float) -> None:
     assert ours == pytest.approx(theirs, rel=TOLERANCE)
+
+
+def _finite(ours: float, theirs: float) -> None:
+    assert np.isfinite([ours, theirs]).all()

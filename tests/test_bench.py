@@ -17,7 +17,7 @@ from conftest import ROOT, run_command
 
 from vaekit.models.vae import VAE
 
-NUM_BENCHMARKS = 39  # with one thread
+NUM_BENCHMARKS = 42  # with one thread
 NUM_GATES = 5
 NUM_WITHOUT_OPTIONAL = 14
 NOT_EVERYWHERE = "pythae|scikit-learn-intelex|cuML|CUDA"
@@ -135,11 +135,15 @@ def _run_quickly(*arguments: str, **variables: str) -> tuple[int, int, list[str]
 def test_two_ways_are_timed_in_turns(interleaved: ModuleType) -> None:
     turns = []
     contest = _contest(
-        interleaved, ours=lambda: turns.append("A"), theirs=lambda: turns.append("B")
+        interleaved,
+        ours=lambda: turns.append("A"),
+        theirs=lambda: turns.append("B"),
+        limit=lambda: turns.append("|") or 0.5,
     )
-    peer_times = interleaved.take_turns(_Benchmark(), contest, warm=False)
-    assert "".join(turns) == "ABBAABBA"
+    peer_times, limits = interleaved.take_turns(_Benchmark(), contest, warm=False)
+    assert "".join(turns) == "|ABB|A|ABB|A"
     assert len(peer_times) == contest.rounds
+    assert limits == [0.5] * contest.rounds
 
 
 def test_two_ways_that_give_different_results_are_not_timed(interleaved: ModuleType) -> None:
