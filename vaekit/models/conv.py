@@ -1,14 +1,21 @@
-"""A strided convolutional encoder with residual blocks, and the decoder that mirrors it."""
+"""A strided convolutional encoder with residual blocks, and the decoder that mirrors it.
+
+Where outputs are means of pixels, not logits, a linear way lies beside both (components.py).
+"""
 
 import math
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
+from vaekit.models.components import LinearDecoder, LinearEncoder, start_as_components
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
 
 KERNEL_SIZE = 3
@@ -48,11 +55,17 @@ class Encoder(nn.Module):
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
         self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
         self.var = nn.Linear(HIDDEN_DIM, latent_dim)
+        self.components = None
+        if _has_linear_way(config):
+            self.components = LinearEncoder(latent_dim, image_shape)
 
     def forward(self, images: Tensor) -> Posterior:
         hidden = silu(self.linear(self.stages(images).flatten(start_dim=1)))
         log_variance = self.var(hidden).float().clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mu(hidden).float(), log_variance)
+        mean = self.mu(hidden).float()
+        if self.components is not None:
+            mean = mean + self.components(images)
+        return Posterior(mean, log_variance)
 
 
 class Decoder(nn.Module):
@@ -70,10 +83,15 @@ class Decoder(nn.Module):
             up = _up(stage, larger)
             self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
         self.stages.append(_up(stages[0], Stage(image_shape[0], image_shape[1:])))
+        self.components = None
+        if _has_linear_way(config):
+            self.components = LinearDecoder(settled(config.latent_dim), image_shape)
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = silu(self.linear2(silu(self.linear(latents))))
         outputs: Tensor = self.stages(hidden.reshape(-1, *self._feature_shape))
+        if self.components is not None:
+            outputs = outputs + self.components(latents)
         return outputs
 
 
@@ -94,6 +112,24 @@ class ResidualBlock(nn.Module):
         return features + change
 
 
+@torch.no_grad()
+def start_from_images(
+    encoder: Encoder, decoder: Decoder, pixels: NDArray[np.uint8]
+) -> float | None:
+    """Have the two start as the principal components of `pixels` [N, C, H, W].
+
+    Gives the variance of a pixel about their means; None where there is no linear way.
+    """
+    if encoder.components is None or decoder.components is None:
+        return None
+    start = start_as_components(encoder.components, decoder.components, pixels)
+    for last in (encoder.mu, encoder.var, decoder.stages[-1]):
+        for parameter in last.parameters():
+            parameter.zero_()
+    encoder.var.bias.copy_(start.log_variances)
+    return start.noise_variance
+
+
 def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
     """From the largest features, of half the images' size, to the smallest.
 
@@ -111,6 +147,10 @@ def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
         Stage(max(width, WIDENING * width >> halvings), each)
         for halvings, each in zip(from_last, sizes, strict=True)
     ]
+
+
+def _has_linear_way(config: ModelConfig) -> bool:
+    return config.likelihood != "bernoulli"
 
 
 def _half(length: int) -> int:

@@ -33,6 +33,8 @@ class Likelihood:
     """None: it has no scale."""
     unit: str
     """What its figures are in, for people."""
+    scale_of_deviation: float = 1.0
+    """The scale of a distribution, over its standard deviation."""
 
 
 def bits_per_dimension(nats: float, num_values: int) -> float:
@@ -97,5 +99,6 @@ LIKELIHOODS = {
         _clamped,
         initial_log_scale=-1.5,
         unit="nats per image, pixels of 256 levels, discretised logistic",
+        scale_of_deviation=math.sqrt(3) / math.pi,
     ),
 }

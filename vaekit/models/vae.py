@@ -1,9 +1,12 @@
 """The VAE: an architecture's encoder and decoder, and a likelihood of the pixels."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaekit.config import ModelConfig, settled
@@ -25,7 +28,7 @@ SCALE_GAIN = 10.0
 
 
 class Architecture(NamedTuple):
-    """The two halves of a VAE, each made from its settings and a shape.
+    """The two halves of a VAE, each made from its settings and a shape, and how they start.
 
     Encoders map images [B, *image_shape] to a `Posterior`, its log-variance clamped, both float32
     also under autocast. Decoders map latents [B, L] to outputs [B, *image_shape]. Both raise
@@ -36,11 +39,14 @@ class Architecture(NamedTuple):
 
     encoder: Callable[[ModelConfig, ImageShape], nn.Module]
     decoder: Callable[[ModelConfig, ImageShape], nn.Module]
+    start: Callable[[Any, Any, NDArray[np.uint8]], float | None] | None = None
+    """Gives an encoder and a decoder what training images [N, C, H, W] tell without training, and
+    tells the variance of a pixel that is left; None: both start as they are made."""
 
 
 ARCHITECTURES = {
     "reference": Architecture(reference.Encoder, reference.Decoder),
-    "conv": Architecture(conv.Encoder, conv.Decoder),
+    "conv": Architecture(conv.Encoder, conv.Decoder, conv.start_from_images),
 }
 
 
@@ -75,6 +81,15 @@ class VAE(nn.Module):
         self.scale = None
         if initial is not None:
             self.scale = nn.Parameter(torch.full((1,), initial / SCALE_GAIN))
+
+    @torch.no_grad()
+    def start_from(self, pixels: NDArray[np.uint8]) -> None:
+        """Begin with what the training images, uint8 [N, C, H, W], tell before any training."""
+        start = ARCHITECTURES[self.config.architecture].start
+        variance = None if start is None else start(self.enc, self.dec, pixels)
+        if variance is not None and self.scale is not None:
+            deviation = self.likelihood.scale_of_deviation * math.sqrt(variance)
+            self.scale.fill_(math.log(deviation) / SCALE_GAIN)
 
     @property
     def log_scale(self) -> Tensor | None:

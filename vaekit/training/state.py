@@ -55,6 +55,7 @@ class Training:
         self.config, self.images, self.accelerator = config, images, accelerator
         self.steps_per_epoch = len(images.train.pixels) // settled(config.batch_size)
         self.vae = initial_vae(config, images.shape)
+        self.vae.start_from(images.train.pixels)
         # The average of the weights, to evaluate and to use.
         self.ema = deepcopy(self.vae).requires_grad_(False).eval().to(accelerator.device)
         # The average to use: that of the best epoch so far, or the same as of now.
