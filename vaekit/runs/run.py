@@ -17,6 +17,7 @@ from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     BASELINES,
     ENVIRONMENT,
+    EVALUATION,
     LATENTS,
     METRICS,
     READING,
@@ -175,6 +176,17 @@ class Run:
         """What the SVM was measured to do on the test latents: svm/metrics.json."""
         metrics: dict[str, Any] = self._read(SVM_METRICS)
         return metrics
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """What its latents were measured to be worth: evaluation/evaluation.json."""
+        evaluation: dict[str, Any] = self._read(EVALUATION)
+        return evaluation
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it was evaluated, be that whole or not."""
+        return EVALUATION.path(self.folder).exists()
 
     @property
     def has_latents(self) -> bool:
