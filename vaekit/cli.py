@@ -74,7 +74,7 @@ def report(run: str, data: DataPlace = AS_TRAINED) -> None:
     write_report(Run(run, data.root))
 
 
-def evaluate(run: str, samples: int = 500, images: int = 500, data: DataPlace = AS_TRAINED) -> None:
+def evaluate(run: str, samples: int = 500, images: int = 200, data: DataPlace = AS_TRAINED) -> None:
     """Measure what the latents of a run are worth, beside PCA and raw pixels.
 
     Args:

@@ -22,7 +22,6 @@ from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
     append_environment,
     changes_since,
-    describe_environment,
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
@@ -37,6 +36,7 @@ from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
+from vaekit.training.environment import describe_environment
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, is_resident, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory

@@ -37,9 +37,9 @@ from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
+from vaekit.storage.arrays import write_array
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
-from vaekit.storage.tensors import write_array
 
 # What nothing can be checked without: other files are judged by what these say.
 ROOTS = {

@@ -49,3 +49,9 @@ def test_more_neighbours_than_images_are_refused(k: int) -> None:
 def test_latents_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="NaN or infinity"):
         nearest(ROWS, np.full((1, 4), np.nan, np.float32), 1)
+
+
+def test_neighbours_of_some_rows_are_those_among_all() -> None:
+    some = np.array([3, 50, 299])
+    found, of_all = nearest_others(ROWS, 4, some), nearest_others(ROWS, 4)
+    np.testing.assert_array_equal(found.indices, of_all.indices[some])

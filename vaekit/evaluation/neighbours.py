@@ -33,16 +33,19 @@ def nearest(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> 
     return Neighbours(indices.astype(np.int64, copy=False), distances.astype(np.float64))
 
 
-def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
-    """The k of `rows` [N, D] that lie nearest to each of them, itself left out.
+def nearest_others(
+    rows: NDArray[np.float32], k: int, of: NDArray[np.int64] | None = None
+) -> Neighbours:
+    """The k of `rows` [N, D] that lie nearest to each of them, or to those `of` some indices [B].
 
-    Raises `UserError` for fewer than k others, and for numbers that are not finite.
+    A row is no neighbour of its own; an equal one is. Raises `UserError` for fewer than k others.
     """
     require_enough(k, len(rows) - 1)
-    _require_finite(rows)
-    search = NearestNeighbors(n_neighbors=k, algorithm=_METHOD).fit(rows)
-    distances, indices = search.kneighbors()
-    return Neighbours(indices.astype(np.int64, copy=False), distances.astype(np.float64))
+    of = np.arange(len(rows)) if of is None else of
+    found = nearest(rows, rows[of], k + 1)
+    is_own = found.indices == of[:, None]
+    is_own[~is_own.any(axis=1), k] = True  # more equal rows than neighbours: any may be left out
+    return Neighbours(*(each[~is_own].reshape(len(of), k) for each in found))
 
 
 def require_enough(k: int, count: int) -> None:

@@ -8,13 +8,17 @@ from numpy.typing import NDArray
 from vaekit.errors import UserError
 from vaekit.evaluation.neighbours import nearest, nearest_others
 
+MAX_MEASURED = 5000  # training images whose distance from the others is measured
+NUM_NEIGHBOURS = 10
+FALSE_ALARMS = 0.01
+
 # Shapes in comments: N training images, M images to calibrate on, B images, L latent dimensions.
 
 
 class Typical(NamedTuple):
     """What the distances of images that belong are like."""
 
-    train: NDArray[np.float64]  # [N], rising: of each training image from the others
+    train: NDArray[np.float64]  # rising: of training images from the others
     calibration: NDArray[np.float64]  # [M], rising: of images that the model was not trained on
 
 
@@ -33,9 +37,12 @@ def distances_from(
 def typical_distances(train: NDArray[np.float32], held_out: NDArray[np.float32], k: int) -> Typical:
     """Those of the training images `train` [N, L], each from the others, and of `held_out` [M, L].
 
-    Without held-out images the training images stand for them, too.
+    Of a large set `MAX_MEASURED` evenly spaced training images are measured. Without held-out
+    images the training images stand for them, too.
     """
-    own = np.sort(nearest_others(train, k).distances.mean(axis=1))
+    count = min(len(train), MAX_MEASURED)
+    measured = np.arange(count) * len(train) // max(count, 1)
+    own = np.sort(nearest_others(train, k, measured).distances.mean(axis=1))
     if not len(held_out):
         return Typical(own, own)
     return Typical(own, np.sort(distances_from(train, held_out, k)))

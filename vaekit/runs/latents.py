@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256, write_bytes
 from vaekit.storage.sealed import read_sealed
-from vaekit.storage.tensors import read_npy
 
 FORMAT_VERSION = 2
 

@@ -3,7 +3,10 @@
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vaekit.config import DataConfig, TrainConfig
 from vaekit.errors import UserError
@@ -29,9 +32,13 @@ from vaekit.runs.products import (
     remedy_text,
 )
 from vaekit.runs.svm import Svm
-from vaekit.runs.weights import Weights
 from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
+
+if TYPE_CHECKING:  # PyTorch is imported once a weight is needed, decoders once images are
+    from vaekit.images.inputs import GivenImages, Inputs
+    from vaekit.runs.inference import Encoding, Prediction
+    from vaekit.runs.weights import Weights
 
 _WHERE_IMAGES_ARE = "put its images back there, or say with --data.root where they lie now"
 
@@ -85,7 +92,7 @@ class Run:
         return self._read(READING) if READING.path(self.folder).exists() else None
 
     @cached_property
-    def weights(self) -> Weights:
+    def weights(self) -> "Weights":
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
@@ -183,15 +190,107 @@ class Run:
         evaluation: dict[str, Any] = self._read(EVALUATION)
         return evaluation
 
-    @property
-    def has_evaluation(self) -> bool:
-        """Whether it was evaluated, be that whole or not."""
-        return EVALUATION.path(self.folder).exists()
+    def encode(self, images: "GivenImages", *, skip_unreadable: bool = False) -> "Encoding":
+        """What the encoder says of images: mean and log-variance, float32 [N, L] each.
+
+        `images` are an array, uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] of the size that the
+        model takes; or image files, or folders of them, which are prepared as the images were
+        that the run was trained on. Raises `UserError` for others, and for files that can't be
+        read, unless they are to be skipped.
+        """
+        from vaekit.runs import inference
+
+        return inference.encode(self.weights, self.inputs(images, skip_unreadable).pixels)
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Images uint8 [N, C, H, W], the means of the pixels, from latents [N, L]."""
+        from vaekit.runs import inference
+
+        return inference.decode(self.weights, latents)
+
+    def reconstruct(
+        self, images: "GivenImages", *, skip_unreadable: bool = False
+    ) -> NDArray[np.uint8]:
+        """`images`, as `encode` takes them, decoded from their means: uint8 [N, C, H, W]."""
+        from vaekit.runs import inference
+
+        return inference.reconstruct(self.weights, self.inputs(images, skip_unreadable).pixels)
+
+    def sample(self, count: int, seed: int = 0) -> NDArray[np.uint8]:
+        """New images, uint8 [count, C, H, W], from latents of a standard normal.
+
+        The same seed gives the same images, and those of `vaekit generate`.
+        """
+        from vaekit.runs import inference
+
+        return inference.sample(self.weights, count, seed)
+
+    def interpolate(
+        self, first: "GivenImages", last: "GivenImages", steps: int = 8
+    ) -> NDArray[np.uint8]:
+        """Images uint8 [steps, C, H, W] on the straight line between the means of two images.
+
+        Either is one image: a file, or an array as `encode` takes them, with or without its
+        first axis. The ends are their reconstructions.
+        """
+        from vaekit.runs import inference
+
+        ends = (self._single(first, "first"), self._single(last, "last"))
+        return inference.interpolate(self.weights, *ends, steps)
+
+    def predict(self, images: "GivenImages", *, skip_unreadable: bool = False) -> "Prediction":
+        """The classes of `images`, as `encode` takes them: labels [N], scores [N, K], names.
+
+        Raises `UserError` where the run has no SVM.
+        """
+        from vaekit.runs import inference
+
+        self.require_classes()
+        svm = self.svm  # before images are read
+        return inference.predict(self.weights, svm, self.inputs(images, skip_unreadable).pixels)
+
+    def inputs(self, images: "GivenImages", skip_unreadable: bool = False) -> "Inputs":
+        """Images, as `encode` takes them, as the model does: uint8 [N, C, H, W], and their files.
+
+        What was left out, used as something else, or looks unlike those that the run was trained
+        on, is said on standard error.
+        """
+        from vaekit.images.inputs import Trained, read_inputs
+
+        weights = self.weights
+        trained = Trained(
+            weights.vae.image_shape, self.config.data, weights.class_names, weights.appearance
+        )
+        return read_inputs(images, trained, skip_unreadable=skip_unreadable)
+
+    def _single(self, given: "GivenImages", name: str) -> NDArray[np.uint8]:
+        """The one image that is given, [1, C, H, W]."""
+        channels, height, width = self.weights.vae.image_shape
+        shapes = ((channels, height, width), (height, width, channels), (height, width))
+        if isinstance(given, np.ndarray) and given.shape in shapes:
+            given = given[None]
+        pixels = self.inputs(given).pixels
+        if len(pixels) != 1:
+            raise UserError(f"{name}: {len(pixels)} images; give one")
+        return pixels
+
+    def require_classes(self) -> None:
+        """Raise `UserError` where it was trained without labels: nothing can be predicted then."""
+        if not self.weights.class_names and not self.has_svm:
+            raise UserError(
+                f"{self.folder.path}: trained on images without labels, so there is nothing to "
+                f"predict; `vaekit encode {self.folder.quoted}` gives the latents of files"
+            )
 
     @property
     def has_latents(self) -> bool:
         """Whether the images were encoded, be it well or not."""
         return self.folder.latents.exists()
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it was evaluated, be that whole or not."""
+        return EVALUATION.path(self.folder).exists()
 
     @property
     def has_svm(self) -> bool:

@@ -27,7 +27,7 @@ from vaekit.training.noise import Stream, normal_noise
 from vaekit.training.process import use_all_cores
 
 NUM_SAMPLES = 500
-NUM_IMAGES = 500  # whose likelihood is estimated
+NUM_IMAGES = 200  # whose likelihood is estimated
 BATCH_SIZE = 500
 IMAGES_AT_ONCE = 50
 _SEED = 0
@@ -36,8 +36,8 @@ _SEED = 0
 def evaluate(run: Run, num_samples: int = NUM_SAMPLES, num_images: int = NUM_IMAGES) -> None:
     """Measure what the latents of a run are worth; the stage behind `vaekit evaluate`.
 
-    Where the run has no latents, they are made first. Writes evaluation/evaluation.json: classifiers
-    on latents, on principal components and on pixels; the KL of each latent dimension; the
+    Where the run has no latents, they are made first. Writes evaluation/evaluation.json:
+    classifiers on latents, on principal components and on pixels; the KL of each dimension; the
     likelihood of `num_images` test images by `num_samples` samples of each; how much
     reconstructions look like test images. What labels are needed for is left out without them.
     """
@@ -203,7 +203,7 @@ def _reconstruction(
         images = as_floats(torch.from_numpy(batch))
         rows = baselines.project(batch, components) @ components.directions + components.mean
         by_model = vae.decode(vae.encode(images).mean).numpy()
-        by_pca = rows.reshape(batch.shape).clip(0, 1)
+        by_pca = rows.reshape(batch.shape)
         for index, others in enumerate((by_model, by_pca)):
             squares[index] += np.square(others - images.numpy(), dtype=np.float64).sum()
             similarity = ssim(images.numpy(), others)

@@ -19,9 +19,9 @@ from vaekit.progress import Progress
 from vaekit.runs.latents import FORMAT_VERSION, INDEX, IndexRow, index_of, write_index
 from vaekit.runs.products import LATENTS
 from vaekit.runs.run import Run
+from vaekit.storage.arrays import write_array
 from vaekit.storage.files import atomic_path, errors_naming, file_sha256, temporary_path
 from vaekit.storage.sealed import write_sealed
-from vaekit.storage.tensors import write_array
 from vaekit.training.noise import rank_slice
 from vaekit.training.precision import without_tf32
 from vaekit.training.process import use_all_cores
