@@ -74,6 +74,21 @@ def report(run: str, data: DataPlace = AS_TRAINED) -> None:
     write_report(Run(run, data.root))
 
 
+def evaluate(run: str, samples: int = 500, images: int = 200, data: DataPlace = AS_TRAINED) -> None:
+    """Measure what the latents of a run are worth, beside PCA and raw pixels.
+
+    Args:
+        run: A run folder. Where it has no latents yet, they are made first.
+        samples: Of each image, to estimate its likelihood by.
+        images: Test images whose likelihood is estimated.
+        data: Where its images lie now.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.evaluate import evaluate as evaluate_run
+
+    evaluate_run(Run(run, data.root), samples, images)
+
+
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
     """Generate new images as one picture.
 
@@ -188,6 +203,7 @@ COMMANDS = {
     "latents": latents,
     "svm": svm,
     "report": report,
+    "evaluate": evaluate,
     "generate": generate,
     "encode": encode,
     "predict": predict,

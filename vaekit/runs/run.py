@@ -22,6 +22,7 @@ from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     BASELINES,
     ENVIRONMENT,
+    EVALUATION,
     LATENTS,
     METRICS,
     READING,
@@ -210,6 +211,12 @@ class Run:
         metrics: dict[str, Any] = self._read(SVM_METRICS)
         return metrics
 
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """What its latents were measured to be worth: evaluation/evaluation.json."""
+        evaluation: dict[str, Any] = self._read(EVALUATION)
+        return evaluation
+
     def encode(self, images: "GivenImages", *, skip_unreadable: bool = False) -> "Encoding":
         """What the encoder says of images: mean and log-variance, float32 [N, L] each.
 
@@ -306,6 +313,11 @@ class Run:
     def has_latents(self) -> bool:
         """Whether the images were encoded, be it well or not."""
         return self.folder.latents.exists()
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it was evaluated, be that whole or not."""
+        return EVALUATION.path(self.folder).exists()
 
     @property
     def has_svm(self) -> bool:
