@@ -12,7 +12,7 @@ from vaekit.storage.files import write_bytes
 
 MIN_TILE = 56  # pixels: smaller images are enlarged
 GAP = 2  # pixels between tiles
-PAIR_GAP = 12  # pixels between one pair of rows and the next
+PAIR_GAP = 12  # pixels between one pair of rows and the next, an image and its neighbours
 
 
 def image_grid(images: NDArray[np.uint8], columns: int | None = None) -> Image.Image:
@@ -51,6 +51,16 @@ def reconstruction_grid(
     for index, strip in enumerate(strips):
         pair, below = divmod(index, 2)
         sheet.paste(strip, (0, pair * pitch + below * (height + GAP)))
+    return sheet
+
+
+def neighbour_grid(images: NDArray[np.uint8], neighbours: NDArray[np.uint8]) -> Image.Image:
+    """A row for each of `images` [N, C, H, W]: itself, a gap, its `neighbours` [N, k, C, H, W]."""
+    left = image_grid(images, columns=1)
+    right = image_grid(neighbours.reshape(-1, *neighbours.shape[2:]), neighbours.shape[1])
+    sheet = Image.new(left.mode, (left.width + PAIR_GAP + right.width, left.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + PAIR_GAP, 0))
     return sheet
 
 

@@ -1,6 +1,5 @@
 """The report of a run: its settings, figures and pictures on one page that opens offline."""
 
-import base64
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +19,7 @@ from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures
+from vaekit.report.embedding import png_uri, render
 from vaekit.report.map import latent_map, perplexity_for, some_indices
 from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.folder import RunFolder
@@ -151,7 +150,7 @@ def write_report(run: Run) -> Path:
             "confusions": commonest_confusions(run),
             "commands": commands(run),
         }
-        write_text(folder.report, render(page))
+        write_text(folder.report, render("page.html.jinja", page))
     for line in lines(verdicts):
         print(line, flush=True)
     print(f"report: {folder.report}", flush=True)
@@ -463,18 +462,6 @@ def commands(run: Run) -> str:
     )
 
 
-def render(page: dict[str, Any]) -> str:
-    """The page as HTML; names from the user's files and folders are escaped."""
-    environment = Environment(
-        loader=PackageLoader("vaekit.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja").render(page)
-
-
 def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
     path = run.figures / f"{name}.png"
     pictures.write_image(path, image)
@@ -490,8 +477,7 @@ def _embed(path: Path, alt: str) -> Picture:
             width, height = image.size
     except UNREADABLE as error:
         raise UserError(f"{path}: not a whole picture any more; delete it") from error
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return Picture(f"data:image/png;base64,{data}", alt, width, height)
+    return Picture(png_uri(path.read_bytes()), alt, width, height)
 
 
 def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.images.sets import Images
 from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256, write_bytes
@@ -57,6 +58,15 @@ def index_of(
         file = None if files is None else files[row]
         label = None if labels is None else int(labels[row])
         yield IndexRow(split, row, file, label, None if label is None else class_names[label])
+
+
+def image_index(images: Images) -> list[IndexRow]:
+    """The index of all images of a run: those of train, and then of test."""
+    return [
+        row
+        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
+        for row in index_of(split, files, labels, images.class_names, len(pixels))
+    ]
 
 
 def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
