@@ -24,7 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 from damage_helpers import Refused, refusal
 from faults import FAULTS, injections, table
 
+from vaekit import errors
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
+
+errors.on_command_line = True  # messages are compared as commands say them
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -243,6 +246,12 @@ def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return {key: manifest[key] for key in ("opset", "ir_version", "weights", "graphs")}
 
     monkeypatch.setattr(bundle, "write_graphs", write)
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are those of a program that imports vaekit, and no command's."""
+    monkeypatch.setattr(errors, "on_command_line", False)
 
 
 @pytest.fixture

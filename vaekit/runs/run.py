@@ -2,16 +2,18 @@
 
 import dataclasses
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from vaekit.config import DataConfig, TrainConfig
+from vaekit.config import IN_MEMORY, DataConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.in_memory import settings_of
 from vaekit.images.reading import Reading
-from vaekit.images.sets import Images, load_images
+from vaekit.images.sets import Images, images_in_memory, load_images
 from vaekit.models.settle import settle_model
 from vaekit.runs.baselines import SCORES, PcaScores, read_scores
 from vaekit.runs.folder import RunFolder
@@ -51,16 +53,31 @@ class Run:
     Each part is read when it is first asked for, checked against the others, and kept: a part
     that is missing, damaged, or not of the rest raises `UserError`, with the command that makes
     it. Making a Run touches no disk. `data_root` says where its images lie now, should they have
-    moved since it was trained.
+    moved since it was trained; one that was trained on arrays in memory takes those, `images` and
+    `labels`, where a stage needs them.
     """
 
-    def __init__(self, path: str | Path, data_root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        data_root: str | PathLike[str] | None = None,
+        *,
+        images: NDArray[np.uint8] | None = None,
+        labels: ArrayLike | None = None,
+    ) -> None:
         self.folder = RunFolder(Path(path))
         self._data_root = data_root
+        self._in_memory = None if images is None else (images, labels)
         self._sha256: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its losses, samples, reconstructions and figures."""
+        from vaekit.runs.display import as_html
+
+        return as_html(self)
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -112,17 +129,27 @@ class Run:
         expected = self.weights.images_sha256
         images = self.unchecked_images
         if images.sha256() != expected:
-            raise UserError(
-                f"--data.root {self.data.root}: other images, labels or classes than "
-                f"{self.folder.path} was trained on; {_WHERE_IMAGES_ARE}"
-            )
+            others = f"other images, labels or classes than {self.folder.path} was trained on"
+            if self._in_memory is not None:
+                raise UserError(f"images: {others}; give the arrays that it was trained on")
+            raise UserError(f"--data.root {self.data.root}: {others}; {_WHERE_IMAGES_ARE}")
         return images
 
     @cached_property
     def unchecked_images(self) -> Images:
         """`images`, be they those it was trained on or not; nothing is downloaded."""
+        data, seed = self.data, self.config.seed
+        if self._in_memory is not None:
+            return images_in_memory(*self._in_memory, settings_of(self._in_memory[0], data), seed)
+        if data.root == IN_MEMORY:
+            raise UserError(
+                f"{self.folder.path}: trained on arrays in memory; give them again, as "
+                f"vaekit.Run({str(self.folder.path)!r}, images=images, labels=labels), or save "
+                f"them with numpy.savez('set.npz', images=images, labels=labels) and say where "
+                f"with --data.root set.npz"
+            )
         try:
-            return load_images(self.data, self.config.seed, download=False)
+            return load_images(data, seed, download=False)
         except UserError as error:
             fault = str(error).split("; ")[0]  # the rest speaks to who trains
             raise UserError(
