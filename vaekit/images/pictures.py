@@ -71,14 +71,21 @@ def write_image(path: Path, image: Image.Image) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _opaque_tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`images` [N, C, H, W] as enlarged tiles [N, H, W, 1 or 3], alpha composited over white."""
-    _, num_channels, height, width = images.shape
+def opaque(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`images` [N, C, H, W] as [N, H, W, 1 or 3], alpha composited over white."""
+    num_channels = images.shape[1]
     if not 1 <= num_channels <= 4:
         raise ValueError(f"images of {num_channels} channels; expected 1 to 4")
     tiles = images.transpose(0, 2, 3, 1)
     if num_channels in (2, 4):
         alpha = tiles[..., -1:] / 255
         tiles = np.rint(tiles[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return tiles
+
+
+def _opaque_tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`images` [N, C, H, W] as enlarged tiles [N, H, W, 1 or 3], alpha composited over white."""
+    tiles = opaque(images)
+    _, height, width, _ = tiles.shape
     factor = max(1, math.ceil(MIN_TILE / max(height, width)))
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -2,17 +2,26 @@
 
 import base64
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture as a page holds it, PNG."""
+class Picture(NamedTuple):
+    """A PNG as the page holds it; `width` and `height` in pixels."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+def embedded(image: Image.Image, alt: str) -> Picture:
+    """A small picture that is no file of its own."""
     content = io.BytesIO()
     image.save(content, format="PNG", optimize=True)
-    return png_uri(content.getvalue())
+    return Picture(png_uri(content.getvalue()), alt, *image.size)
 
 
 def png_uri(content: bytes) -> str:

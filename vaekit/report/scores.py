@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vaekit.errors import say
 from vaekit.images.inputs import Inputs
 from vaekit.images.pictures import image_grid
-from vaekit.report.embedding import data_uri, render
+from vaekit.report.embedding import Picture, embedded, render
 from vaekit.runs.inference import reconstruct
 from vaekit.runs.run import Run
 from vaekit.runs.scores import Scores
@@ -19,9 +19,9 @@ NUM_SHOWN = 24  # of the strangest, and of the most typical
 
 
 class Shown(NamedTuple):
-    """An image beside its reconstruction, as the page has them; `uri` is of both."""
+    """An image as the page has it."""
 
-    uri: str
+    picture: Picture  # of it and its reconstruction
     name: str
     place: str  # its whole path
     distance: str
@@ -77,7 +77,10 @@ def _shown(run: Run, inputs: Inputs, scores: Scores, chosen: NDArray[np.int64]) 
     files = inputs.files or [f"image {index}" for index in range(len(inputs.pixels))]
     return [
         Shown(
-            data_uri(image_grid(np.stack([image, reconstruction]), columns=2)),
+            embedded(
+                image_grid(np.stack([image, reconstruction]), columns=2),
+                f"{Path(files[index]).name}, and its reconstruction",
+            ),
             Path(files[index]).name,
             files[index],
             f"{scores.distance[index]:.2f}",
