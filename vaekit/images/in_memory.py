@@ -1,11 +1,12 @@
-"""Arrays of images that a person hands over, as the model of a run takes them."""
+"""Arrays of images that a person hands over: what they must be, and how a model takes them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.config import DataConfig, parse_value_range
+from vaekit.config import IN_MEMORY, DataConfig, parse_value_range
 from vaekit.errors import UserError
 from vaekit.images.pixels import ImageShape
 
@@ -36,6 +37,27 @@ def planes(images: NDArray[Any], shape: ImageShape, data: DataConfig) -> NDArray
         f"images: the shape {[*images.shape]}, expected {_shapes(shape)}; resize them, or give "
         f"image files, which are prepared as those were that the run was trained on"
     )
+
+
+def settings_of(images: Any, data: DataConfig) -> DataConfig:
+    """`data` for a set that is these arrays: their own size, and that they lie nowhere.
+
+    Raises `UserError` for arrays that are no images, uint8 [N, H, W], [N, H, W, C] or [N, C, H, W].
+    """
+    if data.name not in ("arrays", DataConfig.name):
+        raise UserError(
+            f"--data.name {data.name}: images are given as arrays; leave one of the two out"
+        )
+    if not isinstance(images, np.ndarray):
+        raise UserError(
+            f"images: of the type {type(images).__name__}, expected a NumPy array; give "
+            f"numpy.asarray(images)"
+        )
+    from vaekit.images.arrays import channels_first  # with it comes Pillow
+
+    require_bytes(images, data)
+    height, width = channels_first(images, "images", IN_MEMORY).shape[2:]
+    return replace(data, name="arrays", root=IN_MEMORY, image_size=f"{height},{width}")
 
 
 def require_bytes(images: NDArray[Any], data: DataConfig) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vaekit.config import SvmConfig, TrainConfig
 from vaekit.runs.baselines import read_baselines, read_scores
 from vaekit.runs.environment import read_environment
+from vaekit.runs.evaluation import read_evaluation
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import read_metadata, read_part, summary_of_part
 from vaekit.runs.metrics import read_metrics
@@ -247,6 +248,22 @@ SVM_METRICS = Product(
         "latents": Origin(lambda metrics: metrics["latents_sha256"], _MEASURE_AGAIN),
     },
 )
+_EVALUATE_AGAIN = "measure anew with `vaekit evaluate {run}`"
+EVALUATION = Product(
+    "evaluation",
+    "evaluation/evaluation.json",
+    read_evaluation,
+    lambda evaluation: (
+        f"minus log-likelihood {evaluation['likelihood']['nats']:.2f} "
+        f"{evaluation['likelihood']['unit']}"
+    ),
+    _EVALUATE_AGAIN,
+    absent="not evaluated yet; do it with `vaekit evaluate {run}`",
+    made_of={
+        "weights": Origin(lambda evaluation: evaluation["model_sha256"], _EVALUATE_AGAIN),
+        "latents": Origin(lambda evaluation: evaluation["latents_sha256"], _EVALUATE_AGAIN),
+    },
+)
 MAP = Product(
     "map",
     "figures/tsne.safetensors",
@@ -277,6 +294,7 @@ PRODUCTS = (
     SVM,
     SVM_CONFIG,
     SVM_METRICS,
+    EVALUATION,
     _picture("figures", "figures/[!.]*.png"),
     MAP,
     REPORT,

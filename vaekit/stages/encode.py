@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vaekit.errors import UserError
 from vaekit.runs.inference import encode as encode_pixels
+from vaekit.runs.latents import latent_columns
 from vaekit.runs.run import Run
 from vaekit.stages.tables import (
     csv_text,
-    latent_columns,
     require_table,
     write_csv,
     write_parquet,

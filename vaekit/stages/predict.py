@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from vaekit.runs.inference import encode, predict_latents
+from vaekit.runs.latents import latent_columns
 from vaekit.runs.run import Run
-from vaekit.stages.tables import csv_text, latent_columns
+from vaekit.stages.tables import csv_text
 
 
 def predict_files(
