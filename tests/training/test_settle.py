@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from vaekit.config import TrainConfig
+from vaekit.config import ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.sets import Images, ImageSet
 from vaekit.training.settle import require_warmup_within, settle, too_few_steps
 
 
-def images_of(count: int) -> Images:
+def images_of(count: int, channels: int = 1) -> Images:
     """So many of 28x28 pixels, which take no memory."""
-    pixels = np.broadcast_to(np.zeros((), np.uint8), (count, 1, 28, 28))
+    pixels = np.broadcast_to(np.zeros((), np.uint8), (count, channels, 28, 28))
     return Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
 
 
@@ -34,6 +34,21 @@ def test_any_set_gets_its_steps(num_images: int) -> None:
     assert steps_per_epoch >= min(24, num_images // 16)
     assert settle(config, images_of(num_images)) == config
     assert too_few_steps(config, num_images) is None
+
+
+@pytest.mark.parametrize(
+    ("num_images", "epochs"), [(16, 100), (200, 10), (1_096, 10), (9_999, 10), (10_000, 26)]
+)
+def test_a_small_set_that_starts_from_components_is_seen_less_often(
+    num_images: int, epochs: int
+) -> None:
+    conv = TrainConfig(model=ModelConfig("conv"))
+    config = settle(conv, images_of(num_images, channels=3))
+    assert config.epochs == epochs
+    assert config.epochs * (num_images // config.batch_size) >= 100
+    assert too_few_steps(config, num_images) is None
+    grey = settle(conv, images_of(num_images))
+    assert (config.batch_size, config.epochs <= grey.epochs) == (grey.batch_size, True)
 
 
 def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:

@@ -17,6 +17,7 @@ from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
 from vaekit.models.components import LinearDecoder, LinearEncoder, start_as_components
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
+from vaekit.models.settle import starts_from_components
 
 KERNEL_SIZE = 3
 SMALLEST_SIDE = 4  # pixels: features are halved until their shorter side has no more
@@ -54,10 +55,12 @@ class Encoder(nn.Module):
             channels = stage.channels
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
         self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
-        self.var = nn.Linear(HIDDEN_DIM, latent_dim)
+        self.var: nn.Module = nn.Linear(HIDDEN_DIM, latent_dim)
         self.components = None
-        if _has_linear_way(config):
+        if starts_from_components(config):
             self.components = LinearEncoder(latent_dim, image_shape)
+            # As in probabilistic PCA: how sure a latent is depends on the pixels' scale alone.
+            self.var = ForAllImages(latent_dim)
 
     def forward(self, images: Tensor) -> Posterior:
         hidden = silu(self.linear(self.stages(images).flatten(start_dim=1)))
@@ -84,7 +87,7 @@ class Decoder(nn.Module):
             self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
         self.stages.append(_up(stages[0], Stage(image_shape[0], image_shape[1:])))
         self.components = None
-        if _has_linear_way(config):
+        if starts_from_components(config):
             self.components = LinearDecoder(settled(config.latent_dim), image_shape)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -93,6 +96,17 @@ class Decoder(nn.Module):
         if self.components is not None:
             outputs = outputs + self.components(latents)
         return outputs
+
+
+class ForAllImages(nn.Module):
+    """A vector [L] for each row of features [B, D], the same for all of them."""
+
+    def __init__(self, num_values: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_values))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.bias.expand(len(features), -1)
 
 
 class ResidualBlock(nn.Module):
@@ -123,10 +137,10 @@ def start_from_images(
     if encoder.components is None or decoder.components is None:
         return None
     start = start_as_components(encoder.components, decoder.components, pixels)
-    for last in (encoder.mu, encoder.var, decoder.stages[-1]):
+    for last in (encoder.mu, decoder.stages[-1]):
         for parameter in last.parameters():
             parameter.zero_()
-    encoder.var.bias.copy_(start.log_variances)
+    encoder.var.get_parameter("bias").copy_(start.log_variances)
     return start.noise_variance
 
 
@@ -147,10 +161,6 @@ def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
         Stage(max(width, WIDENING * width >> halvings), each)
         for halvings, each in zip(from_last, sizes, strict=True)
     ]
-
-
-def _has_linear_way(config: ModelConfig) -> bool:
-    return config.likelihood != "bernoulli"
 
 
 def _half(length: int) -> int:

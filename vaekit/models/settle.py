@@ -55,6 +55,14 @@ def settle_model(
     )
 
 
+def starts_from_components(config: ModelConfig) -> bool:
+    """Whether training begins at the principal components of the images.
+
+    It does where outputs are the means of pixels; those of Bernoulli pixels are logits.
+    """
+    return config.architecture == "conv" and config.likelihood != "bernoulli"
+
+
 def latent_dim_for(image_shape: ImageShape) -> int:
     """A power of two that grows as the side of the images: 16 at 32x32, 32 at 64x64 in colour."""
     side = math.sqrt(math.prod(image_shape))

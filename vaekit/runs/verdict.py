@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from vaekit.config import TrainConfig
+from vaekit.models.settle import starts_from_components
 from vaekit.runs.metrics import Row
 from vaekit.training.settle import ENOUGH_STEPS
 from vaekit.training.state import kept_row
@@ -97,7 +98,7 @@ def _causes(config: TrainConfig, rows: list[Row]) -> Iterator[str]:
     last, kept = rows[-1], kept_row(rows)
     if last["epoch"] < config.epochs:
         yield f"go on to the end, {last['epoch']} of {config.epochs} epochs are done"
-    elif last["step"] < ENOUGH_STEPS:
+    elif last["step"] < ENOUGH_STEPS and not starts_from_components(config.model):
         per_epoch = max(1, last["step"] // max(1, last["epoch"]))
         yield f"--epochs {-(-ENOUGH_STEPS // per_epoch)}, since {last['step']:,} steps teach little"
     if kept["test_kl"] < FEW_NATS:
