@@ -19,7 +19,7 @@ from torch import nn
 from vaekit import __version__
 from vaekit.errors import UserError, say
 from vaekit.export import float16 as half
-from vaekit.export import int8
+from vaekit.export import int8, triton
 from vaekit.export.compare import (
     MAX_BATCH,
     Comparison,
@@ -71,7 +71,16 @@ NUM_GOLDEN = 10
 NUM_PICKED = 100  # test images that the explorer offers
 EXPLORER = "explorer.json"
 README = "README.md"
-FILES = {ENCODER, DECODER, SVM, CLASSIFIER, MANIFEST, GOLDEN, EXPLORER, README}
+GRAPHS = (ENCODER, DECODER, SVM, CLASSIFIER)
+FILES = {
+    *GRAPHS,
+    *(triton.config_name(graph) for graph in GRAPHS),
+    triton.LABELS,
+    MANIFEST,
+    GOLDEN,
+    EXPLORER,
+    README,
+}
 
 TEXTS = {
     ENCODER: "Images to the diagonal Gaussian over their latents: its mean and log-variance.",
@@ -113,6 +122,7 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
         metadata["check"] = comparison.metadata()
         write_golden(folder, golden)
         write_json(folder / EXPLORER, explorer)
+        write_for_triton(folder, metadata)
         write_text(folder / README, readme(metadata))
         write_manifest(folder, metadata)
         verify(folder)
@@ -297,6 +307,17 @@ def explorer_data(run: Run) -> dict[str, Any]:
         "images": {**_encoded(pixels[first]), "labels": _listed(labels, first)},
         "map": shown,
     }
+
+
+def write_for_triton(folder: Path, metadata: dict[str, Any]) -> None:
+    """The configuration of each graph, and the class names, where there are any, as text."""
+    class_names, score_labels = metadata["class_names"], metadata["score_labels"]
+    if class_names:
+        write_text(folder / triton.LABELS, triton.labels_text(class_names))
+    is_of_labels = bool(class_names) and score_labels == list(range(len(class_names)))
+    for name, graph in metadata["graphs"].items():
+        config = triton.model_config(graph, scores_are_of_labels=is_of_labels)
+        write_text(folder / triton.config_name(name), config)
 
 
 def readme(metadata: dict[str, Any]) -> str:
