@@ -22,11 +22,12 @@ from vaekit.export import float16 as half
 from vaekit.export import int8, triton
 from vaekit.export.compare import (
     MAX_BATCH,
+    Clarity,
     Comparison,
     Reference,
+    clarity,
     compare,
     expect,
-    smallest_margins,
     tolerances,
 )
 from vaekit.export.graphs import (
@@ -259,15 +260,18 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
     expected = expect(reference, pixels[:MAX_BATCH])
     table, prediction = reference.table, expected.prediction
     largest = tolerances(table)
+    if table is None or prediction is None:
+        chosen = np.arange(min(NUM_GOLDEN, len(expected.mean)))
+    else:
+        clear = clarity(table, expected.latents, 2 * largest["decisions"])
+        chosen = _clearest(prediction.labels, clear)
+        largest["scores"] += float(clear.open_votes[chosen].max())
+        if not clear.decided[chosen].all():
+            largest["label"] = float(np.ptp(table.classes))
 
     def case(graph: str, inputs: Arrays, outputs: Arrays) -> GoldenCase:
         return GoldenCase(graph, inputs, outputs, {name: largest[name] for name in outputs})
 
-    if table is None or prediction is None:
-        chosen = np.arange(min(NUM_GOLDEN, len(expected.mean)))
-    else:
-        clearances = smallest_margins(table, expected.latents)
-        chosen = _most_decided(prediction.labels, clearances, 2 * largest["decisions"])
     mean, log_variance = expected.mean[chosen], expected.log_variance[chosen]
     cases = [
         case(ENCODER, {"image": pixels[chosen]}, {"mean": mean, "log_variance": log_variance}),
@@ -387,18 +391,16 @@ def _modules(reference: Reference) -> dict[str, tuple[nn.Module, Inputs, tuple[s
     return modules
 
 
-def _most_decided(
-    labels: NDArray[np.int64], clearances: NDArray[np.float64], wanted: float
-) -> NDArray[np.int64]:
-    """Rows of images, of each class the one whose decisions are furthest from 0.
+def _clearest(labels: NDArray[np.int64], clear: Clarity) -> NDArray[np.int64]:
+    """Rows of images, of each class the clearest: no vote open, or decided at least.
 
-    Where none of a class is as clear as `wanted` the class has none, if another has.
+    Where none of a class is as clear as one of another class, it has none.
     """
-    of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    rows = np.array([rows[clearances[rows].argmax()] for rows in of_class])
-    is_clear = clearances[rows] > wanted
-    chosen = rows[is_clear] if is_clear.any() else rows
-    return np.sort(chosen[:NUM_GOLDEN])
+    degrees = clear.decided.astype(int) + (clear.decided & (clear.open_votes == 0))
+    order = np.lexsort((-clear.smallest, -degrees))  # the clearest first
+    _, firsts = np.unique(labels[order], return_index=True)
+    rows = order[firsts]
+    return np.sort(rows[degrees[rows] == degrees[rows].max()][:NUM_GOLDEN])
 
 
 def _encoded(array: NDArray[Any]) -> dict[str, Any]:

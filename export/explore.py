@@ -73,14 +73,14 @@ def explore(run: Path, port: int = 8000) -> None:
 
 
 def find_bundle(run: Path) -> Path:
-    """The bundle of the run as it is now: the one of half the size where there is one."""
+    """The bundle of the run as it is now: the smallest of those that there are."""
     weights, svm = run / "model.safetensors", run / "svm" / "svm.safetensors"
     if not weights.is_file():
         raise UserError(
             f"{run}: not a trained run (no {weights.name}); give a folder that `vaekit train` made"
         )
     present = file_sha256(weights), file_sha256(svm) if svm.is_file() else None
-    for bundle in (run / "onnx-fp16", run / "onnx"):
+    for bundle in (run / "onnx-int8", run / "onnx-fp16", run / "onnx"):
         if (bundle / MANIFEST).is_file():
             manifest = read_manifest(bundle)
             if (manifest.model_sha256, manifest.svm_sha256) == present:

@@ -394,10 +394,11 @@ def test_a_client_that_goes_away_leaves_no_traceback(
     [
         ({"onnx": WEIGHTS}, "onnx"),
         ({"onnx": WEIGHTS, "onnx-fp16": WEIGHTS}, "onnx-fp16"),
-        ({"onnx-fp16": b"older", "onnx": WEIGHTS}, "onnx"),
+        ({"onnx": WEIGHTS, "onnx-fp16": WEIGHTS, "onnx-int8": WEIGHTS}, "onnx-int8"),
+        ({"onnx-int8": b"older", "onnx-fp16": b"older", "onnx": WEIGHTS}, "onnx"),
     ],
 )
-def test_the_half_size_bundle_is_shown_where_it_is_of_the_present_weights(
+def test_the_smallest_bundle_is_shown_where_it_is_of_the_present_weights(
     made_of: dict[str, bytes], shown: str, tmp_path: Path
 ) -> None:
     for name, weights in made_of.items():
