@@ -40,7 +40,6 @@ from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
-from vaekit.runs.environment import installed_versions
 from vaekit.runs.run import Run
 from vaekit.stages.latents import encode_into, extract_latents
 from vaekit.stages.svm import fit_svm
@@ -48,6 +47,7 @@ from vaekit.svm.backend import choose_backend
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import predict
 from vaekit.train import train
+from vaekit.training.environment import installed_versions
 from vaekit.training.noise import epoch_order
 from vaekit.training.precision import without_tf32
 from vaekit.training.ranks import start_ranks

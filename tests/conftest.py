@@ -24,7 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 from damage_helpers import Refused, refusal
 from faults import FAULTS, injections, table
 
+from vaekit import errors
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
+
+errors.on_command_line = True  # messages are compared as commands say them
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -164,6 +167,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _finish(run: Path) -> None:
     from vaekit.report.page import write_report
     from vaekit.runs.run import Run
+    from vaekit.stages.evaluate import evaluate
     from vaekit.stages.latents import extract_latents
     from vaekit.stages.svm import fit_svm
     from vaekit.train import train
@@ -171,6 +175,7 @@ def _finish(run: Path) -> None:
     train(tiny_config(run))
     extract_latents(Run(run))
     fit_svm(Run(run), SvmConfig())
+    evaluate(Run(run), num_samples=3, num_images=10)
     write_report(Run(run))
 
 
@@ -243,6 +248,12 @@ def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return {key: manifest[key] for key in ("opset", "ir_version", "weights", "graphs")}
 
     monkeypatch.setattr(bundle, "write_graphs", write)
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are those of a program that imports vaekit, and no command's."""
+    monkeypatch.setattr(errors, "on_command_line", False)
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """Every command of the documents runs, as it is written but on a small run."""
 
+import ast
+import contextlib
+import io
+import json
 import os
 import re
 import shlex
@@ -116,6 +120,40 @@ def test_the_make_targets_of_the_readme_exist_and_do_what_it_spells_out() -> Non
     assert spelled_out
     for command in spelled_out:
         assert command in recipe
+
+
+def cells_of(document: Path) -> list[str]:
+    """The Python of a notebook, or of the python blocks of a document."""
+    text = document.read_text()
+    if document.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        return ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run_cell(cell: str, names: dict[str, object]) -> object:
+    """What a notebook would show of it: the value of its last expression."""
+    *before, last = ast.parse(cell).body
+    exec(compile(ast.Module([*before], []), "<cell>", "exec"), names)
+    if isinstance(last, ast.Expr):
+        return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+    exec(compile(ast.Module([last], []), "<cell>", "exec"), names)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["python.md", "notebook.ipynb"])
+def test_the_python_of_a_document_runs_from_top_to_bottom(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_python: None
+) -> None:
+    """Without a kernel, which would be a dozen packages more: of notebooks we use cells alone."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        shown = [run_cell(cell, names) for cell in cells_of(ROOT / "docs" / name)]
+    pages = [each._repr_html_() for each in shown if hasattr(each, "_repr_html_")]
+    assert any("test loss" in page and "image/png" in page for page in pages)
+    assert "Error" not in "".join(pages)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

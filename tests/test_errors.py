@@ -41,3 +41,22 @@ def test_a_long_list_is_cut_and_counted() -> None:
 def test_messages_leave_standard_output_to_results(capsys: pytest.CaptureFixture[str]) -> None:
     say("decoding")
     assert capsys.readouterr() == ("", "vaekit: decoding\n")
+
+
+@pytest.mark.parametrize(
+    ("as_flags", "in_words"),
+    [
+        ("--epochs 0: expected more", "epochs 0: expected more"),
+        ("give --data.root DIR (--data.limit)", "give data.root DIR (data.limit)"),
+        ("make it with `vaekit train --run runs/x`", "make it with `vaekit train --run runs/x`"),
+        ("--run /a--b: 3--4 -- five, --C", "run /a--b: 3--4 -- five, C"),
+    ],
+)
+def test_python_is_told_of_settings_and_a_command_of_flags(
+    as_flags: str, in_words: str, in_python: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert str(UserError(as_flags)) == in_words
+    say(as_flags)
+    assert stopped_by(UserError(as_flags)) == 2
+    assert capsys.readouterr().err == f"vaekit: {in_words}\nvaekit: error: {as_flags}\n"
+    assert str(UserError(as_flags)) == in_words

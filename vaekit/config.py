@@ -12,6 +12,7 @@ ImageSetName = Literal[
     "mnist", "fashion-mnist", "kmnist", "digits", "folder", "arrays", "idx", "datasets"
 ]
 
+IN_MEMORY = "(arrays in memory)"  # the root of images that were handed over, and lie nowhere
 MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
 MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536

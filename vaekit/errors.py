@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,18 +25,37 @@ _PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # by
 _LIGHT = "onnx onnxruntime numpy pyyaml jsonargparse[signatures]"
 
 
+# A setting in a text, outside of a command in backticks.
+_FLAG = re.compile(r"(`[^`]*`)|(?<![\w-])--(?=[A-Za-z])")
+on_command_line = False  # whether what is said is said by a command
+
+
 class UserError(ValueError):
-    """Says in one line what was given, what was expected, and what to do."""
+    """Says in one line what was given, what was expected, and what to do.
+
+    Settings are written as flags, as --data.root, which is what a command says. In Python, the
+    same text names them as the fields and arguments that they are there: data.root.
+    """
+
+    def __str__(self) -> str:
+        return as_settings_are_named(super().__str__())
+
+
+def as_settings_are_named(text: str) -> str:
+    """`text` as it is while a command runs, and elsewhere without the dashes of its flags."""
+    return text if on_command_line else _FLAG.sub(lambda match: match[1] or "", text)
 
 
 @contextmanager
 def user_errors_in_one_line() -> Iterator[None]:
-    """Report in one line, without a traceback, what is no bug of ours.
+    """Report in one line, without a traceback, what is no bug of ours: this is a command.
 
     A `UserError`, a file that the system refuses and a package that is not installed end the
     process with code 2; Ctrl-C and a closed pipe with 130 and 141, as shells have it.
     """
+    global on_command_line
     escape_what_cannot_be_shown()
+    was_one_before, on_command_line = on_command_line, True
     try:
         yield
         sys.stdout.flush()
@@ -63,11 +83,13 @@ def user_errors_in_one_line() -> Iterator[None]:
         _exit(f"error: {name}: {error.strerror}; {remedy}", EXIT_CODE)
     except KeyboardInterrupt:
         _exit("interrupted; the same command starts again or goes on", 128 + signal.SIGINT)
+    finally:
+        on_command_line = was_one_before
 
 
 def say(line: str) -> None:
     """Print a line on standard error; standard output is left to results."""
-    print(f"vaekit: {line}", file=sys.stderr, flush=True)
+    print(f"vaekit: {as_settings_are_named(line)}", file=sys.stderr, flush=True)
 
 
 def escape_what_cannot_be_shown() -> None:

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
+import numpy as np
 from accelerate import Accelerator
+from numpy.typing import ArrayLike, NDArray
 
 from vaekit.config import TrainConfig, flatten, settled, to_dict
 from vaekit.errors import UserError, say, user_errors_in_one_line
+from vaekit.images.in_memory import settings_of
 from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import Reading
-from vaekit.images.sets import Images, count, load_images
+from vaekit.images.sets import Images, count, images_in_memory, load_images
 from vaekit.models.settle import settle_model
 from vaekit.models.vae import require_fit
 from vaekit.progress import Progress
@@ -22,7 +26,6 @@ from vaekit.runs.checkpoints import save_checkpoint
 from vaekit.runs.environment import (
     append_environment,
     changes_since,
-    describe_environment,
     read_environment,
 )
 from vaekit.runs.folder import RunFolder
@@ -37,6 +40,7 @@ from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
+from vaekit.training.environment import describe_environment
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, is_resident, resident_limit
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory
@@ -52,13 +56,24 @@ from vaekit.training.state import Checkpoint, NotFiniteError, Training
 
 
 @lost_ranks_in_one_line()
-def train(config: TrainConfig) -> None:
+def train(
+    config: TrainConfig,
+    images: NDArray[np.uint8] | None = None,
+    labels: ArrayLike | None = None,
+) -> Run:
     """Train, or resume, the run that `config` describes, in its run folder.
+
+    Its images are those that `config.data` names, or `images`, uint8 [N, H, W], [N, H, W, C] or
+    [N, C, H, W], with or without `labels` [N], whole numbers or words; a tenth of these is held
+    out to test on. The folder then holds their sha256, and they are to be given to `Run` again
+    where a stage needs them.
 
     A run is a function of its config and images: a resumed one equals an uninterrupted one bit
     for bit. SIGTERM and SIGINT end it after the step under way, with a checkpoint and
     `SystemExit`. Raises `UserError` for what the user can mend, before any long work.
     """
+    if images is not None:
+        config = of_arrays(config, images)
     run = RunFolder(Path(str(config.run)))
     config = with_recorded_precision(run.as_recorded(config), run)
     accelerator = start_accelerator(config)
@@ -68,20 +83,20 @@ def train(config: TrainConfig) -> None:
         least = (1, *config.data.size)
         require_room(as_small_as_can_be(config, least), least, accelerator)
     with first_on_each_machine(accelerator):
-        images = load_images(config.data, config.seed)
-    reading = told(images, config, accelerator)
-    config = settle(starting_from(initial, config, images.shape), images)
+        loaded = load(config, images, labels)
+    reading = told(loaded, config, accelerator)
+    config = settle(starting_from(initial, config, loaded.shape), loaded)
     require_divisible_batch(config, accelerator.num_processes)
     if not run.config.exists():  # runs of before this was refused go on
-        require_warmup_within(config, len(images.train.pixels))
-    pixels, device = images.train.pixels, accelerator.device
+        require_warmup_within(config, len(loaded.train.pixels))
+    pixels, device = loaded.train.pixels, accelerator.device
     stay = device.type == "cuda" and is_resident(pixels, config.data, device)
-    takes = require_room(config, images.shape, accelerator, pixels.nbytes if stay else 0)
+    takes = require_room(config, loaded.shape, accelerator, pixels.nbytes if stay else 0)
     if accelerator.is_main_process:
         print(takes, flush=True)
     with claimed(run, config, accelerator):
         with Interruption() as interruption, kept_checkpoint_named(run):
-            training = set_up(config, images, accelerator)
+            training = set_up(config, loaded, accelerator)
             if initial is not None:
                 training.start_from(initial.vae)
             resume(training, run)
@@ -96,6 +111,21 @@ def train(config: TrainConfig) -> None:
         if accelerator.is_main_process:
             compare(training, run)
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
+    return Run(run.path, images=images, labels=labels)
+
+
+def of_arrays(config: TrainConfig, images: NDArray[np.uint8]) -> TrainConfig:
+    """`config` for a run of these arrays, in a folder of its own unless another one is named."""
+    data = settings_of(images, config.data)
+    is_default = config.run == TrainConfig(data=config.data).run
+    return replace(config, data=data, run=None if is_default else config.run)
+
+
+def load(config: TrainConfig, images: NDArray[np.uint8] | None, labels: ArrayLike | None) -> Images:
+    """The images of the run: these arrays, or what its settings name."""
+    if images is None:
+        return load_images(config.data, config.seed)
+    return images_in_memory(images, labels, config.data, config.seed)
 
 
 def as_small_as_can_be(config: TrainConfig, image_shape: ImageShape) -> TrainConfig:
@@ -321,6 +351,20 @@ def _epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"{row['images_per_second']:,.0f} images/s"
     )
 
+
+class _CallableModule(ModuleType):
+    """`vaekit.train` is the name of this script, and of the function that Python calls."""
+
+    def __call__(
+        self,
+        config: TrainConfig,
+        images: NDArray[np.uint8] | None = None,
+        labels: ArrayLike | None = None,
+    ) -> Run:
+        return train(config, images, labels)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     with user_errors_in_one_line():

@@ -36,9 +36,10 @@ from vaekit.export.manifest import (
 from vaekit.runs.run import Run
 from vaekit.runs.svm import read_table
 from vaekit.settings import from_dict, read_config, write_config
+from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged
 from vaekit.storage.sealed import write_sealed
-from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
+from vaekit.storage.tensors import read_tensors, write_tensors
 from vaekit.training.noise import epoch_order, rank_slice
 
 

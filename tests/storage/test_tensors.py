@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged
-from vaekit.storage.tensors import read_npy, read_tensors, write_tensors
+from vaekit.storage.tensors import read_tensors, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3).T, "step": torch.tensor(7), "empty": torch.ones(0)}
 

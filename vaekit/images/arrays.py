@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.config import MAX_CHANNELS, DataConfig, parse_value_range
+from vaekit.config import IN_MEMORY, MAX_CHANNELS, DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
 from vaekit.images.copies import groups_of
 from vaekit.images.decode import fit
@@ -64,6 +64,11 @@ def read_arrays(config: DataConfig, seed: int) -> ArraySet:
 
     Raises `UserError` for files that are missing, damaged, or no arrays of images.
     """
+    if config.root == IN_MEMORY:
+        raise UserError(
+            "the images were arrays in memory; give them to vaekit.train again, or save them with "
+            "numpy.savez('set.npz', images=images, labels=labels) and give --data.root set.npz"
+        )
     root = user_path("--data.root", config.root)
     arrays = _read(root)
     known = {_key(name): array for name, array in arrays.items() if _key(name) in KEYS}
@@ -98,7 +103,7 @@ def assemble(
     if sides["train"] not in arrays:
         raise UserError(f"--data.root {root}: {some_of([*arrays])}; {_EXPECTED}")
     planes = {
-        side: _channels_first(arrays[name], name, root)
+        side: channels_first(arrays[name], name, root)
         for side, name in sides.items()
         if name in arrays
     }
@@ -198,7 +203,7 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _channels_first(array: NDArray[Any], name: str, root: str) -> NDArray[Any]:
+def channels_first(array: NDArray[Any], name: str, root: str) -> NDArray[Any]:
     """Images [N, C, H, W] of whatever values."""
     channels = range(1, MAX_CHANNELS + 1)
     if array.dtype.kind not in "uif":

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 # Shapes in comments: N images, D pixels with all their channels, K components.
 
@@ -31,6 +30,8 @@ def fit_components(pixels: NDArray[np.uint8], most: int) -> Components:
     images = _as_rows(pixels[chosen])
     if not (images != images[0]).any():
         return Components(images[0], np.zeros((0, num_values), np.float32), num_fitted)
+    from sklearn.decomposition import PCA  # whose time who only reads a run need not spend
+
     pca = PCA(min(most, num_fitted, num_values), random_state=0).fit(images)
     return Components(pca.mean_, pca.components_, num_fitted)
 

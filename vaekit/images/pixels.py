@@ -1,19 +1,22 @@
 """The shape of images, and their pixels as floats, and back."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # who only wants a shape shall not wait for PyTorch
+    from torch import Tensor
 
 ImageShape = tuple[int, int, int]  # channels, height, width
 
 
-def as_floats(pixels: Tensor) -> Tensor:
+def as_floats(pixels: "Tensor") -> "Tensor":
     """uint8 pixels as float32 in [0, 1]."""
     return pixels.float().div_(255)
 
 
-def as_pixels(images: Tensor) -> NDArray[np.uint8]:
+def as_pixels(images: "Tensor") -> NDArray[np.uint8]:
     """Images in [0, 1] as uint8 on the CPU: the inverse of `as_floats`."""
-    pixels: NDArray[np.uint8] = images.mul(255).round().to(torch.uint8).cpu().numpy()
+    pixels: NDArray[np.uint8] = images.mul(255).round().byte().cpu().numpy()
     return pixels

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
@@ -105,7 +105,28 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    images = entry.load(config, seed, download)
+    return _cut(entry.load(config, seed, download), config)
+
+
+def images_in_memory(
+    images: NDArray[np.uint8], labels: ArrayLike | None, config: DataConfig, seed: int
+) -> Images:
+    """The image set of arrays, as `load_images` loads one that lies in a file.
+
+    `images` are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], `labels` [N] whole numbers or words.
+    A tenth is held out to test on, chosen by `seed`. Raises `UserError` for other arrays.
+    """
+    from vaekit.images.arrays import assemble
+
+    arrays = {"images": images}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels)
+    config = replace(config, reading="content") if config.reading == "auto" else config
+    return _cut(_of_arrays(assemble(arrays, config, seed)), config)
+
+
+def _cut(images: Images, config: DataConfig) -> Images:
+    """What of a set is used, and for what: `holdout`, `validation` and `limit`."""
     if config.holdout is not None:
         images = _hold_out(images, config)
     if config.validation:

@@ -2,23 +2,23 @@
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vaekit.images import baselines as untrained
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import Images
-from vaekit.models.likelihoods import LIKELIHOODS
-from vaekit.models.vae import VAE
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
+from vaekit.storage.arrays import read_npy, write_array
 from vaekit.storage.damage import Damaged, as_written, number, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed, write_sealed
-from vaekit.storage.tensors import read_npy, write_array
+
+if TYPE_CHECKING:
+    from vaekit.models.vae import VAE
 
 FORMAT_VERSION = 1
 SCORES = ("train_scores.npy", "test_scores.npy")  # of principal components, float32 [N, K]
@@ -31,7 +31,7 @@ class PcaScores(NamedTuple):
     test: NDArray[np.float32]
 
 
-def measure_baselines(run: RunFolder, vae: VAE, images: Images, images_sha256: str) -> None:
+def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256: str) -> None:
     """Measure reconstructions of the test images, and write that with the scores of PCA.
 
     `vae` are the weights in the run's model.safetensors, on any device. Components are as many as
@@ -54,7 +54,7 @@ def measure_baselines(run: RunFolder, vae: VAE, images: Images, images_sha256: s
             progress.advance(batch.stop - batch.start)
     train_mean, test_mean = untrained.mean_of(train), untrained.mean_of(test)
     nats = None
-    if vae.likelihood == LIKELIHOODS["bernoulli"]:
+    if vae.config.likelihood == "bernoulli":
         nats = untrained.bernoulli_nats(train_mean, len(train), test_mean)
     counts = sorted({min(count, num_components) for count in _component_counts(vae)} - {0})
     run.baselines.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def read_scores(path: Path, sha256: str) -> NDArray[np.float32]:
     return read_npy(path, np.float32, 2)
 
 
-def _component_counts(vae: VAE) -> tuple[int, int]:
+def _component_counts(vae: "VAE") -> tuple[int, int]:
     return vae.latent_dim, 2 * vae.latent_dim
 
 
@@ -111,13 +111,15 @@ def _batches(count: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-@torch.no_grad()
-def _squared_error(vae: VAE, batch: NDArray[np.uint8]) -> float:
+def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:
     """Of the reconstructions from the means of the latents, summed over images and pixels."""
+    import torch  # whose time who reads what was measured need not spend
+
     device = next(vae.parameters()).device
-    images = as_floats(torch.from_numpy(batch).to(device))
-    difference = vae.decode(vae.encode(images).mean) - images
-    return float(difference.double().square().sum())
+    with torch.no_grad():
+        images = as_floats(torch.from_numpy(batch).to(device))
+        difference = vae.decode(vae.encode(images).mean) - images
+        return float(difference.double().square().sum())
 
 
 def _figures(squared_error: float, test: NDArray[np.uint8]) -> dict[str, float | None]:

@@ -5,15 +5,21 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.errors import UserError
+from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256, write_bytes
 from vaekit.storage.sealed import read_sealed
-from vaekit.storage.tensors import read_npy
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from vaekit.images.sets import Images
 
 FORMAT_VERSION = 2
 
@@ -44,6 +50,35 @@ class Latents(NamedTuple):
     sha256: str  # of themselves: what an SVM is bound to
     rows: tuple[IndexRow, ...]  # of train and then of test; empty where none was written
 
+    def to_pandas(self, *, log_variances: bool = False) -> "DataFrame":
+        """A row an image, of train and then of test: split, row, file, label, class_name, z1 ...
+
+        Columns of files and of labels are there where the images have them, and those of the
+        log-variances where they are wanted. Raises `UserError` where pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ModuleNotFoundError as error:
+            raise UserError("to_pandas: pandas is not installed; `pip install pandas`") from error
+        rows = self.rows or [
+            row
+            for split, latents, labels in (
+                ("train", self.train, self.train_labels),
+                ("test", self.test, self.test_labels),
+            )
+            for row in index_of(split, None, labels, self.class_names, len(latents))
+        ]
+        index = DataFrame(rows, columns=IndexRow._fields).dropna(axis=1, how="all")
+        names = latent_columns(self.train.shape[1] // 2, log_variances=log_variances)
+        values = np.concatenate([self.train, self.test])[:, : len(names)]
+        return index.join(DataFrame(values, columns=names))
+
+
+def latent_columns(latent_dim: int, *, log_variances: bool) -> list[str]:
+    """Names of the latent dimensions, as the report and the explorer have them."""
+    names = [f"z{number}" for number in range(1, latent_dim + 1)]
+    return names + [f"{name}_log_variance" for name in names] if log_variances else names
+
 
 def index_of(
     split: str,
@@ -57,6 +92,15 @@ def index_of(
         file = None if files is None else files[row]
         label = None if labels is None else int(labels[row])
         yield IndexRow(split, row, file, label, None if label is None else class_names[label])
+
+
+def image_index(images: "Images") -> list[IndexRow]:
+    """The index of all images of a run: those of train, and then of test."""
+    return [
+        row
+        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
+        for row in index_of(split, files, labels, images.class_names, len(pixels))
+    ]
 
 
 def write_index(path: Path, rows: Sequence[IndexRow]) -> None:

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaekit.config import SvmConfig, TrainConfig
-from vaekit.models.vae import num_parameters
 from vaekit.runs.baselines import read_baselines, read_scores
-from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.environment import read_environment
+from vaekit.runs.evaluation import read_evaluation
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import read_metadata, read_part, summary_of_part
 from vaekit.runs.metrics import read_metrics
 from vaekit.runs.reading import read_reading
 from vaekit.runs.svm import read_svm_metrics, read_table
-from vaekit.runs.weights import read_weights
 from vaekit.settings import read_config
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import require_file
 from vaekit.storage.pictures import require_png
-from vaekit.storage.tensors import TensorFile, read_tensors
+
+if TYPE_CHECKING:
+    from vaekit.runs.weights import Weights
+    from vaekit.storage.tensors import TensorFile
+    from vaekit.training.state import Checkpoint
 
 MAP_FORMAT, MAP_VERSION = "vaekit-map", 1
 
@@ -93,7 +95,30 @@ def _read_page(path: Path) -> int:
     return len(content)
 
 
-def _read_map(path: Path) -> TensorFile:
+# With what holds tensors PyTorch comes, which the rest of a run is read without.
+
+
+def _read_checkpoint(path: Path) -> "Checkpoint":
+    from vaekit.runs.checkpoints import load_checkpoint
+
+    return load_checkpoint(path)
+
+
+def _read_weights(path: Path) -> "Weights":
+    from vaekit.runs.weights import read_weights
+
+    return read_weights(path)
+
+
+def _summary_of_weights(weights: "Weights") -> str:
+    from vaekit.models.vae import num_parameters
+
+    return f"{num_parameters(weights.vae):,} parameters"
+
+
+def _read_map(path: Path) -> "TensorFile":
+    from vaekit.storage.tensors import read_tensors
+
     return read_tensors(path, format_name=MAP_FORMAT, version=MAP_VERSION)
 
 
@@ -134,15 +159,15 @@ METRICS = Product(
 CHECKPOINTS = Product(
     "checkpoints",
     "checkpoints/step-*.safetensors",
-    load_checkpoint,
+    _read_checkpoint,
     lambda checkpoint: f"step {checkpoint.step}",
     "remove it",
 )
 WEIGHTS = Product(
     "weights",
     "model.safetensors",
-    read_weights,
-    lambda weights: f"{num_parameters(weights.vae):,} parameters",
+    _read_weights,
+    _summary_of_weights,
     "remove it and make it again with {train}",
     absent="no weights yet; make them with {train}",
     required_by=("metrics.jsonl", "checkpoints/step-*.safetensors"),
@@ -223,6 +248,22 @@ SVM_METRICS = Product(
         "latents": Origin(lambda metrics: metrics["latents_sha256"], _MEASURE_AGAIN),
     },
 )
+_EVALUATE_AGAIN = "measure anew with `vaekit evaluate {run}`"
+EVALUATION = Product(
+    "evaluation",
+    "evaluation/evaluation.json",
+    read_evaluation,
+    lambda evaluation: (
+        f"minus log-likelihood {evaluation['likelihood']['nats']:.2f} "
+        f"{evaluation['likelihood']['unit']}"
+    ),
+    _EVALUATE_AGAIN,
+    absent="not evaluated yet; do it with `vaekit evaluate {run}`",
+    made_of={
+        "weights": Origin(lambda evaluation: evaluation["model_sha256"], _EVALUATE_AGAIN),
+        "latents": Origin(lambda evaluation: evaluation["latents_sha256"], _EVALUATE_AGAIN),
+    },
+)
 MAP = Product(
     "map",
     "figures/tsne.safetensors",
@@ -253,6 +294,7 @@ PRODUCTS = (
     SVM,
     SVM_CONFIG,
     SVM_METRICS,
+    EVALUATION,
     _picture("figures", "figures/[!.]*.png"),
     MAP,
     REPORT,

@@ -2,13 +2,18 @@
 
 import dataclasses
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vaekit.config import DataConfig, TrainConfig
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vaekit.config import IN_MEMORY, DataConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.in_memory import settings_of
 from vaekit.images.reading import Reading
-from vaekit.images.sets import Images, load_images
+from vaekit.images.sets import Images, images_in_memory, load_images
 from vaekit.models.settle import settle_model
 from vaekit.runs.baselines import SCORES, PcaScores, read_scores
 from vaekit.runs.folder import RunFolder
@@ -17,6 +22,7 @@ from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
     BASELINES,
     ENVIRONMENT,
+    EVALUATION,
     LATENTS,
     METRICS,
     READING,
@@ -28,9 +34,15 @@ from vaekit.runs.products import (
     remedy_text,
 )
 from vaekit.runs.svm import Svm
-from vaekit.runs.weights import Weights
 from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
+
+if TYPE_CHECKING:  # PyTorch is imported once a weight is needed, decoders once images are
+    from vaekit.evaluation.neighbours import Neighbours
+    from vaekit.images.inputs import GivenImages, Inputs
+    from vaekit.runs.inference import Encoding, Prediction
+    from vaekit.runs.scores import Scores
+    from vaekit.runs.weights import Weights
 
 _WHERE_IMAGES_ARE = "put its images back there, or say with --data.root where they lie now"
 
@@ -41,16 +53,31 @@ class Run:
     Each part is read when it is first asked for, checked against the others, and kept: a part
     that is missing, damaged, or not of the rest raises `UserError`, with the command that makes
     it. Making a Run touches no disk. `data_root` says where its images lie now, should they have
-    moved since it was trained.
+    moved since it was trained; one that was trained on arrays in memory takes those, `images` and
+    `labels`, where a stage needs them.
     """
 
-    def __init__(self, path: str | Path, data_root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        data_root: str | PathLike[str] | None = None,
+        *,
+        images: NDArray[np.uint8] | None = None,
+        labels: ArrayLike | None = None,
+    ) -> None:
         self.folder = RunFolder(Path(path))
         self._data_root = data_root
+        self._in_memory = None if images is None else (images, labels)
         self._sha256: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its losses, samples, reconstructions and figures."""
+        from vaekit.runs.display import as_html
+
+        return as_html(self)
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -84,7 +111,7 @@ class Run:
         return self._read(READING) if READING.path(self.folder).exists() else None
 
     @cached_property
-    def weights(self) -> Weights:
+    def weights(self) -> "Weights":
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
@@ -102,17 +129,27 @@ class Run:
         expected = self.weights.images_sha256
         images = self.unchecked_images
         if images.sha256() != expected:
-            raise UserError(
-                f"--data.root {self.data.root}: other images, labels or classes than "
-                f"{self.folder.path} was trained on; {_WHERE_IMAGES_ARE}"
-            )
+            others = f"other images, labels or classes than {self.folder.path} was trained on"
+            if self._in_memory is not None:
+                raise UserError(f"images: {others}; give the arrays that it was trained on")
+            raise UserError(f"--data.root {self.data.root}: {others}; {_WHERE_IMAGES_ARE}")
         return images
 
     @cached_property
     def unchecked_images(self) -> Images:
         """`images`, be they those it was trained on or not; nothing is downloaded."""
+        data, seed = self.data, self.config.seed
+        if self._in_memory is not None:
+            return images_in_memory(*self._in_memory, settings_of(self._in_memory[0], data), seed)
+        if data.root == IN_MEMORY:
+            raise UserError(
+                f"{self.folder.path}: trained on arrays in memory; give them again, as "
+                f"vaekit.Run({str(self.folder.path)!r}, images=images, labels=labels), or save "
+                f"them with numpy.savez('set.npz', images=images, labels=labels) and say where "
+                f"with --data.root set.npz"
+            )
         try:
-            return load_images(self.data, self.config.seed, download=False)
+            return load_images(data, seed, download=False)
         except UserError as error:
             fault = str(error).split("; ")[0]  # the rest speaks to who trains
             raise UserError(
@@ -176,10 +213,148 @@ class Run:
         metrics: dict[str, Any] = self._read(SVM_METRICS)
         return metrics
 
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """What its latents were measured to be worth: evaluation/evaluation.json."""
+        evaluation: dict[str, Any] = self._read(EVALUATION)
+        return evaluation
+
+    def encode(self, images: "GivenImages", *, skip_unreadable: bool = False) -> "Encoding":
+        """What the encoder says of images: mean and log-variance, float32 [N, L] each.
+
+        `images` are an array, uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] of the size that the
+        model takes; or image files, or folders of them, which are prepared as the images were
+        that the run was trained on. Raises `UserError` for others, and for files that can't be
+        read, unless they are to be skipped.
+        """
+        from vaekit.runs import inference
+
+        return inference.encode(self.weights, self.inputs(images, skip_unreadable).pixels)
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Images uint8 [N, C, H, W], the means of the pixels, from latents [N, L]."""
+        from vaekit.runs import inference
+
+        return inference.decode(self.weights, latents)
+
+    def reconstruct(
+        self, images: "GivenImages", *, skip_unreadable: bool = False
+    ) -> NDArray[np.uint8]:
+        """`images`, as `encode` takes them, decoded from their means: uint8 [N, C, H, W]."""
+        from vaekit.runs import inference
+
+        return inference.reconstruct(self.weights, self.inputs(images, skip_unreadable).pixels)
+
+    def sample(self, count: int, seed: int = 0) -> NDArray[np.uint8]:
+        """New images, uint8 [count, C, H, W], from latents of a standard normal.
+
+        The same seed gives the same images, and those of `vaekit generate`.
+        """
+        from vaekit.runs import inference
+
+        return inference.sample(self.weights, count, seed)
+
+    def interpolate(
+        self, first: "GivenImages", last: "GivenImages", steps: int = 8
+    ) -> NDArray[np.uint8]:
+        """Images uint8 [steps, C, H, W] on the straight line between the means of two images.
+
+        Either is one image: a file, or an array as `encode` takes them, with or without its
+        first axis. The ends are their reconstructions.
+        """
+        from vaekit.runs import inference
+
+        ends = (self._single(first, "first"), self._single(last, "last"))
+        return inference.interpolate(self.weights, *ends, steps)
+
+    def predict(self, images: "GivenImages", *, skip_unreadable: bool = False) -> "Prediction":
+        """The classes of `images`, as `encode` takes them: labels [N], scores [N, K], names.
+
+        Raises `UserError` where the run has no SVM.
+        """
+        from vaekit.runs import inference
+
+        self.require_classes()
+        svm = self.svm  # before images are read
+        return inference.predict(self.weights, svm, self.inputs(images, skip_unreadable).pixels)
+
+    def score(
+        self,
+        images: "GivenImages",
+        k: int = 10,
+        false_alarms: float = 0.01,
+        *,
+        skip_unreadable: bool = False,
+    ) -> "Scores":
+        """How strange `images`, as `encode` takes them, are: distance, percentile, and more [N].
+
+        The distance is from the k nearest training latents; `is_strange` is said of about a share
+        `false_alarms` of images that are like the test images. Raises `UserError` where the run
+        has no latents, or fewer images than neighbours.
+        """
+        from vaekit.runs import scores
+
+        latents = self.latents  # before images are read
+        pixels = self.inputs(images, skip_unreadable).pixels
+        return scores.score(self.weights, latents, pixels, k, false_alarms)
+
+    def neighbours(
+        self, images: "GivenImages", k: int = 9, *, skip_unreadable: bool = False
+    ) -> "Neighbours":
+        """The k images of the run nearest to each of `images`, as `encode` takes them.
+
+        `indices` [N, k] count the training images and then the test images, as `latents.rows`
+        does; `distances` [N, k] are of means of latents. Raises `UserError` where the run has no
+        latents, or fewer images than neighbours.
+        """
+        from vaekit.runs import scores
+
+        latents = self.latents  # before images are read
+        pixels = self.inputs(images, skip_unreadable).pixels
+        return scores.find_alike(self.weights, latents, pixels, k)
+
+    def inputs(self, images: "GivenImages", skip_unreadable: bool = False) -> "Inputs":
+        """Images, as `encode` takes them, as the model does: uint8 [N, C, H, W], and their files.
+
+        What was left out, used as something else, or looks unlike those that the run was trained
+        on, is said on standard error.
+        """
+        from vaekit.images.inputs import Trained, read_inputs
+
+        weights = self.weights
+        trained = Trained(
+            weights.vae.image_shape, self.config.data, weights.class_names, weights.appearance
+        )
+        return read_inputs(images, trained, skip_unreadable=skip_unreadable)
+
+    def _single(self, given: "GivenImages", name: str) -> NDArray[np.uint8]:
+        """The one image that is given, [1, C, H, W]."""
+        channels, height, width = self.weights.vae.image_shape
+        shapes = ((channels, height, width), (height, width, channels), (height, width))
+        if isinstance(given, np.ndarray) and given.shape in shapes:
+            given = given[None]
+        pixels = self.inputs(given).pixels
+        if len(pixels) != 1:
+            raise UserError(f"{name}: {len(pixels)} images; give one")
+        return pixels
+
+    def require_classes(self) -> None:
+        """Raise `UserError` where it was trained without labels: nothing can be predicted then."""
+        if not self.weights.class_names and not self.has_svm:
+            raise UserError(
+                f"{self.folder.path}: trained on images without labels, so there is nothing to "
+                f"predict; `vaekit encode {self.folder.quoted}` gives the latents of files"
+            )
+
     @property
     def has_latents(self) -> bool:
         """Whether the images were encoded, be it well or not."""
         return self.folder.latents.exists()
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it was evaluated, be that whole or not."""
+        return EVALUATION.path(self.folder).exists()
 
     @property
     def has_svm(self) -> bool:

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
-import torch
 
 from vaekit.config import ClassWeight
 from vaekit.storage.damage import Damaged, as_written, number, strings, typed
 from vaekit.storage.sealed import read_sealed
-from vaekit.storage.tensors import read_tensors, write_tensors
 from vaekit.svm.table import SvmTable, fault_of_arrays
 
 FORMAT = "vaekit-svm"
@@ -28,7 +26,14 @@ class Svm(NamedTuple):
     class_weight: ClassWeight | None = None  # that it was fitted with
 
 
+# PyTorch is imported where a table is read or written: its figures can be read without.
+
+
 def write_table(path: Path, svm: Svm) -> None:
+    import torch
+
+    from vaekit.storage.tensors import write_tensors
+
     metadata = {
         "class_names": svm.class_names,
         "model_sha256": svm.model_sha256,
@@ -44,6 +49,8 @@ def write_table(path: Path, svm: Svm) -> None:
 
 def read_table(path: Path) -> Svm:
     """What `write_table` wrote. Raises `Damaged` where the file is something else."""
+    from vaekit.storage.tensors import read_tensors
+
     tensors, metadata = read_tensors(path, format_name=FORMAT, version=FORMAT_VERSION)
     with as_written():
         class_names = strings(metadata["class_names"])

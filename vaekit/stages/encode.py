@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
+from vaekit.runs.inference import encode as encode_pixels
+from vaekit.runs.latents import latent_columns
 from vaekit.runs.run import Run
-from vaekit.stages.inputs import encode_pixels, read_inputs
 from vaekit.stages.tables import (
     csv_text,
-    latent_columns,
     require_table,
     write_csv,
     write_parquet,
 )
-from vaekit.storage.tensors import write_array
+from vaekit.storage.arrays import write_array
 
 
 def encode(
@@ -61,7 +61,8 @@ def encode(
 def _of_files(
     run: Run, given: Sequence[Path], skip_unreadable: bool
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    inputs = read_inputs(run, given, skip_unreadable=skip_unreadable)
+    inputs = run.inputs(given, skip_unreadable)
+    assert inputs.files is not None
     class_names = run.weights.class_names
     index: dict[str, Any] = {"row": range(len(inputs.files)), "file": inputs.files}
     if class_names:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.errors import UserError
+from vaekit.runs.inference import encode, predict_latents
+from vaekit.runs.latents import latent_columns
 from vaekit.runs.run import Run
-from vaekit.stages.inputs import encode_pixels, read_inputs
-from vaekit.stages.tables import csv_text, latent_columns
-from vaekit.svm.table import predict
+from vaekit.stages.tables import csv_text
 
 
 def predict_files(
@@ -23,24 +22,19 @@ def predict_files(
     squashed decisions, no probabilities. `with_latents` adds the mean and the log-variance of each
     latent dimension.
     """
-    weights = run.weights
-    if not weights.class_names and not run.has_svm:
-        raise UserError(
-            f"{run.folder.path}: trained on images without labels, so there is nothing to predict; "
-            f"`vaekit encode {run.folder.quoted}` gives the latents of files"
-        )
-    table = run.svm.table
-    inputs = read_inputs(run, given, skip_unreadable=skip_unreadable)
-    latents = np.concatenate(encode_pixels(weights, inputs.pixels), axis=1)
-    prediction = predict(table, latents)
+    run.require_classes()
+    svm = run.svm
+    inputs = run.inputs(given, skip_unreadable)
+    encoding = encode(run.weights, inputs.pixels)
+    prediction = predict_latents(svm, encoding)
     columns: dict[str, Any] = {
         "file": inputs.files,
         "label": prediction.labels,
-        "class_name": [weights.class_names[label] for label in prediction.labels],
+        "class_name": prediction.names,
     }
-    for index, label in enumerate(table.classes):
-        columns[f"score_{weights.class_names[label]}"] = prediction.scores[:, index]
+    for name, scores in zip(prediction.classes, prediction.scores.T, strict=True):
+        columns[f"score_{name}"] = scores
     if with_latents:
-        names = latent_columns(weights.vae.latent_dim, log_variances=True)
-        columns |= {name: latents[:, index] for index, name in enumerate(names)}
+        names = latent_columns(run.weights.vae.latent_dim, log_variances=True)
+        columns |= dict(zip(names, np.concatenate(encoding, axis=1).T, strict=True))
     sys.stdout.write(csv_text(columns))

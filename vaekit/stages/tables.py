@@ -19,12 +19,6 @@ Column = Sequence[Any] | NDArray[Any]
 Columns = Mapping[str, Column]
 
 
-def latent_columns(latent_dim: int, *, log_variances: bool) -> list[str]:
-    """Names of the latent dimensions, as the report and the explorer have them."""
-    names = [f"z{number}" for number in range(1, latent_dim + 1)]
-    return names + [f"{name}_log_variance" for name in names] if log_variances else names
-
-
 def require_table(output: Path) -> None:
     """Raise `UserError` for the name of a table that can't be written."""
     suffix = output.suffix.lower()

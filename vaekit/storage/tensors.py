@@ -1,25 +1,20 @@
-"""Tensors on disk: safetensors with a format, a version and a hash, and plain .npy arrays."""
+"""Tensors on disk: safetensors with a format, a version and a hash."""
 
 import hashlib
-import io
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.lib.format import open_memmap
-from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vaekit.storage.damage import Damaged
-from vaekit.storage.files import atomic_path, require_file, write_bytes
+from vaekit.storage.files import atomic_path, require_file
 
 METADATA_KEY = "vaekit"  # one key: with more, safetensors orders them at random
 SYSTEM_ERROR = re.compile(r"os error (\d+)")  # as Rust's standard library writes it
@@ -84,32 +79,6 @@ def read_tensors(path: Path, *, format_name: str, version: int) -> TensorFile:
         raise Damaged("damaged, its content does not match its sha256")
     del metadata["format"], metadata["format_version"]
     return TensorFile(tensors, metadata)
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write one array as a .npy file."""
-    content = io.BytesIO()  # to a file NumPy's own OSError has no errno
-    np.save(content, array, allow_pickle=False)
-    write_bytes(path, content.getvalue())
-
-
-def read_npy(path: Path, dtype: DTypeLike, num_dimensions: int) -> NDArray[Any]:
-    """An array of a .npy file, in memory. Raises `Damaged` where it is none of this kind."""
-    require_file(path)
-    try:
-        mapped = open_memmap(path, mode="r")  # a forged shape takes no memory
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        SyntaxError,
-        TokenError,
-        RecursionError,
-    ) as error:  # what NumPy raises for a header that is none
-        raise Damaged(f"not a whole .npy file ({error!s:.200})") from error
-    if (mapped.dtype, mapped.ndim) != (dtype, num_dimensions):
-        raise Damaged(f"expected a .npy file of {np.dtype(dtype)} in {num_dimensions} dimensions")
-    return np.array(mapped)
 
 
 def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -1,40 +1,45 @@
-"""A person's own files, as the model of a run takes them."""
+"""Images that a person hands over, as the model of a run takes them."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from vaekit.config import DataConfig
 from vaekit.errors import UserError, say, some_of
-from vaekit.images.appearance import compare
+from vaekit.images.appearance import Appearance, compare
 from vaekit.images.decode import prepare_readable
 from vaekit.images.folder import walk
 from vaekit.images.formats import NO_IMAGE
-from vaekit.images.pixels import as_floats
+from vaekit.images.in_memory import planes
+from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import tallied
-from vaekit.runs.run import Run
-from vaekit.runs.weights import Weights
 
-BATCH_SIZE = 500
 RARELY_UNLIKE = 0.05  # of images that are like those of the training set, at most
+
+GivenPath = str | PathLike[str]
+# An array uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; image files, or folders of them.
+GivenImages = NDArray[np.uint8] | GivenPath | Sequence[GivenPath]
+
+
+class Trained(NamedTuple):
+    """What is known of the images that a model was trained on, which others are made like."""
+
+    shape: ImageShape
+    data: DataConfig  # with what the images settled
+    class_names: tuple[str, ...]
+    appearance: Appearance | None
 
 
 class Inputs(NamedTuple):
     """Images that could be read."""
 
-    files: tuple[str, ...]  # [N], as they were given
-    labels: tuple[int | None, ...]  # [N], of the class after which a file's folder is named
     pixels: NDArray[np.uint8]  # [N, C, H, W]
-
-
-class Encoding(NamedTuple):
-    """What the encoder says of N images."""
-
-    mean: NDArray[np.float32]  # [N, L]
-    log_variance: NDArray[np.float32]  # [N, L]
+    files: tuple[str, ...] | None  # [N], as they were given; None of an array
+    labels: tuple[int | None, ...]  # [N], of the class after which a file's folder is named
 
 
 class _Found(NamedTuple):
@@ -42,18 +47,43 @@ class _Found(NamedTuple):
     folder: Path | None  # that it was found in; None where it was given itself
 
 
-def read_inputs(run: Run, given: Sequence[Path], *, skip_unreadable: bool) -> Inputs:
-    """Image files, and those in folders, prepared as the images of the run were.
+def read_inputs(given: GivenImages, trained: Trained, *, skip_unreadable: bool = False) -> Inputs:
+    """Arrays as they are, and files prepared as the images were that the model was trained on.
 
-    What was left out or used as something else is said, and whether images look unlike those that
-    the run was trained on. Raises `UserError` for files that can't be read and are not to be
-    skipped, and where nothing is left.
+    What was left out or used as something else is said, and whether images look unlike those of
+    the training. Raises `UserError` for arrays of other values or sizes, for files that can't be
+    read and are not to be skipped, and where nothing is left.
     """
-    weights = run.weights
+    if isinstance(given, np.ndarray):
+        pixels = planes(given, trained.shape, trained.data)
+        inputs = Inputs(pixels, None, (None,) * len(pixels))
+    else:
+        inputs = _read_files(_paths(given), trained, skip_unreadable)
+    _say_what_looks_unlike(inputs.pixels, trained.appearance)
+    return inputs
+
+
+def _paths(given: Any) -> list[Path]:
+    if isinstance(given, str | PathLike):
+        return [Path(given)]
+    if not isinstance(given, Sequence):
+        raise UserError(
+            f"images: of the type {type(given).__name__}, expected a NumPy array, paths of image "
+            f"files, or a folder; give numpy.asarray(images) of an array of another library"
+        )
+    if not given:
+        raise UserError("images: none were given; give one or more")
+    if wrong := [each for each in given if not isinstance(each, str | PathLike)]:
+        raise UserError(
+            f"images: {len(wrong)} of {len(given)} are of the type {type(wrong[0]).__name__}, "
+            f"expected paths; give numpy.stack(images) where they are arrays"
+        )
+    return [Path(each) for each in given]
+
+
+def _read_files(given: Sequence[Path], trained: Trained, skip_unreadable: bool) -> Inputs:
     found, left_out = _expand(given)
-    prepared = prepare_readable(
-        [each.path for each in found], weights.vae.image_shape, run.config.data
-    )
+    prepared = prepare_readable([each.path for each in found], trained.shape, trained.data)
     unreadable = dict(prepared.unreadable)
     no_images = [i for i, why in unreadable.items() if found[i].folder and why == NO_IMAGE]
     for index in no_images:
@@ -76,22 +106,12 @@ def read_inputs(run: Run, given: Sequence[Path], *, skip_unreadable: bool) -> In
         say(f"going on without {len(named)} of {len(found)} files: {some_of(named)}")
     for tally in prepared.used_otherwise:
         say(str(tally))
-    _say_what_looks_unlike(prepared.pixels, weights)
     kept = [found[index] for index in prepared.kept.tolist()]
     return Inputs(
-        tuple(str(each.path) for each in kept),
-        tuple(_label(each, weights.class_names) for each in kept),
         prepared.pixels,
+        tuple(str(each.path) for each in kept),
+        tuple(_label(each, trained.class_names) for each in kept),
     )
-
-
-@torch.no_grad()
-def encode_pixels(weights: Weights, pixels: NDArray[np.uint8]) -> Encoding:
-    """Encode images [N, C, H, W] of the shape of the model."""
-    batches = torch.split(torch.from_numpy(pixels), BATCH_SIZE)
-    posteriors = [weights.vae.encode(as_floats(batch)) for batch in batches]
-    means, log_variances = zip(*posteriors, strict=True)
-    return Encoding(torch.cat(means).numpy(), torch.cat(log_variances).numpy())
 
 
 def _expand(given: Sequence[Path]) -> tuple[list[_Found], list[tuple[str, str]]]:
@@ -117,10 +137,10 @@ def _label(found: _Found, class_names: Sequence[str]) -> int | None:
     return None
 
 
-def _say_what_looks_unlike(pixels: NDArray[np.uint8], weights: Weights) -> None:
-    if weights.appearance is None:
+def _say_what_looks_unlike(pixels: NDArray[np.uint8], appearance: Appearance | None) -> None:
+    if appearance is None:
         return
-    looks, count = compare(pixels, weights.appearance), len(pixels)
+    looks, count = compare(pixels, appearance), len(pixels)
     if looks.num_inverted:
         say(
             f"warning: {looks.num_inverted} of {count} images look inverted: light where those "
