@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, read_manifest, require_intact
-from vaekit.storage.files import file_sha256
+from vaekit.storage.files import file_sha256, temporary_path
 
 EXPORT = Path(__file__).resolve().parent
 RUNTIME = Path("node_modules", "onnxruntime-web", "dist")
@@ -70,6 +71,32 @@ def explore(run: Path, port: int = 8000) -> None:
         print(f"{bundle} is at {url} (Ctrl-C ends it)", flush=True)
         _open_browser(url)
         Event().wait()
+
+
+def write_site(run: Path, output: Path) -> None:
+    """Write the page with the run's bundle into the folder `output`, for any web server.
+
+    Raises `UserError` as `explore` does, and where something lies in the folder.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"--output {output}: is there already; give a new or an empty folder")
+    routes = page_routes(EXPORT) | bundle_routes(find_bundle(run))
+    temporary = temporary_path(output)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        for url, path in routes.items():
+            place = temporary / (url[1:] or "index.html")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        temporary.replace(output)
+    except OSError as error:
+        raise UserError(f"--output {output}: {error.strerror}; give another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(
+        f"{output}: the page and the bundle, for any web server; here: "
+        f"python -m http.server --directory {shlex.quote(str(output))}"
+    )
 
 
 def find_bundle(run: Path) -> Path:
