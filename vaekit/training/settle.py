@@ -69,10 +69,11 @@ def _settle_schedule(config: TrainConfig, model: ModelConfig, num_images: int) -
             f"give at most that"
         )
     steps_per_epoch = num_images // batch_size
-    epochs = config.epochs
-    if epochs == "auto" and starts_from_components(model) and num_images < FEW_IMAGES:
+    if config.epochs != "auto":
+        epochs = config.epochs
+    elif starts_from_components(model) and num_images < FEW_IMAGES:
         epochs = max(EPOCHS_OF_FEW, math.ceil(MIN_STEPS_OF_FEW / steps_per_epoch))
-    elif epochs == "auto":
+    else:
         epochs = epochs_for(steps_per_epoch)
     num_steps = epochs * steps_per_epoch
     few = min(WARMUP_STEPS, int(WARMUP_SHARE * num_steps))
