@@ -19,6 +19,7 @@ from vaekit.export.graphs import (
     svm_graph,
     to_onnx,
 )
+from vaekit.images.pixels import ImageShape
 from vaekit.models.vae import VAE
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import predict
@@ -27,11 +28,18 @@ LATENT_DIM = 3
 SHAPE = (3, 11, 14)
 
 
+def vae_of(config: ModelConfig, shape: ImageShape, pixels: np.ndarray | None = None) -> VAE:
+    torch.manual_seed(0)
+    vae = VAE(config, shape)
+    if pixels is not None:
+        vae.start_from(pixels)
+    return vae.eval().requires_grad_(False)
+
+
 @pytest.fixture(scope="module")
 def vae() -> VAE:
-    torch.manual_seed(0)
     config = ModelConfig(latent_dim=LATENT_DIM, conv_channels=(2, 4, 3), hidden_dims=(12,))
-    return VAE(config, SHAPE).eval().requires_grad_(False)
+    return vae_of(config, SHAPE)
 
 
 def latents_of_classes(labels: list[int], *, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -58,19 +66,33 @@ def example_latents(num_dimensions: int = LATENT_DIM) -> dict[str, torch.Tensor]
 
 @pytest.mark.slow
 def test_encoder_and_decoder_equal_pytorch_at_every_batch_size(vae: VAE) -> None:
-    pixels = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    hold_graphs_to_pytorch(vae, SHAPE, sizes=(0, 1, 2, 7, 40))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("shape", [(3, 12, 9), (1, 33, 70)], ids=str)
+def test_so_do_those_of_strided_convolutions(likelihood: str, shape: ImageShape) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (20, *shape), dtype=np.uint8)
+    config = ModelConfig("conv", likelihood, LATENT_DIM, width=4)
+    hold_graphs_to_pytorch(vae_of(config, shape, pixels), shape, sizes=(1, 5))
+
+
+def hold_graphs_to_pytorch(vae: VAE, shape: ImageShape, sizes: tuple[int, ...]) -> None:
+    pixels = torch.zeros(2, *shape, dtype=torch.uint8)
     encoder = to_onnx(EncoderGraph(vae), {"image": pixels}, ("mean", "log_variance"))
     latent = torch.zeros(2, LATENT_DIM)
     decoder = to_onnx(DecoderGraph(vae), {"latent": latent}, ("image",))
     generator = np.random.default_rng(0)
-    for size in (0, 1, 2, 7, 40):
-        image = generator.integers(0, 256, (size, *SHAPE), dtype=np.uint8)
+    for size in sizes:
+        image = generator.integers(0, 256, (size, *shape), dtype=np.uint8)
         posterior = vae.enc(torch.from_numpy(image) / 255)
         encoded = run(encoder, image=image)
         np.testing.assert_allclose(encoded["mean"], posterior.mean, atol=1e-5)
         np.testing.assert_allclose(encoded["log_variance"], posterior.log_variance, atol=1e-5)
         decoded = run(decoder, latent=encoded["mean"])["image"]
-        assert decoded.shape == (size, *SHAPE)
+        assert decoded.shape == (size, *shape)
         np.testing.assert_allclose(decoded, vae.decode(posterior.mean), atol=1e-5)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, linear, pad
+from torch.nn.functional import avg_pool2d, linear, pad
 
 from vaekit.images.pixels import ImageShape, as_floats
 
@@ -55,9 +55,7 @@ class LinearDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         deviations = linear(latents, GAIN * self.weight).reshape(-1, *self._small)
-        small = deviations.float() + self.centre
-        height, width = self._size
-        return interpolate(small, scale_factor=float(self._factor))[..., :height, :width]
+        return made_large(deviations.float() + self.centre, self._factor, self._size)
 
 
 class Start(NamedTuple):
@@ -108,6 +106,18 @@ def made_small(images: Tensor, factor: int) -> Tensor:
     border = (0, -width % factor, 0, -height % factor)
     whole = pad(images, border, mode="replicate") if any(border) else images
     return avg_pool2d(whole, factor) if factor > 1 else whole
+
+
+def made_large(small: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """The inverse of `made_small` where squares are of one value, of images of `size`."""
+    if factor == 1:
+        return small
+    channels, height, width = small.shape[1:]
+    # Not by interpolate: its ONNX operator has an attribute that older runtimes don't know.
+    squares = small.reshape(-1, channels, height, 1, width, 1)
+    squares = squares.expand(-1, -1, -1, factor, -1, factor)
+    large = squares.reshape(-1, channels, height * factor, width * factor)
+    return large[..., : size[0], : size[1]]
 
 
 def factor_of(image_shape: ImageShape) -> int:

@@ -106,7 +106,7 @@ class ForAllImages(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_values))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.bias.expand(len(features), -1)
+        return self.bias.expand(features.shape[0], -1)
 
 
 class ResidualBlock(nn.Module):
