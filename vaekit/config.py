@@ -302,7 +302,7 @@ class TrainConfig:
     """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min; auto: as they pay."""
 
     tracker: str | None = setting(None, off_trajectory=True)
-    """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
+    """Experiment trackers that Accelerate knows, as tensorboard or wandb,mlflow (default: none)."""
 
     def __post_init__(self) -> None:
         if self.run is None:
