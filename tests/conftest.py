@@ -167,6 +167,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _finish(run: Path) -> None:
     from vaekit.report.page import write_report
     from vaekit.runs.run import Run
+    from vaekit.stages.evaluate import evaluate
     from vaekit.stages.latents import extract_latents
     from vaekit.stages.svm import fit_svm
     from vaekit.train import train
@@ -174,6 +175,7 @@ def _finish(run: Path) -> None:
     train(tiny_config(run))
     extract_latents(Run(run))
     fit_svm(Run(run), SvmConfig())
+    evaluate(Run(run), num_samples=3, num_images=10)
     write_report(Run(run))
 
 

@@ -149,6 +149,59 @@ def predict(
     predict_files(Run(run), [Path(image) for image in images], latents, skip_unreadable)
 
 
+def score(
+    run: str,
+    images: list[str],
+    output: str | None = None,
+    k: int = 10,
+    false_alarms: float = 0.01,
+    skip_unreadable: bool = False,
+) -> None:
+    """Say how strange image files are beside those that a run was trained on.
+
+    Args:
+        run: A run folder with latents.
+        images: Image files, and folders of them.
+        output: The .csv file to write, and beside it a page, .html, that shows the strangest and
+            the most typical (default: CSV on standard output, and no page).
+        k: Training images from which the distance is taken.
+        false_alarms: Share of images like the test images that may be called strange.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
+    """
+    from vaekit.report.scores import write_scores_page
+    from vaekit.runs.run import Run
+    from vaekit.stages.score import score_files
+
+    place, trained = None if output is None else Path(output), Run(run)
+    paths = [Path(image) for image in images]
+    scored = score_files(trained, paths, place, k, false_alarms, skip_unreadable)
+    if place is not None:
+        write_scores_page(place.with_suffix(".html"), trained, scored.inputs, scored.scores)
+
+
+def neighbours(
+    run: str,
+    images: list[str],
+    k: int = 9,
+    output: str = "neighbours.png",
+    skip_unreadable: bool = False,
+) -> None:
+    """Find the images of a run that are most like image files; CSV on standard output.
+
+    Args:
+        run: A run folder with latents.
+        images: Image files, and folders of them.
+        k: How many images for each.
+        output: The PNG file to write, a row an image.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.neighbours import find_neighbours
+
+    paths = [Path(image) for image in images]
+    find_neighbours(Run(run), paths, k, Path(output), skip_unreadable)
+
+
 def export(
     run: str,
     weights: Literal["fp32", "fp16", "int8"] = "fp32",
@@ -223,6 +276,8 @@ COMMANDS = {
     "generate": generate,
     "encode": encode,
     "predict": predict,
+    "score": score,
+    "neighbours": neighbours,
     "export": export,
     "explore": explore,
     "publish": publish,

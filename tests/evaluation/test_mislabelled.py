@@ -8,6 +8,7 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.neighbors import KNeighborsClassifier
 
 from vaekit.errors import UserError
+from vaekit.evaluation import mislabelled
 from vaekit.evaluation.mislabelled import suspect_labels
 
 DIGITS = load_digits()
@@ -31,8 +32,8 @@ def test_planted_wrong_labels_are_found(seed: int) -> None:
     precision, recall, _ = precision_recall_curve(is_wrong, found.suspicion)
     assert precision[recall >= 0.5].max() >= 0.9
     likely = found.likely_wrong()
-    assert is_wrong[likely[: len(likely) // 2]].mean() >= 0.9
-    assert (np.diff(found.suspicion[likely]) <= 0).all()
+    assert is_wrong[likely.rows[: len(likely.rows) // 2]].mean() >= 0.9
+    assert (np.diff(likely.suspicion) <= 0).all()
     right_again = found.suggested[is_wrong] == LABELS[is_wrong]
     assert right_again.mean() >= 0.9
 
@@ -60,3 +61,11 @@ def test_images_that_are_all_equal_are_no_reason_to_fail() -> None:
 def test_labels_of_one_class_are_refused() -> None:
     with pytest.raises(UserError, match="20 labels of 1 class"):
         suspect_labels(FEATURES[:20], np.zeros(20, np.int64))
+
+
+def test_of_a_large_set_some_are_examined_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = suspect_labels(FEATURES, LABELS)
+    monkeypatch.setattr(mislabelled, "MAX_EXAMINED", 100)
+    some = suspect_labels(FEATURES, LABELS)
+    assert len(some.rows) == 100
+    np.testing.assert_allclose(some.suspicion, whole.suspicion[some.rows], atol=1e-6)

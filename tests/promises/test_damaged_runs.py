@@ -44,6 +44,7 @@ READERS = {
     "latents/index.csv": ["svm", "report", "export"],
     "svm/svm.safetensors": ["predict", "report", "export"],
     "svm/metrics.json": ["report", "export"],
+    "evaluation/evaluation.json": ["report"],
     "samples/epoch-001.png": ["report"],
     "figures/tsne.safetensors": ["report", "export"],
 }
@@ -54,6 +55,7 @@ NO_HARM = {
     ("environment.json", deleted),
     ("environment.json", made_a_dangling_link),
     *(("baselines/baselines.json", damage) for damage in (deleted, made_a_dangling_link)),
+    *(("evaluation/evaluation.json", damage) for damage in (deleted, made_a_dangling_link)),
     ("samples/epoch-001.png", deleted),
     ("samples/epoch-001.png", made_a_dangling_link),
     *(("figures/tsne.safetensors", damage) for damage in (deleted, made_a_dangling_link)),

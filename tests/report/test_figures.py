@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from vaekit.images.pictures import image_grid
@@ -58,7 +59,7 @@ def test_a_single_epoch_is_drawn() -> None:
 def test_every_class_of_a_map_is_drawn_in_its_colour() -> None:
     labels = np.arange(200) % 10
     points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
-    picture = latent_map(points, labels, tuple("0123456789"))
+    picture = latent_map(points, labels, tuple("0123456789")).image
     for colour in CLASS_COLOURS:
         assert pixels_like(picture, colour) > 100
 
@@ -73,9 +74,21 @@ def test_a_name_on_the_map_stands_in_the_larger_cluster_of_its_class() -> None:
 
 def test_a_map_without_labels_has_one_colour() -> None:
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    picture = latent_map(points, None, ())
+    picture = latent_map(points, None, ()).image
     assert pixels_like(picture, CLASS_COLOURS[1]) == 0
     assert np.asarray(picture.convert("L")).min() < 200
+
+
+@pytest.mark.parametrize("labels", [None, np.array([0, 1, 1])])
+def test_a_point_lies_where_the_map_says(labels: np.ndarray | None) -> None:
+    points = np.array([[0, 0], [4, 1], [1, 3]], np.float32)
+    picture, places = latent_map(points, labels, ("alpha", "beta"))
+    for index, (x, y) in enumerate(places):
+        colour = picture.convert("RGB").getpixel(
+            (round(x * picture.width), round(y * picture.height))
+        )
+        expected = to_rgb(CLASS_COLOURS[0 if labels is None else labels[index]])
+        assert np.abs(np.array(colour) / 255 - expected).max() < 0.4
 
 
 def test_any_class_names_can_be_drawn() -> None:
@@ -92,7 +105,8 @@ def test_more_classes_than_colours_differ_by_their_markers() -> None:
     points = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
     labels = np.full(60, 1)
     names = [f"{label}" for label in range(21)]
-    assert latent_map(points, labels, names) != latent_map(points, labels + 10, names)
+    pictures = [latent_map(points, labels + more, names).image for more in (0, 10)]
+    assert pictures[0] != pictures[1]
 
 
 def test_class_colours_stay_apart_whatever_the_colour_vision() -> None:

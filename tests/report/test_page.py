@@ -31,6 +31,7 @@ from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
 from vaekit.settings import write_config
+from vaekit.stages.evaluate import evaluate
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.sealed import write_sealed
@@ -139,13 +140,48 @@ def test_the_page_is_one_file_that_asks_for_nothing_else(finished: Path) -> None
     page = Page(finished / "report.html")
     others = [address for address in page.addresses if not address.startswith("data:")]
     assert others == ["http://127.0.0.1:8000/"]  # the explorer, a link
-    assert not page.tags & {"script", "iframe", "object", "embed"}
-    assert not re.search(r"https?:(?!//127\.0\.0\.1)|url\(|@import", page.source)
+    assert not page.tags & {"iframe", "object", "embed"}
+    assert not re.search(r"https?:(?!//127\.0\.0\.1)|url\((?!\$\{sheet\})|@import", page.source)
+    assert not re.search(r"fetch|XMLHttpRequest|import\(|<script[^>]* src", page.source)
+
+
+def test_the_map_has_an_image_for_each_point_whatever_its_class_is_called(finished: Path) -> None:
+    source = (finished / "report.html").read_text()
+    found = re.search(r'<script id="thumbnails" type="application/json">(.*?)</script>', source)
+    assert found is not None
+    assert "<b>" not in found[1]
+    held = json.loads(found[1])
+    assert len(held["names"]) == 16
+    assert held["names"][0].startswith("<b>cat& · ")
+    assert 0 <= min(held["places"]) <= max(held["places"]) <= held["grain"]
+    with Image.open(io.BytesIO(base64.b64decode(held["sheet"].split(",")[1]))) as sheet:
+        assert sheet.size == (16 * SIZE, SIZE)
+
+
+def test_what_stands_out_is_shown(finished: Path) -> None:
+    page = Page(finished / "report.html")
+    assert "The strangest test images" in page.text
+    assert sum(alt.endswith("png, and its reconstruction") for alt in page.alts()) == 12
+    assert "Likely mislabelled" in page.text
+    assert "What the latents are worth" not in page.text
+
+
+def test_what_was_evaluated_is_shown_with_how_to_read_it(run: Path) -> None:
+    evaluate(Run(run), num_samples=2, num_images=4)
+    write_report(Run(run))
+    text = " ".join(Page(run / "report.html").text.split())
+    evaluation = Run(run).evaluation
+    for name in ("latents", "PCA", "pixels"):
+        assert f"{name} " in text
+    assert f"{evaluation['likelihood']['nats']:.2f} ±" in text
+    assert "By 2 importance-weighted samples of 4 test images" in text
+    assert "lower is better, between models of the same likelihood" in text
 
 
 def test_every_picture_in_the_page_is_whole_and_has_a_text(finished: Path) -> None:
     page = Page(finished / "report.html")
-    assert len(page.images) == 10  # two of them generated images
+    cards = [alt for alt in page.alts() if alt.endswith(".png") or "its reconstruction" in alt]
+    assert len(page.images) - len(cards) == 10  # two of them generated images
     for image in page.images:
         kind, data = str(image["src"]).split(",")
         assert kind == "data:image/png;base64"

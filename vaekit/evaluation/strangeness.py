@@ -9,8 +9,6 @@ from vaekit.errors import UserError
 from vaekit.evaluation.neighbours import nearest, nearest_others
 
 MAX_MEASURED = 5000  # training images whose distance from the others is measured
-NUM_NEIGHBOURS = 10
-FALSE_ALARMS = 0.01
 
 # Shapes in comments: N training images, M images to calibrate on, B images, L latent dimensions.
 

@@ -12,7 +12,7 @@ from vaekit.storage.files import write_bytes
 
 MIN_TILE = 56  # pixels: smaller images are enlarged
 GAP = 2  # pixels between tiles
-PAIR_GAP = 12  # pixels between one pair of rows and the next
+PAIR_GAP = 12  # pixels between one pair of rows and the next, an image and its neighbours
 
 
 def image_grid(images: NDArray[np.uint8], columns: int | None = None) -> Image.Image:
@@ -54,6 +54,16 @@ def reconstruction_grid(
     return sheet
 
 
+def neighbour_grid(images: NDArray[np.uint8], neighbours: NDArray[np.uint8]) -> Image.Image:
+    """A row for each of `images` [N, C, H, W]: itself, a gap, its `neighbours` [N, k, C, H, W]."""
+    left = image_grid(images, columns=1)
+    right = image_grid(neighbours.reshape(-1, *neighbours.shape[2:]), neighbours.shape[1])
+    sheet = Image.new(left.mode, (left.width + PAIR_GAP + right.width, left.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + PAIR_GAP, 0))
+    return sheet
+
+
 def write_image(path: Path, image: Image.Image) -> None:
     """Write a PNG, whole or not at all."""
     content = io.BytesIO()
@@ -61,14 +71,21 @@ def write_image(path: Path, image: Image.Image) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _opaque_tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`images` [N, C, H, W] as enlarged tiles [N, H, W, 1 or 3], alpha composited over white."""
-    _, num_channels, height, width = images.shape
+def opaque(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`images` [N, C, H, W] as [N, H, W, 1 or 3], alpha composited over white."""
+    num_channels = images.shape[1]
     if not 1 <= num_channels <= 4:
         raise ValueError(f"images of {num_channels} channels; expected 1 to 4")
     tiles = images.transpose(0, 2, 3, 1)
     if num_channels in (2, 4):
         alpha = tiles[..., -1:] / 255
         tiles = np.rint(tiles[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return tiles
+
+
+def _opaque_tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`images` [N, C, H, W] as enlarged tiles [N, H, W, 1 or 3], alpha composited over white."""
+    tiles = opaque(images)
+    _, height, width, _ = tiles.shape
     factor = max(1, math.ceil(MIN_TILE / max(height, width)))
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)

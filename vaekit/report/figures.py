@@ -3,9 +3,10 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -94,9 +95,16 @@ def loss_curve(
     return _render(figure)
 
 
+class MapPicture(NamedTuple):
+    """A map, and where in it the points lie."""
+
+    image: Image.Image
+    places: NDArray[np.float64]  # [N, 2], shares of its width and height, from the upper left
+
+
 def latent_map(
     points: NDArray[np.float32], labels: NDArray[np.int64] | None, class_names: Sequence[str]
-) -> Image.Image:
+) -> MapPicture:
     """A scatter of `points` [N, 2], coloured by `labels` [N] with a legend where there are any."""
     width, height = np.ptp(points, axis=0)
     map_height = WIDTH * float(np.clip(height / width, 0.5, 1.5)) if width else WIDTH
@@ -112,7 +120,7 @@ def latent_map(
     if labels is None:
         x, y = points.T
         axes.scatter(x, y, s=size, color=CLASS_COLOURS[0], alpha=0.7, linewidths=0)
-        return _render(figure)
+        return _placed(figure, axes, points)
     for style, marker in enumerate(CLASS_MARKERS):
         chosen = labels // len(CLASS_COLOURS) % len(CLASS_MARKERS) == style
         colours = [_class_colour(label) for label in labels[chosen]]
@@ -147,7 +155,13 @@ def latent_map(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return _render(figure)
+    return _placed(figure, axes, points)
+
+
+def _placed(figure: Figure, axes: Axes, points: NDArray[np.float32]) -> MapPicture:
+    image = _render(figure)  # which lays the axes out
+    shares = axes.transData.transform(points) / figure.bbox.size
+    return MapPicture(image, np.stack([shares[:, 0], 1 - shares[:, 1]], axis=1))
 
 
 def _heart(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,5 @@
 """The report of a run: its settings, figures and pictures on one page that opens offline."""
 
-import base64
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,19 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.config import to_dict
 from vaekit.errors import UserError
+from vaekit.evaluation.probes import NUM_DRAWS
+from vaekit.evaluation.quality import trust_in
 from vaekit.images import pictures
 from vaekit.images.formats import UNREADABLE, open_image
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
-from vaekit.report import figures
+from vaekit.report import figures, standouts
+from vaekit.report.embedding import Picture, png_uri, render
 from vaekit.report.map import latent_map, perplexity_for, some_indices
+from vaekit.report.thumbnails import thumbnails
 from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.products import ENVIRONMENT
@@ -39,15 +41,6 @@ NUM_MEASURED = 1000  # images over which the information of a latent dimension i
 MAX_TRAVERSED = 16  # latent dimensions
 TRAVERSAL_STEPS = np.linspace(-2.5, 2.5, 11)
 NUM_CONFUSIONS = 5  # commonest errors put in words
-
-
-class Picture(NamedTuple):
-    """A PNG as the page holds it; `width` and `height` in pixels."""
-
-    uri: str
-    alt: str
-    width: int
-    height: int
 
 
 class Sample(NamedTuple):
@@ -107,6 +100,8 @@ class Map(NamedTuple):
     picture: Picture
     num_points: int
     perplexity: float
+    trust: float | None  # how far its neighbours are neighbours among the latents
+    thumbnails: dict[str, Any]
 
 
 def write_report(run: Run) -> Path:
@@ -146,12 +141,16 @@ def write_report(run: Run) -> Path:
             "traversal": draw_traversal(run),
             "latent_dim": config.model.latent_dim,
             "unit": run.weights.vae.likelihood.unit,
+            "evaluation": run.evaluation if run.has_evaluation else None,
+            "num_draws": NUM_DRAWS,
+            "strangest": standouts.strangest(run),
+            "mislabelled": standouts.mislabelled(run),
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),
             "confusions": commonest_confusions(run),
             "commands": commands(run),
         }
-        write_text(folder.report, render(page))
+        write_text(folder.report, render("page.html.jinja", page))
     for line in lines(verdicts):
         print(line, flush=True)
     print(f"report: {folder.report}", flush=True)
@@ -385,10 +384,21 @@ def draw_map(run: Run) -> Map | None:
     labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
     picture = figures.latent_map(placed.points, labels, latents.class_names)
     num_points = len(placed.indices)
+    features = latents.test[placed.indices, : run.weights.vae.latent_dim]
     alt = f"Map of {num_points:,} test latents"
     if labels is not None:
         alt += ", coloured by class"
-    return Map(_draw(run.folder, "tsne", picture, alt), num_points, perplexity_for(num_points))
+    return Map(
+        _draw(run.folder, "tsne", picture.image, alt),
+        num_points,
+        perplexity_for(num_points),
+        trust_in(placed.points, features),
+        thumbnails(
+            run.images.test.pixels[placed.indices],
+            picture.places,
+            standouts.titles(run, "test", placed.indices),
+        ),
+    )
 
 
 def draw_traversal(run: Run) -> Traversal:
@@ -463,18 +473,6 @@ def commands(run: Run) -> str:
     )
 
 
-def render(page: dict[str, Any]) -> str:
-    """The page as HTML; names from the user's files and folders are escaped."""
-    environment = Environment(
-        loader=PackageLoader("vaekit.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja").render(page)
-
-
 def _draw(run: RunFolder, name: str, image: Image.Image, alt: str) -> Picture:
     path = run.figures / f"{name}.png"
     pictures.write_image(path, image)
@@ -490,8 +488,7 @@ def _embed(path: Path, alt: str) -> Picture:
             width, height = image.size
     except UNREADABLE as error:
         raise UserError(f"{path}: not a whole picture any more; delete it") from error
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return Picture(f"data:image/png;base64,{data}", alt, width, height)
+    return Picture(png_uri(path.read_bytes()), alt, width, height)
 
 
 def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:

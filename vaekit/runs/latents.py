@@ -19,6 +19,8 @@ from vaekit.storage.sealed import read_sealed
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from vaekit.images.sets import Images
+
 FORMAT_VERSION = 2
 
 LATENT_FILES = ("train_latents.npy", "test_latents.npy")
@@ -90,6 +92,15 @@ def index_of(
         file = None if files is None else files[row]
         label = None if labels is None else int(labels[row])
         yield IndexRow(split, row, file, label, None if label is None else class_names[label])
+
+
+def image_index(images: "Images") -> list[IndexRow]:
+    """The index of all images of a run: those of train, and then of test."""
+    return [
+        row
+        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
+        for row in index_of(split, files, labels, images.class_names, len(pixels))
+    ]
 
 
 def write_index(path: Path, rows: Sequence[IndexRow]) -> None:

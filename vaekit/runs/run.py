@@ -38,8 +38,10 @@ from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
 
 if TYPE_CHECKING:  # PyTorch is imported once a weight is needed, decoders once images are
+    from vaekit.evaluation.neighbours import Neighbours
     from vaekit.images.inputs import GivenImages, Inputs
     from vaekit.runs.inference import Encoding, Prediction
+    from vaekit.runs.scores import Scores
     from vaekit.runs.weights import Weights
 
 _WHERE_IMAGES_ARE = "put its images back there, or say with --data.root where they lie now"
@@ -287,6 +289,41 @@ class Run:
         self.require_classes()
         svm = self.svm  # before images are read
         return inference.predict(self.weights, svm, self.inputs(images, skip_unreadable).pixels)
+
+    def score(
+        self,
+        images: "GivenImages",
+        k: int = 10,
+        false_alarms: float = 0.01,
+        *,
+        skip_unreadable: bool = False,
+    ) -> "Scores":
+        """How strange `images`, as `encode` takes them, are: distance, percentile, and more [N].
+
+        The distance is from the k nearest training latents; `is_strange` is said of about a share
+        `false_alarms` of images that are like the test images. Raises `UserError` where the run
+        has no latents, or fewer images than neighbours.
+        """
+        from vaekit.runs import scores
+
+        latents = self.latents  # before images are read
+        pixels = self.inputs(images, skip_unreadable).pixels
+        return scores.score(self.weights, latents, pixels, k, false_alarms)
+
+    def neighbours(
+        self, images: "GivenImages", k: int = 9, *, skip_unreadable: bool = False
+    ) -> "Neighbours":
+        """The k images of the run nearest to each of `images`, as `encode` takes them.
+
+        `indices` [N, k] count the training images and then the test images, as `latents.rows`
+        does; `distances` [N, k] are of means of latents. Raises `UserError` where the run has no
+        latents, or fewer images than neighbours.
+        """
+        from vaekit.runs import scores
+
+        latents = self.latents  # before images are read
+        pixels = self.inputs(images, skip_unreadable).pixels
+        return scores.find_alike(self.weights, latents, pixels, k)
 
     def inputs(self, images: "GivenImages", skip_unreadable: bool = False) -> "Inputs":
         """Images, as `encode` takes them, as the model does: uint8 [N, C, H, W], and their files.

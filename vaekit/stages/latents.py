@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vaekit.errors import UserError
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
-from vaekit.runs.latents import FORMAT_VERSION, INDEX, IndexRow, index_of, write_index
+from vaekit.runs.latents import FORMAT_VERSION, INDEX, image_index, write_index
 from vaekit.runs.products import LATENTS
 from vaekit.runs.run import Run
 from vaekit.storage.arrays import write_array
@@ -92,7 +92,7 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
             write_array(written[-1], image_set.labels)
     if ranks.is_main_process:
         written.append(folder / INDEX)
-        write_index(written[-1], _index(images))
+        write_index(written[-1], image_index(images))
         write_sealed(
             LATENTS.path(run.folder),
             {
@@ -104,14 +104,6 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
             },
         )
     return kept
-
-
-def _index(images: Images) -> list[IndexRow]:
-    return [
-        row
-        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
-        for row in index_of(split, files, labels, images.class_names, len(pixels))
-    ]
 
 
 def batch_size_on(device: torch.device) -> int:

@@ -1,0 +1,40 @@
+"""Pictures and templates as one file has them, which opens offline."""
+
+import base64
+import io
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+
+class Picture(NamedTuple):
+    """A PNG as the page holds it; `width` and `height` in pixels."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+def embedded(image: Image.Image, alt: str) -> Picture:
+    """A small picture that is no file of its own."""
+    content = io.BytesIO()
+    image.save(content, format="PNG", optimize=True)
+    return Picture(png_uri(content.getvalue()), alt, *image.size)
+
+
+def png_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def render(template: str, page: dict[str, Any]) -> str:
+    """A page as HTML; names from the user's files and folders are escaped."""
+    environment = Environment(
+        loader=PackageLoader("vaekit.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(page)

@@ -1,0 +1,92 @@
+"""The strangest and the most typical of a person's images on one page that opens offline."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.errors import say
+from vaekit.images.inputs import Inputs
+from vaekit.images.pictures import image_grid
+from vaekit.report.embedding import Picture, embedded, render
+from vaekit.runs.inference import reconstruct
+from vaekit.runs.run import Run
+from vaekit.runs.scores import Scores
+from vaekit.storage.files import write_text
+
+NUM_SHOWN = 24  # of the strangest, and of the most typical
+
+
+class Shown(NamedTuple):
+    """An image as the page has it."""
+
+    picture: Picture  # of it and its reconstruction
+    name: str
+    place: str  # its whole path
+    distance: str
+    percentile: str
+    mse: str
+    is_strange: bool
+
+
+class Part(NamedTuple):
+    """Images of one kind, and what to say of them."""
+
+    title: str
+    text: str
+    images: list[Shown]
+
+
+def write_scores_page(path: Path, run: Run, inputs: Inputs, scores: Scores) -> None:
+    """Write the page of images [N, C, H, W] and their scores."""
+    order = np.argsort(-scores.distance, kind="stable")
+    page = {
+        "name": run.folder.path.resolve().name,
+        "num_images": len(order),
+        "num_strange": int(scores.is_strange.sum()),
+        "threshold": scores.threshold,
+        "parts": _parts(run, inputs, scores, order),
+    }
+    write_text(path, render("scores.html.jinja", page))
+    say(f"page: {path}")
+
+
+def _parts(run: Run, inputs: Inputs, scores: Scores, order: NDArray[np.int64]) -> list[Part]:
+    if len(order) <= 2 * NUM_SHOWN:
+        text = "From the farthest from its nearest training images to the nearest."
+        return [Part("All images, the strangest first", text, _shown(run, inputs, scores, order))]
+    strangest, typical = order[:NUM_SHOWN], order[::-1][:NUM_SHOWN]
+    return [
+        Part(
+            "The strangest",
+            "Farthest from their nearest training images, the strangest first.",
+            _shown(run, inputs, scores, strangest),
+        ),
+        Part(
+            "The most typical",
+            "Nearest to training images, the most typical first.",
+            _shown(run, inputs, scores, typical),
+        ),
+    ]
+
+
+def _shown(run: Run, inputs: Inputs, scores: Scores, chosen: NDArray[np.int64]) -> list[Shown]:
+    pixels = inputs.pixels[chosen]
+    decoded = reconstruct(run.weights, pixels)
+    files = inputs.files or [f"image {index}" for index in range(len(inputs.pixels))]
+    return [
+        Shown(
+            embedded(
+                image_grid(np.stack([image, reconstruction]), columns=2),
+                f"{Path(files[index]).name}, and its reconstruction",
+            ),
+            Path(files[index]).name,
+            files[index],
+            f"{scores.distance[index]:.2f}",
+            f"{scores.percentile[index]:.1f}",
+            f"{scores.mse[index]:.4f}",
+            bool(scores.is_strange[index]),
+        )
+        for index, image, reconstruction in zip(chosen, pixels, decoded, strict=True)
+    ]

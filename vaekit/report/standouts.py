@@ -1,0 +1,113 @@
+"""What stands out among the images of a run: the strangest, and those likely mislabelled."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS, suspect_labels
+from vaekit.evaluation.strangeness import distances_from, percentiles, typical_distances
+from vaekit.images.pictures import image_grid
+from vaekit.report.embedding import Picture, embedded
+from vaekit.runs.inference import reconstruct
+from vaekit.runs.latents import IndexRow, image_index
+from vaekit.runs.run import Run
+
+NUM_STRANGE = 12
+NUM_MISLABELLED = 12
+
+
+class Card(NamedTuple):
+    """A small picture, and what is said of it."""
+
+    picture: Picture
+    title: str
+    lines: list[str]
+
+
+class Mislabelled(NamedTuple):
+    """Labels that neighbours contradict."""
+
+    num_examined: int
+    num_likely: int
+    cards: list[Card]  # the most suspicious first
+
+
+def strangest(run: Run) -> list[Card]:
+    """The test images farthest from training images, beside their reconstructions."""
+    if not run.has_latents or len(run.latents.train) < 2:
+        return []
+    train, test = _means(run)
+    k = min(NUM_NEIGHBOURS, len(train) - 1)
+    distances = distances_from(train, test, k)
+    of_hundred = percentiles(distances, typical_distances(train, test, k))
+    chosen = np.argsort(-distances, kind="stable")[:NUM_STRANGE]
+    pixels = run.images.test.pixels[chosen]
+    index = image_index(run.images)[len(train) :]
+    return [
+        Card(
+            embedded(
+                image_grid(np.stack([image, reconstruction]), columns=2),
+                f"{_named(index[row])}, and its reconstruction",
+            ),
+            _named(index[row]),
+            [
+                *_class_of(index[row]),
+                f"distance {distances[row]:.2f}, percentile {of_hundred[row]:.1f}",
+            ],
+        )
+        for row, image, reconstruction in zip(
+            chosen.tolist(), pixels, reconstruct(run.weights, pixels), strict=True
+        )
+    ]
+
+
+def mislabelled(run: Run) -> Mislabelled | None:
+    """The images whose neighbours are of another class; None without latents of two classes."""
+    if not run.has_latents:
+        return None
+    latents = run.latents
+    if latents.train_labels is None or latents.test_labels is None:
+        return None
+    labels = np.concatenate([latents.train_labels, latents.test_labels])
+    if len(np.unique(labels)) < 2:
+        return None
+    means = np.concatenate(_means(run))
+    found = suspect_labels(means, labels, min(NUM_NEIGHBOURS, len(labels) - 1))
+    likely, index = found.likely_wrong(), image_index(run.images)
+    every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
+    cards = []
+    for row, suspicion, suggested in list(zip(*likely, strict=True))[:NUM_MISLABELLED]:
+        image = index[row]
+        picture = image_grid(every[image.split][image.row][None])
+        cards.append(
+            Card(
+                embedded(picture, _named(image)),
+                f"{image.class_name}: rather {latents.class_names[suggested]}?",
+                [_named(image), f"{100 * suspicion:.0f} % of its neighbours' weight is against it"],
+            )
+        )
+    return Mislabelled(len(found.rows), len(likely.rows), cards)
+
+
+def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
+    """What to call some images of a split: its class, where it has one, and its file or number."""
+    index = [each for each in image_index(run.images) if each.split == split]
+    return [
+        _named(image) if image.class_name is None else f"{image.class_name} · {_named(image)}"
+        for image in (index[row] for row in rows)
+    ]
+
+
+def _means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    num_latents = run.weights.vae.latent_dim
+    return run.latents.train[:, :num_latents], run.latents.test[:, :num_latents]
+
+
+def _named(image: IndexRow) -> str:
+    """Its file, or which one it is of its split."""
+    return image.file or f"{image.split} image {image.row}"
+
+
+def _class_of(image: IndexRow) -> list[str]:
+    return [] if image.class_name is None else [f"class {image.class_name}"]
