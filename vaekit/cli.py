@@ -17,7 +17,7 @@ from vaekit.config import (
     TrainConfig,
     check_jobs,
 )
-from vaekit.errors import user_errors_in_one_line
+from vaekit.errors import UserError, user_errors_in_one_line
 
 
 def latents(run: str, data: DataPlace = AS_TRAINED) -> None:
@@ -240,6 +240,22 @@ def explore(run: str, port: int = 8000) -> None:
     explore.explore(Path(run), port)
 
 
+def publish(run: str, to: str | None = None, upload: bool = False) -> None:
+    """Put a run with its bundle and a model card into a folder, or onto the Hub.
+
+    Args:
+        run: A run folder with a bundle.
+        to: A new folder, or owner/name, a repository of the Hub. It must be given.
+        upload: Let the files that are listed go to the Hub; without it they stay here.
+    """
+    if to is None:
+        raise UserError("--to: is missing; give a new folder, or owner/name of the Hub")
+    from vaekit.export.publish import publish as publish_run
+    from vaekit.runs.run import Run
+
+    publish_run(Run(run), to, upload=upload)
+
+
 def doctor(runs: Sequence[str]) -> None:
     """Say what is wrong with runs, or with this machine, and what to do about it.
 
@@ -264,6 +280,7 @@ COMMANDS = {
     "neighbours": neighbours,
     "export": export,
     "explore": explore,
+    "publish": publish,
     "doctor": doctor,
 }
 
