@@ -205,11 +205,11 @@ def _exact_parser() -> Any:
 
         def add_class_arguments(self, component: Any, *args: Any, **kwargs: Any) -> Any:
             if not args:  # it is no group of another one
-                self.component = component
+                self.component, self.epilog = component, _example(component)
             return super().add_class_arguments(component, *args, **kwargs)
 
         def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-            self.component = function
+            self.component, self.epilog = function, _example(function)
             return super().add_function_arguments(function, *args, **kwargs)
 
         def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -225,6 +225,12 @@ def _exact_parser() -> Any:
             return settings
 
     return ExactParser
+
+
+def _example(component: Any) -> str | None:
+    """The command that its docstring shows, which jsonargparse leaves out."""
+    match = re.search(r"As in `([^`]+)`", component.__doc__ or "")
+    return match and f"example: {match[1]}"
 
 
 def _as_people_type(kwargs: dict[str, Any]) -> dict[str, Any]:
