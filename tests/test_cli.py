@@ -41,6 +41,20 @@ def test_help_shows_the_way_from_images_to_a_bundle_on_one_screen(
     assert way == ["train", "latents", "svm", "report", "export"]
 
 
+def test_a_shell_completes_verbs_and_flags(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--print_completion", "shtab-bash"])
+    assert stop.value.code == 0
+    (tmp_path / "complete.sh").write_text(capsys.readouterr().out)
+    ask = (
+        "source complete.sh; COMP_WORDS=(vaekit svm --b); COMP_CWORD=2; "
+        "$(complete -p vaekit | grep -o '_shtab[a-z_]*'); echo ${COMPREPLY[@]}"
+    )
+    assert run_command(["bash", "-c", ask], cwd=tmp_path).stdout.split() == ["--backend"]
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

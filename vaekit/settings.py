@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -193,7 +194,11 @@ def _exact_parser() -> Any:
     """The parser behind every command line, made where there is something to parse."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, import_path_denylist=["*"])
+    set_parsing_settings(
+        docstring_parse_attribute_docstrings=True,
+        import_path_denylist=["*"],
+        add_print_completion_argument=find_spec("shtab") is not None,
+    )
 
     class ExactParser(ArgumentParser):
         """Takes no abbreviated flags, so that a typo is an error, and no null for a value."""
