@@ -99,20 +99,59 @@ def evaluate(run: str, samples: int = 500, images: int = 200, data: DataPlace = 
 
 
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
-    """Generate new images as one picture.
+    """Generate new images: one picture, an array, or a file each.
 
     As in `vaekit generate runs/mine --count 64 --output grid.png`.
 
     Args:
         run: A trained run folder.
         count: How many images.
-        output: The PNG file to write.
+        output: The .png file to write, or a .npy file, or a folder for a PNG each.
         seed: Other seeds give other images.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.generate import generate as generate_images
 
     generate_images(Run(run), count, Path(output), seed)
+
+
+def reconstruct(
+    run: str,
+    images: list[str],
+    output: str = "reconstructed.png",
+    skip_unreadable: bool = False,
+) -> None:
+    """Decode image files again from their latents.
+
+    Args:
+        run: A trained run folder.
+        images: Image files, and folders of them.
+        output: The .png file to write, with the files above, or a .npy file, or a folder.
+        skip_unreadable: Go on without files that can't be read, instead of stopping.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.generate import reconstruct as reconstruct_images
+
+    paths = [Path(image) for image in images]
+    reconstruct_images(Run(run), paths, Path(output), skip_unreadable)
+
+
+def interpolate(
+    run: str, first: str, last: str, steps: int = 8, output: str = "interpolated.png"
+) -> None:
+    """Go from one image file to another in the latent space.
+
+    Args:
+        run: A trained run folder.
+        first: An image file, of which the first image is the reconstruction.
+        last: An image file, of which the last image is the reconstruction.
+        steps: How many images, those two among them.
+        output: The .png file to write, or a .npy file, or a folder for a PNG each.
+    """
+    from vaekit.runs.run import Run
+    from vaekit.stages.generate import interpolate as interpolate_images
+
+    interpolate_images(Run(run), Path(first), Path(last), steps, Path(output))
 
 
 def encode(
@@ -301,6 +340,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "report": report,
     "evaluate": evaluate,
     "generate": generate,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
     "encode": encode,
     "predict": predict,
     "score": score,
