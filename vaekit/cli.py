@@ -123,6 +123,8 @@ def reconstruct(
 ) -> None:
     """Decode image files again from their latents.
 
+    As in `vaekit reconstruct runs/mine my_images`.
+
     Args:
         run: A trained run folder.
         images: Image files, and folders of them.
@@ -140,6 +142,8 @@ def interpolate(
     run: str, first: str, last: str, steps: int = 8, output: str = "interpolated.png"
 ) -> None:
     """Go from one image file to another in the latent space.
+
+    As in `vaekit interpolate runs/mine a.png b.png`.
 
     Args:
         run: A trained run folder.
