@@ -230,7 +230,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. Together with the images it determines every weight of the result."""
+    """Train a VAE on images. Together with them this determines every weight of the result.
+
+    As in `vaekit train --data.name folder --data.root my_images --run runs/mine`.
+    """
 
     run: str | None = setting(None, off_trajectory=True)
     """Run folder (default: runs/ and the name of the image set)."""

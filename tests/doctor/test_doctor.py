@@ -294,7 +294,11 @@ def test_all_that_was_made_from_other_weights_is_found(run: Path) -> None:
     measure_missing_baselines(Run(run))
     fit_svm(Run(run), SvmConfig(C=3.0))
     findings = examine_run(run)
-    assert by_verdict(findings, "problem") == {"onnx/manifest.json", "onnx-fp16/manifest.json"}
+    assert by_verdict(findings, "problem") == {
+        "evaluation/evaluation.json",
+        "onnx/manifest.json",
+        "onnx-fp16/manifest.json",
+    }
     assert "--weights fp16" in of(findings, "onnx-fp16/manifest.json").text
 
 

@@ -123,7 +123,10 @@ def test_generated_images_fill_a_grid_and_follow_the_seed(
 
 @pytest.mark.parametrize(
     ("count", "output", "words"),
-    [(0, "a.png", "--count 0: expected from 1 to 10000"), (4, "a.jpg", r"ends in \.png")],
+    [
+        (0, "a.png", "--count 0: expected from 1 to 10000"),
+        (4, "a.jpg", r"ends in \.png, for one picture, or in \.npy"),
+    ],
 )
 def test_a_bad_count_or_name_is_refused(
     finished_run: Path, tmp_path: Path, count: int, output: str, words: str

@@ -15,23 +15,32 @@ GAP = 2  # pixels between tiles
 PAIR_GAP = 12  # pixels between one pair of rows and the next, an image and its neighbours
 
 
-def image_grid(images: NDArray[np.uint8], columns: int | None = None) -> Image.Image:
+def image_grid(
+    images: NDArray[np.uint8], columns: int | None = None, *, keep_alpha: bool = False
+) -> Image.Image:
     """Lay `images` [N, C, H, W] out row by row, near-square unless `columns` is given.
 
     One channel is grey, two grey and alpha, three RGB, four RGBA; alpha is composited over
-    white. Small images are enlarged by a whole factor, so that each pixel stays a square.
+    white, unless it is kept: then the gaps are transparent, too. Small images are enlarged by a
+    whole factor, so that each pixel stays a square.
     """
-    tiles = _opaque_tiles(images)
+    has_alpha = keep_alpha and images.shape[1] in (2, 4)
+    tiles = _enlarged(images.transpose(0, 2, 3, 1) if has_alpha else opaque(images))
     num_tiles, height, width, num_channels = tiles.shape
     columns = columns or math.ceil(math.sqrt(num_tiles))
     rows = math.ceil(num_tiles / columns)
     size = rows * (height + GAP) - GAP, columns * (width + GAP) - GAP
-    sheet = np.full((*size, num_channels), 255, np.uint8)
+    sheet = np.full((*size, num_channels), 0 if has_alpha else 255, np.uint8)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         top, left = row * (height + GAP), column * (width + GAP)
         sheet[top : top + height, left : left + width] = tile
-    return Image.fromarray(sheet.squeeze(axis=2) if num_channels == 1 else sheet)
+    return _image(sheet)
+
+
+def single_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """One image [C, H, W] as it is, alpha kept."""
+    return _image(pixels.transpose(1, 2, 0))
 
 
 def reconstruction_grid(
@@ -83,9 +92,12 @@ def opaque(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return tiles
 
 
-def _opaque_tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`images` [N, C, H, W] as enlarged tiles [N, H, W, 1 or 3], alpha composited over white."""
-    tiles = opaque(images)
-    _, height, width, _ = tiles.shape
-    factor = max(1, math.ceil(MIN_TILE / max(height, width)))
+def _enlarged(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tiles [N, H, W, C], each pixel a square of several where they are small."""
+    factor = max(1, math.ceil(MIN_TILE / max(tiles.shape[1:3])))
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Pixels [H, W, 1 to 4] as grey, grey and alpha, RGB or RGBA."""
+    return Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
