@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
@@ -17,6 +18,7 @@ from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, read_manifest, require_complete, require_intact
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.runs.display import pictures_of
+from vaekit.runs.products import SVM, SVM_CONFIG, SVM_METRICS
 from vaekit.runs.run import Run
 from vaekit.settings import write_config
 from vaekit.storage.files import read_json, temporary_path, write_json, write_text
@@ -25,6 +27,7 @@ from vaekit.training.state import kept_row
 BUNDLE = "onnx"
 CARD_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 KINDS = {1: "grey", 2: "grey and transparent", 3: "colour", 4: "colour and transparent"}
+OF_SVM = (SVM, SVM_CONFIG, SVM_METRICS)
 OF_A_START = ("command_line",)  # what is not told of one: it names places of the machine
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -48,15 +51,17 @@ def publish(run: Run, to: str, *, upload: bool = False) -> Published | None:
     if not is_repository(to):
         folder = Path(to).expanduser()
         require_new(folder)
-        write_publication(run, bundle, temporary_path(folder), str(folder))
-        temporary_path(folder).replace(folder)
+        staged = temporary_path(folder)
+        shutil.rmtree(staged, ignore_errors=True)  # of one that was killed
+        staged.mkdir(parents=True)
+        write_publication(run, bundle, staged, str(folder))
+        staged.replace(folder)
         listed(folder)
         print(f"published: {folder}   next: vaekit.Run.from_hub({str(folder)!r})", flush=True)
         return Published(str(folder), None)
-    staged = temporary_path(run.folder.path / "published")
-    try:
-        write_publication(run, bundle, staged, to)
-        listed(staged)
+    with TemporaryDirectory() as place:
+        write_publication(run, bundle, Path(place), to)
+        listed(Path(place))
         if not upload:
             print(
                 f"nothing was uploaded; `vaekit publish {run.folder.quoted} --to {to} --upload` "
@@ -64,9 +69,7 @@ def publish(run: Run, to: str, *, upload: bool = False) -> Published | None:
                 flush=True,
             )
             return None
-        return uploaded(staged, to)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        return uploaded(Path(place), to)
 
 
 def is_repository(to: str) -> bool:
@@ -96,15 +99,13 @@ def require_new(folder: Path) -> None:
 
 
 def write_publication(run: Run, bundle: Path, folder: Path, repository: str) -> None:
-    """Write all that is published into `folder`, which is made anew."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Write all that is published into `folder`, which is empty."""
     name = run.folder.path.resolve().name
     shutil.copyfile(run.folder.model, folder / "model.safetensors")
-    shutil.copytree(bundle, folder / BUNDLE)
+    copy_files(bundle, [MANIFEST, *read_manifest(bundle).files], folder / BUNDLE)
     if run.has_svm:
         _ = run.svm
-        shutil.copytree(run.folder.svm, folder / "svm", ignore=shutil.ignore_patterns(".*"))
+        copy_files(run.folder.path, [each.files for each in OF_SVM], folder)
     if run.folder.metrics.is_file():
         shutil.copyfile(run.folder.metrics, folder / run.folder.metrics.name)
     write_config(folder / run.folder.config.name, without_places(run.config, name))
@@ -119,6 +120,14 @@ def write_publication(run: Run, bundle: Path, folder: Path, repository: str) -> 
     write_json(folder / "config.json", model_facts(run))
     write_json(folder / "preprocessor_config.json", preparation_facts(run))
     write_text(folder / "README.md", str(card(run, manifest, pictures, name, repository)))
+
+
+def copy_files(source: Path, names: Iterable[str], target: Path) -> None:
+    """Those that are named, and nothing else that may lie beside them."""
+    for name in names:
+        if (source / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
 
 
 def without_places(config: TrainConfig, name: str) -> TrainConfig:

@@ -26,8 +26,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(scope="module")
 def published(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "digits"
-    publish(Run(exported_run), str(folder))
+    run, folder = tmp_path_factory.mktemp("run") / "run", tmp_path_factory.mktemp("hub") / "digits"
+    shutil.copytree(exported_run, run)
+    for stray in ("onnx/mine.pkl", "svm/mine.pkl", "mine.pkl"):  # beside what vaekit made
+        (run / stray).write_bytes(b"secret")
+    publish(Run(run), str(folder))
     return folder
 
 
