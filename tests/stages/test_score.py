@@ -62,6 +62,17 @@ def test_many_images_are_the_strangest_and_the_most_typical(
     assert page.index("The strangest") < page.index("The most typical")
 
 
+def test_files_of_another_size_and_colour_are_prepared_first(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", (50, 70), (200, 10, 10, 128)).save(tmp_path / "big.png")
+    score_files(Run(finished_run), [tmp_path / "big.png"], None, k=3, false_alarms=0.05)
+    find_neighbours(Run(finished_run), [tmp_path / "big.png"], 3, tmp_path / "n.png")
+    assert capsys.readouterr().out.count("big.png") == 1 + 3
+    with pytest.raises(UserError, match=r"28"):
+        Run(finished_run).score(np.zeros((2, 50, 70), np.uint8))
+
+
 def test_few_test_images_are_said_to_be_too_few_for_a_small_share(
     finished_run: Path, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

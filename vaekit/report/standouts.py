@@ -84,7 +84,7 @@ def mislabelled(run: Run) -> Mislabelled | None:
             Card(
                 embedded(picture, _named(image)),
                 f"{image.class_name}: rather {latents.class_names[suggested]}?",
-                [_named(image), f"{100 * suspicion:.0f} % of its neighbours' weight is against it"],
+                [_named(image), f"neighbours {100 * suspicion:.0f} % against it"],
             )
         )
     return Mislabelled(len(found.rows), len(likely.rows), cards)
