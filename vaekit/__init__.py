@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from vaekit.config import SvmConfig as SvmConfig
     from vaekit.config import TrainConfig as TrainConfig
     from vaekit.errors import UserError as UserError
+    from vaekit.estimators.svc import LatentSVC as LatentSVC
+    from vaekit.estimators.vae import VAETransformer as VAETransformer
     from vaekit.export.bundle import export_run as export_run
     from vaekit.images.pictures import image_grid as image_grid
     from vaekit.models.vae import VAE as VAE
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DataConfig": "vaekit.config",
     "Encoding": "vaekit.runs.inference",
+    "LatentSVC": "vaekit.estimators.svc",
     "ModelConfig": "vaekit.config",
     "Prediction": "vaekit.runs.inference",
     "Run": "vaekit.runs.run",
@@ -33,6 +36,7 @@ _PUBLIC = {
     "TrainConfig": "vaekit.config",
     "UserError": "vaekit.errors",
     "VAE": "vaekit.models.vae",
+    "VAETransformer": "vaekit.estimators.vae",
     "export_run": "vaekit.export.bundle",
     "extract_latents": "vaekit.stages.latents",
     "fit_svm": "vaekit.stages.svm",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # only who has latents on a device has PyTorch
 
 
 def fit_table(
-    latents: NDArray[np.float32],
+    latents: NDArray[np.floating],
     labels: NDArray[np.int64],
     config: SvmConfig,
     backend: SvmBackend = "sklearn",

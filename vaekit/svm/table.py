@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
     scores: NDArray[np.float64]  # [B, K]
 
 
-def predict(table: SvmTable, latents: NDArray[np.float32]) -> Prediction:
+def predict(table: SvmTable, latents: NDArray[np.floating]) -> Prediction:
     """Classify `latents` [B, D] in float64; labels equal those of `SVC(break_ties=True)`.
 
     Raises `UserError` for latents that are not finite.
@@ -54,7 +54,7 @@ def predict(table: SvmTable, latents: NDArray[np.float32]) -> Prediction:
     return Prediction(table.classes[scores.argmax(axis=1)], scores)
 
 
-def margins(table: SvmTable, latents: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+def margins(table: SvmTable, latents: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
     """By how much the first class beats the second: [K, K] of each of the `latents` [B, D].
 
     They are SVC's decisions, of every pair in both orders, of some images at a time: the chunks
@@ -73,7 +73,7 @@ def margins(table: SvmTable, latents: NDArray[np.float32]) -> Iterator[NDArray[n
         yield spoken_for - spoken_for.swapaxes(1, 2) + intercepts
 
 
-def decisions(table: SvmTable, latents: NDArray[np.float32]) -> NDArray[np.float64]:
+def decisions(table: SvmTable, latents: NDArray[np.floating]) -> NDArray[np.float64]:
     """SVC's decisions [B, P] of finite `latents` [B, D].
 
     With two classes a positive one speaks for the second, with more for the first of its pair.
@@ -159,7 +159,7 @@ def fault_of_arrays(arrays: Mapping[str, NDArray[Any]], num_class_names: int) ->
 
 
 def standardise(
-    latents: NDArray[np.float32], mean: NDArray[np.float64], scale: NDArray[np.float64]
+    latents: NDArray[np.floating], mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     return (latents - mean) / scale
 
@@ -194,7 +194,7 @@ def _rows_of_classes(table: SvmTable) -> list[slice]:
     return [slice(end - num, end) for end, num in zip(ends, table.num_support, strict=True)]
 
 
-def require_finite(latents: NDArray[np.float32], name: str) -> None:
+def require_finite(latents: NDArray[np.floating], name: str) -> None:
     num_bad = len(latents) - np.isfinite(latents).all(axis=1).sum()
     if num_bad:
         raise UserError(

@@ -1,0 +1,202 @@
+"""vaekit's estimators keep every convention of scikit-learn, and what they learn is vaekit's."""
+
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from accelerate.state import AcceleratorState
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import vaekit
+from vaekit.errors import UserError
+from vaekit.images.digits import read_digits
+
+TINY: dict[str, Any] = {"latent_dim": 2, "width": 1, "epochs": 1, "batch_size": 32}
+OURS = [
+    "vaekit.estimators.vae.VAETransformer",
+    "vaekit.estimators.svc.LatentSVC",
+    "vaekit.svm.table.SvmTable",
+]
+
+
+def expected_failures(estimator: Any) -> dict[str, str]:
+    """By the name of the check, the reason."""
+    if isinstance(estimator, vaekit.LatentSVC):
+        return {"check_class_weight_classifiers": "weights are balanced or none, not one a class"}
+    return {}
+
+
+@parametrize_with_checks(
+    [vaekit.VAETransformer(**TINY), vaekit.LatentSVC(n_jobs=1)],
+    expected_failed_checks=expected_failures,
+)
+def test_scikit_learn_finds_nothing_to_object_to(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Any, Any]:
+    """Rows of 8x8 pixels, uint8, and their labels."""
+    pixels, labels, _ = read_digits((8, 8))
+    return pixels[:240].reshape(240, -1), labels[:240]
+
+
+@pytest.fixture(scope="module")
+def fitted(digits: tuple[Any, Any]) -> vaekit.VAETransformer:
+    estimator = vaekit.VAETransformer(
+        latent_dim=3, width=4, epochs=12, learning_rate=5e-3, random_state=0
+    )
+    return estimator.fit(digits[0])
+
+
+def test_latents_are_those_of_the_model_and_lead_back_to_the_images(
+    fitted: vaekit.VAETransformer, digits: tuple[Any, Any]
+) -> None:
+    X = digits[0]
+    vae = vaekit.VAE(vaekit.ModelConfig(latent_dim=3, width=4, architecture="conv"), (1, 8, 8))
+    vae.load_state_dict({name: torch.tensor(it) for name, it in fitted.weights_.items()})
+    posterior = vae.encode(torch.from_numpy(X.reshape(-1, 1, 8, 8) / np.float32(255)))
+    z = fitted.transform(X)
+    np.testing.assert_allclose(z, posterior.mean.detach(), atol=1e-4)
+    both = clone(fitted).set_params(log_variances=True)
+    both.__dict__ |= {name: it for name, it in vars(fitted).items() if name.endswith("_")}
+    np.testing.assert_allclose(both.transform(X)[:, 3:], posterior.log_variance.detach(), atol=1e-4)
+    assert [*both.get_feature_names_out()] == [
+        *("z1", "z2", "z3"),
+        *("z1_log_variance", "z2_log_variance", "z3_log_variance"),
+    ]
+    again = fitted.inverse_transform(z)
+    assert again.shape == X.shape
+    error = np.square(again - X).mean()
+    assert error < 0.8 * np.square(X.mean(axis=0) - X).mean()
+
+
+def test_a_score_is_the_bound_in_nats(
+    fitted: vaekit.VAETransformer, digits: tuple[Any, Any]
+) -> None:
+    """By way of torch.distributions."""
+    X = digits[0][:50]
+    images = torch.from_numpy(X.reshape(-1, 1, 8, 8)).double() / 255
+    vae = fitted._model()
+    noise = torch.randn(8, 1, 3, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        mean, log_variance = vae.encode(images)
+        posterior = torch.distributions.Normal(mean, torch.exp(0.5 * log_variance))
+        prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
+        kl = torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
+        nats = [
+            torch.nn.functional.binary_cross_entropy(
+                vae.decode(mean + posterior.stddev * sample).double(), images, reduction="none"
+            ).sum(dim=(1, 2, 3))
+            for sample in noise
+        ]
+    expected = -(torch.stack(nats).mean(dim=0) + kl)
+    np.testing.assert_allclose(fitted.score_samples(X), expected, rtol=1e-5)
+    assert fitted.score(X) == pytest.approx(float(expected.mean()), rel=1e-5)
+    strange = np.random.default_rng(0).integers(0, 256, X.shape, np.uint8)
+    assert fitted.score(X) > fitted.score(strange)
+
+
+def test_the_svm_is_that_of_scikit_learn(digits: tuple[Any, Any]) -> None:
+    X, names = digits[0][:, ::5], np.array([f"digit {label}" for label in digits[1]])
+    found = vaekit.LatentSVC().fit(X, names)
+    expected = make_pipeline(StandardScaler(), SVC(C=10, gamma=1 / X.shape[1], break_ties=True))
+    expected.fit(X, names)
+    assert found.predict(X).tolist() == expected.predict(X).tolist()
+    np.testing.assert_allclose(found.decision_function(X), expected.decision_function(X), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_search_over_a_pipeline_finds_its_best_and_is_saved_without_a_pickle(
+    digits: tuple[Any, Any], tmp_path: Path
+) -> None:
+    X, y = digits
+    pipeline = make_pipeline(
+        vaekit.VAETransformer(
+            width=2, epochs=8, learning_rate=5e-3, log_variances=True, random_state=0
+        ),
+        vaekit.LatentSVC(n_jobs=1),
+    )
+    search = GridSearchCV(
+        pipeline, {"vaetransformer__latent_dim": [1, 4]}, cv=2, error_score="raise"
+    ).fit(X, y)
+    assert search.best_params_ == {"vaetransformer__latent_dim": 4}
+    assert search.best_score_ > 0.3
+    best = search.best_estimator_
+    skops.io.dump(best, tmp_path / "pipeline.skops")
+    assert skops.io.get_untrusted_types(file=tmp_path / "pipeline.skops") == sorted(OURS)
+    again = skops.io.load(tmp_path / "pipeline.skops", trusted=OURS)
+    assert again.predict(X).tolist() == best.predict(X).tolist()
+
+
+def test_latents_come_as_a_data_frame_where_that_is_asked_for(
+    fitted: vaekit.VAETransformer, digits: tuple[Any, Any]
+) -> None:
+    framed = clone(fitted).set_params(epochs=1).set_output(transform="pandas")
+    frame = framed.fit_transform(digits[0])
+    assert [*frame] == ["z1", "z2", "z3"]
+
+
+def test_a_colour_image_comes_back_in_the_order_of_its_pixels() -> None:
+    images = np.zeros((64, 8, 10, 3), np.uint8)
+    images[:, :, :, 0] = 250
+    images[:, :4, :, 1] = 120
+    X = images.reshape(64, -1)
+    estimator = vaekit.VAETransformer(
+        (8, 10, 3), 1, width=4, epochs=40, learning_rate=5e-3, random_state=0
+    )
+    again = estimator.fit(X).inverse_transform(estimator.transform(X)).reshape(images.shape)
+    assert estimator.image_shape_ == (3, 8, 10)
+    np.testing.assert_allclose(again, images, atol=60)
+
+
+def test_training_changes_nothing_of_its_process(
+    digits: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    def state() -> Any:
+        return (
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),  # type: ignore[index]
+            torch.get_num_threads(),
+            torch.backends.cudnn.deterministic,
+            torch.is_grad_enabled(),
+            [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)],
+            threading.active_count(),
+            AcceleratorState._shared_state,
+            [*tmp_path.iterdir()],
+        )
+
+    before = state()
+    vaekit.VAETransformer(**TINY, random_state=0).fit(digits[0]).score(digits[0])
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_shape": (8, 9)}, r"image_shape \(8, 9\): expected .* of 64 values"),
+        ({"value_range": (1, 1)}, "with low below high"),
+        ({"latent_dim": 0}, "model.latent_dim 0: expected at least 1"),
+    ],
+)
+def test_settings_are_looked_at_in_fit(
+    digits: tuple[Any, Any], in_python: None, settings: dict[str, Any], words: str
+) -> None:
+    estimator = vaekit.VAETransformer(**settings)
+    with pytest.raises(UserError, match=words):
+        estimator.fit(digits[0])

@@ -1,0 +1,1 @@
+"""vaekit's model and its SVM as scikit-learn has estimators."""
