@@ -19,14 +19,15 @@ from torch import nn
 from vaekit import __version__
 from vaekit.errors import UserError, say
 from vaekit.export import float16 as half
-from vaekit.export import int8
+from vaekit.export import int8, triton
 from vaekit.export.compare import (
     MAX_BATCH,
+    Clarity,
     Comparison,
     Reference,
+    clarity,
     compare,
     expect,
-    smallest_margins,
     tolerances,
 )
 from vaekit.export.graphs import (
@@ -71,7 +72,16 @@ NUM_GOLDEN = 10
 NUM_PICKED = 100  # test images that the explorer offers
 EXPLORER = "explorer.json"
 README = "README.md"
-FILES = {ENCODER, DECODER, SVM, CLASSIFIER, MANIFEST, GOLDEN, EXPLORER, README}
+GRAPHS = (ENCODER, DECODER, SVM, CLASSIFIER)
+FILES = {
+    *GRAPHS,
+    *(triton.config_name(graph) for graph in GRAPHS),
+    triton.LABELS,
+    MANIFEST,
+    GOLDEN,
+    EXPLORER,
+    README,
+}
 
 TEXTS = {
     ENCODER: "Images to the diagonal Gaussian over their latents: its mean and log-variance.",
@@ -113,6 +123,7 @@ def export_run(run: Run, weights: StoredWeights = "fp32") -> Path:
         metadata["check"] = comparison.metadata()
         write_golden(folder, golden)
         write_json(folder / EXPLORER, explorer)
+        write_for_triton(folder, metadata)
         write_text(folder / README, readme(metadata))
         write_manifest(folder, metadata)
         verify(folder)
@@ -249,15 +260,18 @@ def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[Golden
     expected = expect(reference, pixels[:MAX_BATCH])
     table, prediction = reference.table, expected.prediction
     largest = tolerances(table)
+    if table is None or prediction is None:
+        chosen = np.arange(min(NUM_GOLDEN, len(expected.mean)))
+    else:
+        clear = clarity(table, expected.latents, 2 * largest["decisions"])
+        chosen = _clearest(prediction.labels, clear)
+        largest["scores"] += float(clear.open_votes[chosen].max())
+        if not clear.decided[chosen].all():
+            largest["label"] = float(np.ptp(table.classes))
 
     def case(graph: str, inputs: Arrays, outputs: Arrays) -> GoldenCase:
         return GoldenCase(graph, inputs, outputs, {name: largest[name] for name in outputs})
 
-    if table is None or prediction is None:
-        chosen = np.arange(min(NUM_GOLDEN, len(expected.mean)))
-    else:
-        clearances = smallest_margins(table, expected.latents)
-        chosen = _most_decided(prediction.labels, clearances, 2 * largest["decisions"])
     mean, log_variance = expected.mean[chosen], expected.log_variance[chosen]
     cases = [
         case(ENCODER, {"image": pixels[chosen]}, {"mean": mean, "log_variance": log_variance}),
@@ -297,6 +311,17 @@ def explorer_data(run: Run) -> dict[str, Any]:
         "images": {**_encoded(pixels[first]), "labels": _listed(labels, first)},
         "map": shown,
     }
+
+
+def write_for_triton(folder: Path, metadata: dict[str, Any]) -> None:
+    """The configuration of each graph, and the class names, where there are any, as text."""
+    class_names, score_labels = metadata["class_names"], metadata["score_labels"]
+    if class_names:
+        write_text(folder / triton.LABELS, triton.labels_text(class_names))
+    is_of_labels = bool(class_names) and score_labels == list(range(len(class_names)))
+    for name, graph in metadata["graphs"].items():
+        config = triton.model_config(graph, scores_are_of_labels=is_of_labels)
+        write_text(folder / triton.config_name(name), config)
 
 
 def readme(metadata: dict[str, Any]) -> str:
@@ -366,18 +391,16 @@ def _modules(reference: Reference) -> dict[str, tuple[nn.Module, Inputs, tuple[s
     return modules
 
 
-def _most_decided(
-    labels: NDArray[np.int64], clearances: NDArray[np.float64], wanted: float
-) -> NDArray[np.int64]:
-    """Rows of images, of each class the one whose decisions are furthest from 0.
+def _clearest(labels: NDArray[np.int64], clear: Clarity) -> NDArray[np.int64]:
+    """Rows of images, of each class the clearest: no vote open, or decided at least.
 
-    Where none of a class is as clear as `wanted` the class has none, if another has.
+    Where none of a class is as clear as one of another class, it has none.
     """
-    of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    rows = np.array([rows[clearances[rows].argmax()] for rows in of_class])
-    is_clear = clearances[rows] > wanted
-    chosen = rows[is_clear] if is_clear.any() else rows
-    return np.sort(chosen[:NUM_GOLDEN])
+    degrees = clear.decided.astype(int) + (clear.decided & (clear.open_votes == 0))
+    order = np.lexsort((-clear.smallest, -degrees))  # the clearest first
+    _, firsts = np.unique(labels[order], return_index=True)
+    rows = order[firsts]
+    return np.sort(rows[degrees[rows] == degrees[rows].max()][:NUM_GOLDEN])
 
 
 def _encoded(array: NDArray[Any]) -> dict[str, Any]:

@@ -53,6 +53,14 @@ class Expected(NamedTuple):
         return np.concatenate([self.mean, self.log_variance], axis=1)
 
 
+class Clarity(NamedTuple):
+    """How sure the labels of B images are, where decisions may be off by a tolerance."""
+
+    decided: NDArray[np.bool_]  # [B], whether no such change gives another label
+    open_votes: NDArray[np.int64]  # [B], so many votes of one class may change, at most
+    smallest: NDArray[np.float64]  # [B], of the decisions' sizes
+
+
 @dataclass
 class Worst:
     """The largest difference of one output, and where it was seen."""
@@ -187,7 +195,7 @@ def tolerances(table: SvmTable | None) -> dict[str, float]:
     compared where none is within its tolerance of 0.
     """
     if table is None:
-        return TOLERANCES
+        return dict(TOLERANCES)
     squares = np.square(table.support_vectors).sum(axis=1)
     errors = np.abs(table.dual_coefficients) * (ROUNDINGS + 4 * table.gamma * squares) * ROUNDING
     starts = np.cumsum(table.num_support) - table.num_support
@@ -267,9 +275,7 @@ def _compare_batch(
         return
     labels, scores = expected.prediction
     table, tolerance = reference.table, comparison.tolerances["decisions"]
-    of_images = margins(table, expected.latents)
-    decided = np.concatenate([is_decided(chunk, tolerance) for chunk in of_images])
-    no_vote_can_change = smallest_margins(table, expected.latents) > tolerance
+    decided, open_votes, _ = clarity(table, expected.latents, tolerance)
     if "decisions" in outputs[SVM]:
         off = _differences(outputs[SVM]["decisions"], decisions(table, expected.latents))
         comparison.see(SVM, "decisions", off, start)
@@ -277,17 +283,21 @@ def _compare_batch(
         label = _differences(outputs[graph]["label"], labels)
         score = _differences(outputs[graph]["scores"], scores)
         comparison.see(graph, "label", np.where(decided, label, 0), start)
-        comparison.see(graph, "scores", np.where(no_vote_can_change, score, 0), start)
+        comparison.see(graph, "scores", np.where(open_votes == 0, score, 0), start)
         comparison.relabelled |= {start + int(row) for row in np.flatnonzero(label)}
     comparison.undecided |= {start + int(row) for row in np.flatnonzero(~decided)}
 
 
-def smallest_margins(table: SvmTable, latents: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How near each image is to another vote: the smallest of its decisions' sizes, [B]."""
-    pairs = np.triu_indices(len(table.classes), k=1)
-    return np.concatenate(
-        [np.abs(chunk[:, *pairs]).min(axis=1) for chunk in margins(table, latents)]
-    )
+def clarity(table: SvmTable, latents: NDArray[np.float32], tolerance: float) -> Clarity:
+    """What decisions that may be off by `tolerance` say of `latents` [B, D]."""
+    decided, open_votes, smallest = [], [], []
+    of_itself = np.eye(len(table.classes), dtype=bool)
+    for chunk in margins(table, latents):
+        decided.append(is_decided(chunk, tolerance))
+        sizes = np.where(of_itself, np.inf, np.abs(chunk))
+        open_votes.append((sizes <= tolerance).sum(axis=2).max(axis=1))
+        smallest.append(sizes.min(axis=(1, 2)))
+    return Clarity(*(np.concatenate(each) for each in (decided, open_votes, smallest)))
 
 
 def _differences(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:

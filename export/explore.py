@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST, read_manifest, require_intact
-from vaekit.storage.files import file_sha256
+from vaekit.storage.files import file_sha256, temporary_path
 
 EXPORT = Path(__file__).resolve().parent
 RUNTIME = Path("node_modules", "onnxruntime-web", "dist")
@@ -72,15 +73,41 @@ def explore(run: Path, port: int = 8000) -> None:
         Event().wait()
 
 
+def write_site(run: Path, output: Path) -> None:
+    """Write the page with the run's bundle into the folder `output`, for any web server.
+
+    Raises `UserError` as `explore` does, and where something lies in the folder.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"--output {output}: is there already; give a new or an empty folder")
+    routes = page_routes(EXPORT) | bundle_routes(find_bundle(run))
+    temporary = temporary_path(output)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        for url, path in routes.items():
+            place = temporary / (url[1:] or "index.html")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        temporary.replace(output)
+    except OSError as error:
+        raise UserError(f"--output {output}: {error.strerror}; give another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(
+        f"{output}: the page and the bundle, for any web server; here: "
+        f"python -m http.server --directory {shlex.quote(str(output))}"
+    )
+
+
 def find_bundle(run: Path) -> Path:
-    """The bundle of the run as it is now: the one of half the size where there is one."""
+    """The bundle of the run as it is now: the smallest of those that there are."""
     weights, svm = run / "model.safetensors", run / "svm" / "svm.safetensors"
     if not weights.is_file():
         raise UserError(
             f"{run}: not a trained run (no {weights.name}); give a folder that `vaekit train` made"
         )
     present = file_sha256(weights), file_sha256(svm) if svm.is_file() else None
-    for bundle in (run / "onnx-fp16", run / "onnx"):
+    for bundle in (run / "onnx-int8", run / "onnx-fp16", run / "onnx"):
         if (bundle / MANIFEST).is_file():
             manifest = read_manifest(bundle)
             if (manifest.model_sha256, manifest.svm_sha256) == present:

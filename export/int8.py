@@ -124,7 +124,8 @@ def _as_computed(bundle: Path, case: GoldenCase, comparison: Comparison) -> Gold
         if name not in ("label", "scores")
     }
     if "label" in case.outputs:
-        tolerances |= {"label": 0.0, "scores": 1.0}
+        scores = max(1.0, case.tolerances["scores"])
+        tolerances |= {"label": case.tolerances["label"], "scores": scores}
     return case._replace(outputs=dict(zip(case.outputs, found, strict=True)), tolerances=tolerances)
 
 

@@ -7,6 +7,13 @@ from vaekit.images.pixels import ImageShape
 from vaekit.images.preparation import FITS
 from vaekit.images.sets import IMAGE_SETS
 
+ANTIALIASED = (
+    "Bilinear is antialiased, as in Pillow: where an image shrinks, a new pixel is a mean over two "
+    "of its own widths, weighted by a triangle."
+)
+GREY = "Colour becomes grey as 0.299 red + 0.587 green + 0.114 blue."
+COLOUR = "Grey becomes a colour of three equal channels."
+
 # The names of the channels, by their number.
 CHANNELS = {
     1: ["grey"],
@@ -31,9 +38,16 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
         "value_range": [0, 255],
         "polarity": prepared.polarity,
         "resize_filter": prepared.resize_filter,
+        "antialias": prepared.resize_filter is not None,
         "centring": centring and {"box": centring.box or height, "by": centring.by},
         **_of_files(data, channels),
-        "preparation": " ".join([text, *_sentences(data, channels)]),
+        "preparation": " ".join(
+            [
+                text,
+                *([] if prepared.resize_filter is None else [ANTIALIASED]),
+                *_sentences(data, channels),
+            ]
+        ),
     }
 
 
@@ -54,7 +68,12 @@ def _sentences(data: DataConfig, channels: int) -> list[str]:
     low, high = parse_value_range(data.value_range)
     ground = f"Transparent images are composited on {data.background} first."
     deep = f"Of more than 8 bits a pixel, {low:g} to {high:g} become 0 to 255; beyond is clipped."
-    return [deep] if _keeps_alpha(data, channels) else [ground, deep]
+    dropped = "Transparency is dropped: hidden colours show."
+    if channels in (2, 4):
+        alpha = []
+    else:
+        alpha = [dropped if data.background == "none" else ground]
+    return [*alpha, GREY if channels < 3 else COLOUR, deep]
 
 
 def _keeps_alpha(data: DataConfig, channels: int) -> bool:

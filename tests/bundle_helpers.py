@@ -10,6 +10,14 @@ import onnx
 
 from vaekit.storage.files import file_sha256
 
+# A manifest that says the same in other bytes, as an editor or a copy in text mode leaves it.
+REFORMATTED: dict[str, Callable[[str], str]] = {
+    "without indentation": lambda text: json.dumps(json.loads(text)) + "\n",
+    "with its sha256 first": lambda text: as_text(dict([*json.loads(text).items()][::-1])).decode(),
+    "with the line ends of Windows": lambda text: text.replace("\n", "\r\n"),
+    "without its last line end": lambda text: text.rstrip(),
+}
+
 
 def facts_of(bundle: Path) -> dict[str, Any]:
     """All that a bundle's manifest says."""
@@ -26,6 +34,12 @@ def seal(bundle: Path, facts: dict[str, Any]) -> None:
 
 def as_text(facts: dict[str, Any]) -> bytes:
     return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def reformat(bundle: Path, change: Callable[[str], str]) -> None:
+    """Write the manifest otherwise, with the sha256 that it had."""
+    path = bundle / "manifest.json"
+    path.write_bytes(change(path.read_bytes().decode()).encode())
 
 
 def forge(bundle: Path, **changes: object) -> None:

@@ -145,6 +145,7 @@ test("with a mouse, on a desktop", () =>
     }
     assert.deepEqual(await decoded(), await pixelsOf(page, ".reconstruction"));
     assert.equal(await origin(), "Decoded from the test image");
+    assert.match(await page.textContent(".reading"), /^read as \d$/);
 
     // A drawing is seen, labelled and encoded while it is drawn.
     const draw = async () => {
@@ -282,11 +283,78 @@ test("what cannot be opened is named in the page, which goes on with what it has
     await page.click(".random");
     await changed(() => pixelsOf(page, ".decoded"), picture);
 
-    await page.setInputFiles("input[webkitdirectory]", dirname(BUNDLE));
+    await page.setInputFiles("input[webkitdirectory]", `${dirname(BUNDLE)}/samples`);
     await became(
       () => page.textContent("#status"),
       "manifest.json cannot be read (it is not in the folder); is this a bundle's folder?",
     );
+
+    // Of a run's folder it is the bundle.
+    await dropFolder(page, dirname(BUNDLE));
+    await became(() => page.textContent("#status"), "");
+    await page.setInputFiles(".file input", `${BUNDLE}/README.md`);
+    await page.waitForSelector("#status.error");
+    assert.match(await page.textContent("#status"), /^README\.md is no image that this browser/);
+  }));
+
+test("an image file is shown, what is decoded is read and saved, and a link restores both", () =>
+  explore(PAGE, DESKTOP, async (page) => {
+    const prepared = () => pixelsOf(page, ".prepared");
+    const origin = () => page.textContent(".origin");
+
+    // A picture of the decoded image, saved and chosen as a file, is the same image.
+    await page.click(".centre");
+    await became(origin, "Decoded from the centre of the prior");
+    await page.waitForFunction(() => document.querySelector(".reading").textContent);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click(".save")]);
+    assert.match(download.suggestedFilename(), /\.png$/);
+    const decoded = await pixelsOf(page, ".decoded");
+    const before = await prepared();
+    await page.setInputFiles(".file input", {
+      name: "saved.png",
+      mimeType: "image/png",
+      buffer: await readFile(await download.path()),
+    });
+    assert.deepEqual(await changed(prepared, before), decoded);
+    await became(origin, "Decoded from saved.png");
+    const label = await labelInPython(page);
+    await became(() => labelOf(page), label);
+
+    // The address leads back to the picked image and to another latent.
+    await page.click(".thumbs label:nth-child(4)");
+    await became(origin, "Decoded from the test image");
+    await page.focus(".sliders label:nth-child(2) input");
+    await page.keyboard.press("PageUp");
+    await page.waitForFunction(() => /^#image=3&z=/.test(location.hash));
+    await page.waitForTimeout(400);
+    const [latent, seen] = [await latentOf(page), await prepared()];
+    await page.goto("about:blank");
+    await page.goBack();
+    await became(origin, "Decoded from the link");
+    assert.deepEqual(await prepared(), seen);
+    (await latentOf(page)).forEach((value, i) => assert.ok(Math.abs(value - latent[i]) <= 0.02));
+  }));
+
+test("the map zooms to images, and shows the classes that are chosen", () =>
+  explore(PAGE, DESKTOP, async (page) => {
+    const map = () => page.$eval(".field canvas", (canvas) => canvas.toDataURL());
+    await page.click(".field");
+    const whole = await map();
+    for (let step = 0; step < 4; step++) {
+      await page.keyboard.press("+");
+    }
+    const near = await changed(map, whole);
+    await changed(map, near); // the images come when they are decoded
+    await page.click(".whole");
+    await became(map, whole);
+
+    const className = await page.textContent(".legend li:nth-child(2) button");
+    await page.click(".legend li:nth-child(2) button");
+    assert.equal(await page.getAttribute(".legend li:nth-child(2) button", "aria-pressed"), "true");
+    await changed(map, whole);
+    const { x, y } = await pointIn(page, ".field", 0.5, 0.5);
+    await page.mouse.click(x, y);
+    await became(() => page.textContent(".place"), `Test image: ${className}`);
   }));
 
 /** Drops a folder on the page as a file manager does. */

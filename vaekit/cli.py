@@ -18,6 +18,7 @@ from vaekit.config import (
     check_jobs,
 )
 from vaekit.errors import user_errors_in_one_line
+from vaekit.storage.files import user_path
 
 
 def latents(run: str, data: DataPlace = AS_TRAINED) -> None:
@@ -271,16 +272,20 @@ def export(
         export_run(Run(run, data.root), weights)
 
 
-def explore(run: str, port: int = 8000) -> None:
+def explore(run: str, port: int = 8000, output: str | None = None) -> None:
     """Show the bundle of a run in the browser: draw, classify, move through the latent space.
 
     Args:
         run: A run folder with a bundle.
         port: Of 127.0.0.1; 0 takes any that is free.
+        output: Show nothing; write the page and the bundle into this folder, for any web server.
     """
     from vaekit.export import explore
 
-    explore.explore(Path(run), port)
+    if output is None:
+        explore.explore(Path(run), port)
+    else:
+        explore.write_site(Path(run), user_path("--output", output))
 
 
 def doctor(runs: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ export function initialState(numDimensions) {
     latent: new Float32Array(numDimensions),
     origin: "", // of the latent, in words
     decoded: null, // the image that the latent gives
+    reading: null, // { label, scores } of that image
     place: null, // of the latent on the map: { index, exact }
     hover: null, // what is under the mouse there: { index, image }
   };
@@ -32,7 +33,9 @@ export function createActions(store, queue, model, map) {
       const reconstruction = await model.decode(latent);
       store.update({ verdict, reconstruction });
       if (numMoves === movesBefore) {
-        store.update({ latent, origin, decoded: reconstruction, place: nearestPlace(latent) });
+        const reading = await model.read(reconstruction);
+        const place = nearestPlace(latent);
+        store.update({ latent, origin, decoded: reconstruction, reading, place });
       }
     });
   }
@@ -45,7 +48,10 @@ export function createActions(store, queue, model, map) {
   function moveTo(latent, origin, place = nearestPlace(latent)) {
     numMoves++;
     store.update({ latent, origin, place });
-    queue.submit("latent", async () => store.update({ decoded: await model.decode(latent) }));
+    queue.submit("latent", async () => {
+      const decoded = await model.decode(latent);
+      store.update({ decoded, reading: await model.read(decoded) });
+    });
   }
 
   function moveAlong(dimension, value) {
@@ -63,9 +69,18 @@ export function createActions(store, queue, model, map) {
     });
   }
 
+  /** Decodes points of the map, and hands each to `show(index, image)`. */
+  function picture(indices, show) {
+    queue.submit("pictures", async () => {
+      for (const index of indices) {
+        show(index, await model.decode(map.at(index)));
+      }
+    });
+  }
+
   function nearestPlace(latent) {
     return map && { index: nearestRow(map.latents, latent), exact: false };
   }
 
-  return { showImage, showNoImage, moveTo, moveAlong, goTo, hover };
+  return { showImage, showNoImage, moveTo, moveAlong, goTo, hover, picture };
 }

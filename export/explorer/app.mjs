@@ -13,25 +13,35 @@ const status = document.querySelector("#status");
 let explorer = null; // the open one
 let opening = Promise.resolve(); // the one that is being opened, after those before it
 
-acceptFolders(document.body, (files) => open(readOut(files, say)), fail);
+acceptFolders(document.body, accept, fail);
 openBeside().catch(fail);
+
+/** Opens a folder; a lone image file is for the bundle that is open. */
+function accept(files) {
+  const [file] = files.values();
+  if (files.size === 1 && file.type.startsWith("image/") && explorer !== null) {
+    explorer.showFile(file).then(() => say(""), fail);
+  } else {
+    open(readOut(files, say));
+  }
+}
 
 async function openBeside() {
   const { ok } = await fetch(`${BESIDE}manifest.json`);
   if (ok) {
-    open(readFrom(BESIDE, say));
+    open(readFrom(BESIDE, say), location.hash);
   } else {
     say("");
     document.body.classList.add("empty");
   }
 }
 
-function open(read) {
-  opening = opening.then(() => replaceExplorer(read)).catch(fail);
+function open(read, hash = "") {
+  opening = opening.then(() => replaceExplorer(read, hash)).catch(fail);
 }
 
 /** Loads first, so that a bundle that can't be opened leaves the page as it is. */
-async function replaceExplorer(read) {
+async function replaceExplorer(read, hash) {
   say("Loading onnxruntime …");
   const ort = await loadRuntime();
   const bundle = await openBundle(ort, read);
@@ -42,7 +52,7 @@ async function replaceExplorer(read) {
   root.replaceChildren(document.querySelector("#views").content.cloneNode(true));
   document.body.classList.remove("empty");
   showHeader(document, bundle.manifest);
-  explorer = showExplorer(root, loaded, fail);
+  explorer = showExplorer(root, loaded, hash, fail);
   say("");
 }
 

@@ -1,9 +1,11 @@
-// A bundle's folder, dropped on the page or chosen in a dialogue.
+// A bundle's folder, or its run's, or an image file, dropped on the page or chosen in a dialogue.
+
+const BUNDLES = ["onnx-int8", "onnx-fp16", "onnx"]; // in a run's folder; the smallest first
 
 /**
  * @param page has an input for folders and buttons of class "choose" for it; while something is
  *   dragged over it, it has the class "dragging"
- * @param arrived called with a Map of name => File, the files that lie in the folder itself
+ * @param arrived called with a Map of name => File: the bundle's files, or what there is
  * @param failed called with the error where what was dropped can't be read
  */
 export function acceptFolders(page, arrived, failed) {
@@ -12,9 +14,9 @@ export function acceptFolders(page, arrived, failed) {
     button.addEventListener("click", () => chooser.click());
   }
   chooser.addEventListener("change", () => {
-    const files = [...chooser.files].filter((file) => depth(file) <= 2);
+    const files = [...chooser.files].map((file) => [below(file.webkitRelativePath), file]);
     chooser.value = ""; // or the same folder could not be chosen again
-    arrived(byName(files));
+    arrived(bundleOf(new Map(files)));
   });
 
   page.addEventListener("dragover", (event) => {
@@ -33,19 +35,35 @@ export function acceptFolders(page, arrived, failed) {
       .map((item) => item.webkitGetAsEntry())
       .filter((entry) => entry !== null);
     if (entries.length > 0) {
-      Promise.all(entries.map(filesOf)).then((files) => arrived(byName(files.flat())), failed);
+      Promise.all(entries.map(filesOf)).then(
+        (files) => arrived(bundleOf(new Map(files.flat()))),
+        failed,
+      );
     }
   });
 }
 
+/** [path, File] of a file, or of those in a folder and in its folders of bundles. */
 async function filesOf(entry) {
   const inside = entry.isDirectory ? await entriesOf(entry) : [entry];
-  return Promise.all(
-    inside
-      .filter(({ isFile }) => isFile)
-      .map((each) => new Promise((resolve, reject) => each.file(resolve, reject))),
+  const parts = await Promise.all(
+    inside.map(async (each) => {
+      if (each.isFile) {
+        return [[each.name, await fileOf(each)]];
+      }
+      if (!BUNDLES.includes(each.name)) {
+        return [];
+      }
+      const files = (await entriesOf(each)).filter(({ isFile }) => isFile);
+      return Promise.all(
+        files.map(async (file) => [`${each.name}/${file.name}`, await fileOf(file)]),
+      );
+    }),
   );
+  return parts.flat();
 }
+
+const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
 
 /** All of a folder's entries: a reader gives them in parts, an empty one last. */
 async function entriesOf(folder) {
@@ -60,10 +78,17 @@ async function entriesOf(folder) {
   }
 }
 
-function byName(files) {
-  return new Map(files.map((file) => [file.name, file]));
+/** The files of the bundle among those of a folder, by name; where there is none, the folder's. */
+function bundleOf(files) {
+  const folder = ["", ...BUNDLES.map((name) => `${name}/`)].find((each) =>
+    files.has(`${each}manifest.json`),
+  );
+  const own = [...files].filter(([path]) => path.lastIndexOf("/") === (folder ?? "").length - 1);
+  return new Map(
+    own
+      .filter(([path]) => path.startsWith(folder ?? ""))
+      .map(([path, file]) => [path.slice((folder ?? "").length), file]),
+  );
 }
 
-function depth(file) {
-  return file.webkitRelativePath.split("/").length;
-}
+const below = (path) => path.slice(path.indexOf("/") + 1);

@@ -3,6 +3,7 @@
 import { createActions, initialState } from "./actions.mjs";
 import { showInput } from "./input.mjs";
 import { showLatent } from "./latent.mjs";
+import { createLink, readLink } from "./link.mjs";
 import { showMap } from "./map.mjs";
 import { loadModel } from "./model.mjs";
 import { createQueue } from "./queue.mjs";
@@ -24,21 +25,28 @@ export async function loadExplorer(ort, bundle) {
  * Shows a loaded bundle.
  *
  * @param root holds a fresh copy of the page's template
+ * @param hash of an address, with the state to begin with; "" for none
  * @param failed called with the error of a later inference
- * @returns close(), a promise of the end of all work and the release of the memory
+ * @returns showFile(file), which shows an image file; close(), a promise of the end of all work
+ *   and the release of the memory
  */
-export function showExplorer(root, { bundle, samples, model }, failed) {
+export function showExplorer(root, { bundle, samples, model }, hash, failed) {
   const { manifest } = bundle;
   const { shape } = model;
   const queue = createQueue(failed);
   const store = createStore(initialState(manifest.latent.dimensions));
   const actions = createActions(store, queue, model, samples.map);
   const closing = new AbortController();
-  const explorer = { manifest, samples, shape, store, actions, closed: closing.signal };
+  const explorer = { manifest, samples, shape, store, actions, failed, closed: closing.signal };
+  const link = readLink(hash, samples.images.num, manifest.latent.dimensions);
 
   showLatent(root.querySelector(".latent"), explorer);
   showMap(root.querySelector(".map"), explorer);
-  showInput(root.querySelector(".input"), explorer);
+  const showFile = showInput(root.querySelector(".input"), explorer, link.picked ?? 0);
+  if (link.latent !== null) {
+    actions.moveTo(link.latent, "the link");
+  }
+  store.subscribe(createLink());
 
   async function close() {
     closing.abort();
@@ -46,5 +54,5 @@ export function showExplorer(root, { bundle, samples, model }, failed) {
     await bundle.release();
   }
 
-  return { close };
+  return { showFile, close };
 }

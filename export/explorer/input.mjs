@@ -1,13 +1,18 @@
 // The card of the image: drawn or picked, as the model sees it, and what comes of it.
 
 import { createDrawing } from "./drawing.mjs";
+import { groundOf, prepareFile, readPixels } from "./files.mjs";
 import { createGallery } from "./gallery.mjs";
 import { createPicture } from "./pictures.mjs";
 import { isInkDark, prepare } from "./prepare.mjs";
 import { createVerdict } from "./verdict.mjs";
 
-/** Starts with the first test image, so that there is something to see. */
-export function showInput(card, { manifest, samples, shape, store, actions }) {
+/**
+ * Starts with a test image, so that there is something to see.
+ *
+ * @returns showFile(file), which shows an image file
+ */
+export function showInput(card, { manifest, samples, shape, store, actions, failed }, first) {
   const { images } = samples;
   const drawing = manifest.image.channels.length === 1 ? showDrawing() : withoutDrawing();
 
@@ -25,8 +30,9 @@ export function showInput(card, { manifest, samples, shape, store, actions }) {
   }
 
   function withoutDrawing() {
-    card.querySelector("h2").textContent = "Pick an image";
-    card.querySelector(".advice").remove();
+    card.querySelector("h2").textContent = "Drop or pick";
+    card.querySelector(".advice").textContent =
+      "Image files dropped here are prepared as the model's images were.";
     card.querySelector(".drawing").remove();
     return null;
   }
@@ -36,6 +42,20 @@ export function showInput(card, { manifest, samples, shape, store, actions }) {
     const trueLabel = images.labels?.[index] ?? null;
     actions.showImage(images.at(index), "the test image", { picked: index, trueLabel });
   }
+
+  async function showFile(file) {
+    const image = prepareFile(await readPixels(file), manifest.image, groundOf(manifest.image));
+    drawing?.wipe();
+    actions.showImage(image, file.name);
+  }
+
+  const chooser = card.querySelector(".file input");
+  card.querySelector(".file button").addEventListener("click", () => chooser.click());
+  chooser.addEventListener("change", () => {
+    const [file] = chooser.files;
+    chooser.value = ""; // or the same file could not be chosen again
+    showFile(file).catch(failed);
+  });
 
   const { class_names: classNames } = manifest;
   store.subscribe(createGallery(card.querySelector(".gallery"), images, shape, classNames, pick));
@@ -55,6 +75,7 @@ export function showInput(card, { manifest, samples, shape, store, actions }) {
   }
 
   if (images.num > 0) {
-    pick(0);
+    pick(first);
   }
+  return showFile;
 }

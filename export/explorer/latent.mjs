@@ -1,6 +1,6 @@
 // The card of the latent space: sliders, and the image that they give.
 
-import { createPicture } from "./pictures.mjs";
+import { createPicture, save } from "./pictures.mjs";
 import { mostVarying } from "./samples.mjs";
 import { createSliders } from "./sliders.mjs";
 
@@ -23,9 +23,22 @@ export function showLatent(card, { manifest, samples, shape, store, actions }) {
 
   const decoded = createPicture(card.querySelector(".decoded"), shape);
   const origin = card.querySelector(".origin");
+  const reading = card.querySelector(".reading");
   store.subscribe((state) => {
     decoded(state.decoded);
     origin.textContent = state.origin && `Decoded from ${state.origin}`;
+    reading.textContent = readAs(state.reading);
+  });
+
+  function readAs(verdict) {
+    if (verdict === null) {
+      return "";
+    }
+    return verdict.label < 0 ? "read as nothing" : `read as ${manifest.class_names[verdict.label]}`;
+  }
+
+  card.querySelector(".save").addEventListener("click", () => {
+    save(card.querySelector(".decoded"), `${manifest.source.run}.png`);
   });
 
   card.querySelector(".centre").addEventListener("click", () => {

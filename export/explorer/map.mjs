@@ -9,9 +9,17 @@ import { nearestRow } from "./samples.mjs";
 const MARGIN = 12;
 const [RADIUS, SMALL_RADIUS] = [4.5, 2.2]; // of a point, few or many
 const HOVER_REACH = 24;
+const THUMB = 40; // the longer side of an image on the map
+
+const MAX_ZOOM = 60;
+const ZOOM_STEP = 1.5;
+const MAX_THUMBS = 60; // images in view: decoding them takes well under a second
+const THUMBS_AFTER = 150; // ms without a change of the view
 
 const MANY = 1500; // points
 const MAX_NAME_ON_MAP = 3; // letters; longer names would cover the points
+const FADED = 0.08; // points of classes that are not shown
+const ZOOM_KEYS = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP, 0: 0 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** Removes the card where the bundle has no map. */
@@ -31,20 +39,94 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   let plane = null; // how the points lie in the field, once it has a size
   let state = store.get();
   let hovered = null; // the point under the mouse
+  let view = { zoom: 1, centre: null };
+  const chosen = new Set(); // labels whose points are shown; all where it is empty
+  const thumbs = new Map(); // of points that were in view at a zoom: canvases
+  let timer = null; // until images are drawn
+
+  const isShown = (index) => chosen.size === 0 || chosen.has(labels[index]);
 
   function draw() {
-    plane = fit(points, field.clientWidth, field.clientHeight, MARGIN);
+    plane = fit(points, field.clientWidth, field.clientHeight, MARGIN, view);
     const canvas = field.querySelector("canvas");
     const context = sharpContext(canvas, field.clientWidth, field.clientHeight);
+    const inView = view.zoom === 1 ? [] : indicesInView();
+    const asImages = inView.length <= MAX_THUMBS ? inView : [];
     drawPoints(context);
-    drawNames(context);
+    for (const index of asImages.filter((each) => thumbs.has(each))) {
+      drawThumb(context, index);
+    }
+    if (asImages.length === 0) {
+      drawNames(context);
+    }
+    clearTimeout(timer);
+    const missing = asImages.filter((index) => !thumbs.has(index));
+    if (missing.length > 0) {
+      timer = setTimeout(() => actions.picture(missing, addThumb), THUMBS_AFTER);
+    }
     show();
+  }
+
+  function indicesInView() {
+    const isInView = ([x, y]) =>
+      x >= 0 && y >= 0 && x <= field.clientWidth && y <= field.clientHeight;
+    return Array.from({ length: num }, (_, index) => index).filter(
+      (index) => isShown(index) && isInView(plane.toField(index)),
+    );
+  }
+
+  function addThumb(index, image) {
+    const canvas = document.createElement("canvas");
+    paint(canvas, image, shape);
+    thumbs.set(index, canvas);
+    draw();
+  }
+
+  function drawThumb(context, index) {
+    const canvas = thumbs.get(index);
+    const scale = THUMB / Math.max(canvas.width, canvas.height);
+    const [width, height] = [scale * canvas.width, scale * canvas.height];
+    const [x, y] = plane.toField(index);
+    const { colour } = classMark(labels?.[index] ?? 0, dark.matches);
+    context.fillStyle = colour;
+    context.fillRect(x - width / 2 - 2, y - height / 2 - 2, width + 4, height + 4);
+    context.drawImage(canvas, x - width / 2, y - height / 2, width, height);
+  }
+
+  /** By a factor about a position of the field, which stays where it is; 0 shows all again. */
+  function zoom(factor, [x, y]) {
+    const fixed = plane.fromField(x, y);
+    const zoomed = Math.min(MAX_ZOOM, Math.max(1, view.zoom * factor));
+    if (zoomed === 1) {
+      view = { zoom: 1, centre: null };
+    } else {
+      const centre = plane.fromField(field.clientWidth / 2, field.clientHeight / 2);
+      const share = view.zoom / zoomed;
+      view = { zoom: zoomed, centre: centre.map((c, i) => fixed[i] + (c - fixed[i]) * share) };
+    }
+    draw();
+  }
+
+  const markerAt = () => plane.toField(state.place.index);
+
+  function pan(byX, byY) {
+    const middle = [field.clientWidth / 2 - byX, field.clientHeight / 2 - byY];
+    view = { ...view, centre: plane.fromField(...middle) };
+    draw();
+  }
+
+  /** Moves what is seen where the marker would leave it. */
+  function follow() {
+    const [x, y] = markerAt();
+    if (x < 0 || y < 0 || x > field.clientWidth || y > field.clientHeight) {
+      pan(field.clientWidth / 2 - x, field.clientHeight / 2 - y);
+    }
   }
 
   function drawPoints(context) {
     const radius = num > MANY ? SMALL_RADIUS : RADIUS;
-    context.globalAlpha = 0.8;
     for (let index = 0; index < num; index++) {
+      context.globalAlpha = isShown(index) ? 0.8 : FADED;
       const mark = classMark(labels?.[index] ?? 0, dark.matches);
       drawMark(context, mark, ...plane.toField(index), radius);
     }
@@ -64,6 +146,9 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     context.strokeStyle = backgroundColor;
     context.fillStyle = color;
     for (const [label, index] of nameAt) {
+      if (!isShown(index)) {
+        continue;
+      }
       const [x, y] = plane.toField(index);
       context.strokeText(classNames[label], x, y);
       context.fillText(classNames[label], x, y);
@@ -75,8 +160,20 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     const items = present.map((label) => {
       const swatch = document.createElement("canvas");
       drawMark(sharpContext(swatch, 12, 12), classMark(label, dark.matches), 6, 6, 5);
+      const button = document.createElement("button");
+      button.type = "button";
+      button.ariaPressed = String(chosen.has(label));
+      button.append(swatch, classNames[label]);
+      button.addEventListener("click", () => {
+        const wasChosen = chosen.delete(label);
+        if (!wasChosen) {
+          chosen.add(label);
+        }
+        button.ariaPressed = String(!wasChosen);
+        draw();
+      });
       const item = document.createElement("li");
-      item.append(swatch, classNames[label]);
+      item.append(button);
       return item;
     });
     card.querySelector(".legend").replaceChildren(...items);
@@ -89,8 +186,8 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     const { index, exact } = state.place;
     moveTo(marker, plane.toField(index));
     marker.classList.toggle("near", !exact);
-    const className = labels === null ? "" : `: ${classNames[labels[index]]}`;
-    whereabouts.textContent = `${exact ? "Test image" : "Nearest test image"}${className}`;
+    const which = labels === null ? ` ${index + 1} of ${num}` : `: ${classNames[labels[index]]}`;
+    whereabouts.textContent = `${exact ? "Test image" : "Nearest test image"}${which}`;
     preview.hidden = state.hover === null;
     if (state.hover !== null) {
       showPreview(state.hover);
@@ -100,7 +197,7 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   function showPreview({ index, image }) {
     const [x, y] = plane.toField(index);
     paint(preview.querySelector("canvas"), image, shape);
-    preview.querySelector("figcaption").textContent = classNames[labels?.[index]] ?? "";
+    preview.querySelector("figcaption").textContent = classNames[labels?.[index]] ?? index + 1;
     preview.classList.toggle("left", x > field.clientWidth / 2);
     preview.classList.toggle("above", y > field.clientHeight / 2);
     moveTo(preview, [x, y]);
@@ -110,7 +207,7 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   function pointAt({ clientX, clientY }) {
     const box = field.getBoundingClientRect();
     const [x, y] = [clientX - box.left - field.clientLeft, clientY - box.top - field.clientTop];
-    const index = nearestRow(points, plane.fromField(x, y));
+    const index = nearestRow(points, plane.fromField(x, y), isShown);
     const [pointX, pointY] = plane.toField(index);
     return { index, distance: Math.hypot(x - pointX, y - pointY) };
   }
@@ -128,12 +225,16 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     if (event.button === 0) {
       field.setPointerCapture(event.pointerId);
       hover(null);
-      actions.goTo(pointAt(event).index);
+      if (!event.shiftKey) {
+        actions.goTo(pointAt(event).index);
+      }
     }
   });
   field.addEventListener("pointermove", (event) => {
     const { index, distance } = pointAt(event);
-    if (field.hasPointerCapture(event.pointerId)) {
+    if (field.hasPointerCapture(event.pointerId) && event.shiftKey) {
+      pan(event.movementX, event.movementY);
+    } else if (field.hasPointerCapture(event.pointerId)) {
       actions.goTo(index);
     } else {
       hover(distance <= HOVER_REACH ? index : null);
@@ -143,9 +244,30 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   field.addEventListener("keydown", (event) => {
     if (event.key in ARROWS) {
       event.preventDefault();
-      actions.goTo(neighbour(points, state.place.index, ARROWS[event.key]));
+      actions.goTo(neighbour(points, state.place.index, ARROWS[event.key], isShown));
+      follow();
+    } else if (event.key in ZOOM_KEYS && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      zoom(ZOOM_KEYS[event.key], markerAt());
     }
   });
+  // The page scrolls over a map that nobody uses; a trackpad's pinch is a wheel with Ctrl.
+  field.addEventListener(
+    "wheel",
+    (event) => {
+      if (event.ctrlKey || document.activeElement === field) {
+        event.preventDefault();
+        const box = field.getBoundingClientRect();
+        const speed = event.ctrlKey ? 0.01 : 0.002;
+        zoom(Math.exp(-speed * event.deltaY), [event.clientX - box.left, event.clientY - box.top]);
+      }
+    },
+    { passive: false },
+  );
+  for (const [name, key] of [["nearer", "+"], ["farther", "-"], ["whole", "0"]]) {
+    const button = card.querySelector(`.${name}`);
+    button.addEventListener("click", () => zoom(ZOOM_KEYS[key], markerAt()));
+  }
 
   new ResizeObserver(draw).observe(field);
   const redraw = () => {

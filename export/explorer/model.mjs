@@ -21,7 +21,12 @@ export async function loadModel(ort, bundle) {
     const { image } = await decoder.run({
       latent: new ort.Tensor("float32", latent, [1, latent.length]),
     });
-    return Uint8ClampedArray.from(image.data, (value) => 255 * value);
+    return new Uint8Array(Uint8ClampedArray.from(image.data, (value) => 255 * value).buffer);
+  }
+
+  /** What the SVM says of an image, such as a decoded one; null without an SVM. */
+  async function read(image) {
+    return svm === null ? null : classify(await encode(image));
   }
 
   /** { label, scores } of a posterior; null without an SVM. */
@@ -33,5 +38,5 @@ export async function loadModel(ort, bundle) {
     return { label: Number(label.data[0]), scores: scores.data };
   }
 
-  return { shape, encode, decode, classify };
+  return { shape, encode, decode, classify, read };
 }

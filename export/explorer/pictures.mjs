@@ -37,3 +37,14 @@ export function paint(canvas, image, [numChannels, height, width]) {
   }
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
+
+/** Has the browser save what a canvas shows as a PNG, pixel by pixel. */
+export function save(canvas, name) {
+  canvas.toBlob((blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+}

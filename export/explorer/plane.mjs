@@ -5,17 +5,20 @@ const MAX_HEART_POINTS = 300; // of a class; its heart among that many is near e
 /**
  * Points [n, 2], y upwards, as they fit a field of CSS pixels, y downwards, without distortion.
  *
+ * @param view { zoom, centre }: how many times as large, about which of the points' positions;
+ *   null is their middle
  * @returns toField(index) => [x, y] in pixels; fromField(x, y) => [x, y] among the points
  */
-export function fit(points, width, height, margin) {
+export function fit(points, width, height, margin, view = { zoom: 1, centre: null }) {
   const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
   points.forEach((value, index) => {
     low[index % 2] = Math.min(low[index % 2], value);
     high[index % 2] = Math.max(high[index % 2], value);
   });
   const span = [high[0] - low[0] || 1, high[1] - low[1] || 1];
-  const scale = Math.min((width - 2 * margin) / span[0], (height - 2 * margin) / span[1]);
-  const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
+  const whole = Math.min((width - 2 * margin) / span[0], (height - 2 * margin) / span[1]);
+  const scale = view.zoom * whole;
+  const middle = view.centre ?? [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
   return {
     toField: (index) => [
       width / 2 + scale * (points[2 * index] - middle[0]),
@@ -28,10 +31,16 @@ export function fit(points, width, height, margin) {
   };
 }
 
-/** The nearest point within 45 degrees of a direction, y upwards; `index` itself at the edge. */
-export function neighbour(points, index, [towardsX, towardsY]) {
+/**
+ * The nearest point within 45 degrees of a direction, y upwards, of those that `accepts`;
+ * `index` itself at the edge.
+ */
+export function neighbour(points, index, [towardsX, towardsY], accepts = () => true) {
   let [nearest, least] = [index, Infinity];
   for (let other = 0; other < points.length / 2; other++) {
+    if (!accepts(other)) {
+      continue;
+    }
     const x = points[2 * other] - points[2 * index];
     const y = points[2 * other + 1] - points[2 * index + 1];
     const along = x * towardsX + y * towardsY;

@@ -87,10 +87,16 @@ function crop(drawing, { top, left, height, width }) {
   return { ink, height, width };
 }
 
-/** Resizes along each axis in turn; every result is a weighted mean, so nothing is aliased. */
-function resize({ ink, height, width }, newHeight, newWidth, weigh) {
-  const across = weights(width, newWidth, weigh);
-  const down = weights(height, newHeight, weigh);
+/**
+ * Resizes the middle, or all, along each axis in turn.
+ *
+ * Every result is a weighted mean, so nothing is aliased.
+ */
+export function resize(
+  { ink, height, width }, newHeight, newWidth, weigh, usedHeight = height, usedWidth = width,
+) {
+  const across = weights(width, newWidth, weigh, usedWidth);
+  const down = weights(height, newHeight, weigh, usedHeight);
   const narrow = new Float64Array(height * newWidth);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < newWidth; x++) {
@@ -115,11 +121,11 @@ function weightedSum({ first, shares }, values, start, stride) {
 }
 
 /** For each of `to` samples, the first of the `from` samples that it is made of, and their shares. */
-function weights(from, to, weigh) {
-  const scale = from / to;
+function weights(from, to, weigh, used) {
+  const scale = used / to;
   const reach = Math.max(scale, 1);
   return Array.from({ length: to }, (_, index) => {
-    const centre = (index + 0.5) * scale;
+    const centre = (from - used) / 2 + (index + 0.5) * scale;
     const first = Math.max(Math.floor(centre - reach), 0);
     const end = Math.min(Math.ceil(centre + reach), from);
     const raw = Array.from({ length: end - first }, (_, i) => weigh(first + i, centre, scale));
@@ -136,6 +142,6 @@ function area(sample, centre, scale) {
 }
 
 /** A tent twice as wide as the result, as Pillow's bilinear filter is where it makes smaller. */
-function bilinear(sample, centre, scale) {
+export function bilinear(sample, centre, scale) {
   return Math.max(0, 1 - Math.abs(sample + 0.5 - centre) / Math.max(scale, 1));
 }

@@ -31,8 +31,8 @@ function readMap({ method, points, latents, labels }) {
   };
 }
 
-/** The index of the row of `values` [n, width] that lies closest to `target` [width]. */
-export function nearestRow(values, target) {
+/** The row of `values` [n, width], of those that `accepts`, that lies closest to `target` [width]. */
+export function nearestRow(values, target, accepts = () => true) {
   const width = target.length;
   let [nearest, least] = [-1, Infinity];
   for (let start = 0; start < values.length; start += width) {
@@ -40,7 +40,7 @@ export function nearestRow(values, target) {
     for (let i = 0; i < width; i++) {
       distance += (values[start + i] - target[i]) ** 2;
     }
-    if (distance < least) {
+    if (distance < least && accepts(start / width)) {
       [nearest, least] = [start / width, distance];
     }
   }

@@ -42,7 +42,13 @@ FILES = {
     "golden.json",
     "explorer.json",
     "README.md",
+    "encoder.pbtxt",
+    "decoder.pbtxt",
+    "svm.pbtxt",
+    "classifier.pbtxt",
+    "labels.txt",
 }
+OF_THE_SVM = {"svm.onnx", "classifier.onnx", "svm.pbtxt", "classifier.pbtxt"}
 
 
 @pytest.fixture
@@ -231,7 +237,7 @@ def test_the_python_of_the_readme_runs_in_the_bundle_s_folder(
     exported_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = (exported_run / "onnx" / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    *_, code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(exported_run / "onnx")
     exec(compile(code, "README.md", "exec"), {})
     assert re.fullmatch(r"\['\d', '\d'\]\n", capsys.readouterr().out)
@@ -245,7 +251,7 @@ def test_a_run_without_an_svm_gets_a_bundle_without_one_and_says_so(
     main(["export", str(run), "--weights", "fp16"])
     assert "no SVM in" in capsys.readouterr().out
     bundle = run / "onnx-fp16"
-    assert set(contents(bundle)) == FILES - {"svm.onnx", "classifier.onnx"}
+    assert set(contents(bundle)) == FILES - OF_THE_SVM
     facts = facts_of(bundle)
     assert facts["score_labels"] is None
     assert facts["metrics"]["svm_accuracy"] is None
@@ -372,7 +378,7 @@ def test_an_svm_beyond_its_tolerance_is_left_out_and_encoder_and_decoder_are_exp
     assert "svm.onnx: decisions differs by" in line
     assert f"{run / 'onnx'} has the encoder and the decoder alone" in line
     assert f"`vaekit svm {run} --C 1`" in line
-    assert set(contents(run / "onnx")) == FILES - {"svm.onnx", "classifier.onnx"}
+    assert set(contents(run / "onnx")) == FILES - OF_THE_SVM
     facts = facts_of(run / "onnx")
     assert facts["score_labels"] is None
     assert set(facts["graphs"]) == {"encoder.onnx", "decoder.onnx"}

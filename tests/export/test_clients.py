@@ -21,7 +21,15 @@ import onnx
 import onnxruntime
 import pytest
 from browser_helpers import NODE_MODULES, missing, require_chromium, require_node
-from bundle_helpers import change_graph, facts_of, forge, hash_anew, seal
+from bundle_helpers import (
+    REFORMATTED,
+    change_graph,
+    facts_of,
+    forge,
+    hash_anew,
+    reformat,
+    seal,
+)
 from conftest import ROOT, run_command
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
@@ -330,6 +338,10 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty graph": (lambda bundle: replace_file(bundle, "decoder.onnx", b""), ""),
     "an opset of the future": (need_an_opset_of_the_future, "999"),
     "an unknown operator": (use_an_unknown_operator, "Unknown"),
+    **{
+        f"a manifest {how}": (partial(reformat, change=change), "manifest.json is damaged")
+        for how, change in REFORMATTED.items()
+    },
 }
 
 

@@ -32,6 +32,7 @@ from vaekit.export.explore import (
     find_bundle,
     page_routes,
     serving,
+    write_site,
 )
 from vaekit.export.manifest import write_manifest
 from vaekit.storage.files import file_sha256
@@ -394,10 +395,11 @@ def test_a_client_that_goes_away_leaves_no_traceback(
     [
         ({"onnx": WEIGHTS}, "onnx"),
         ({"onnx": WEIGHTS, "onnx-fp16": WEIGHTS}, "onnx-fp16"),
-        ({"onnx-fp16": b"older", "onnx": WEIGHTS}, "onnx"),
+        ({"onnx": WEIGHTS, "onnx-fp16": WEIGHTS, "onnx-int8": WEIGHTS}, "onnx-int8"),
+        ({"onnx-int8": b"older", "onnx-fp16": b"older", "onnx": WEIGHTS}, "onnx"),
     ],
 )
-def test_the_half_size_bundle_is_shown_where_it_is_of_the_present_weights(
+def test_the_smallest_bundle_is_shown_where_it_is_of_the_present_weights(
     made_of: dict[str, bytes], shown: str, tmp_path: Path
 ) -> None:
     for name, weights in made_of.items():
@@ -420,6 +422,35 @@ def test_a_run_without_a_bundle_of_its_weights_and_svm_names_the_command_that_ma
     (run / "svm" / "svm.safetensors").write_bytes(b"fitted since")
     with pytest.raises(UserError, match=words):
         find_bundle(run)
+
+
+def test_the_page_is_written_for_any_web_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vaekit.export.explore.EXPORT", make_export(tmp_path / "export"))
+    bundle, output = make_bundle(tmp_path / "run" / "onnx"), tmp_path / "site"
+    output.mkdir()
+    write_site(tmp_path / "run", output)
+    assert f"python -m http.server --directory {output}" in capsys.readouterr().out
+    assert (output / "index.html").read_bytes() == PAGE["index.html"]
+    assert (output / "bundle.mjs").is_file()
+    for name in RUNTIME_FILES:
+        assert (output / "ort" / name).read_bytes() == name.encode()
+    for path in bundle.iterdir():
+        assert (output / "bundle" / path.name).read_bytes() == path.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaekit.export.explore.EXPORT", make_export(tmp_path / "export"))
+    make_bundle(tmp_path / "run" / "onnx")
+    (tmp_path / "thesis.txt").write_text("mine")
+    for output in (tmp_path / "run", tmp_path / "thesis.txt"):
+        with pytest.raises(UserError, match=f"--output {output}: is there already"):
+            write_site(tmp_path / "run", output)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.injects(15)

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from vaekit.config import DataConfig
+from vaekit.config import DataConfig, Fit
+from vaekit.export.preparation import preparation
+from vaekit.images.decode import prepare_files
 from vaekit.images.idx import read_idx_set
 
 Pixels = NDArray[np.uint8]
@@ -193,6 +195,85 @@ def test_mnist_own_images_are_left_as_they_are() -> None:
     enlarged = [np.kron(image, np.ones((20, 20), np.uint8)) for image in images[:20]]
     for image, own in zip(prepared(enlarged, MNIST), images[:20], strict=True):
         np.testing.assert_array_equal(image, own)
+
+
+PREPARE_FILE = f"""
+import {{ readFileSync }} from "node:fs";
+import {{ prepareFile }} from "{(ROOT / "export/explorer/files.mjs").as_uri()}";
+const {{ files, facts, ground }} = JSON.parse(readFileSync(0));
+const images = files.map(({{ data, height, width }}) =>
+  prepareFile({{ data: Buffer.from(data, "base64"), height, width }}, facts, ground));
+console.log(JSON.stringify(images.map((image) => Array.from(image))));
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", ["stretch", "pad", "crop"])
+def test_an_image_file_is_prepared_as_vaekit_prepares_it(
+    channels: int, how: Fit, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    background = "none" if channels in (2, 4) else "#20a0ff"
+    data = DataConfig(name="folder", fit=how, background=background, value_range="0,255")
+    paths, files = [], []
+    for size in ((50, 31), (9, 13), (20, 70)):
+        coarse = generator.integers(0, 256, (4, 4, 4)).astype(np.uint8)
+        image = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        paths.append(tmp_path / f"{size[0]}.png")
+        image.save(paths[-1])
+        files.append({"data": as_base64(np.asarray(image)), "height": size[0], "width": size[1]})
+    facts = preparation(data, (channels, 12, 17))
+    result = subprocess.run(
+        [require_node(), "--input-type=module", "--eval", PREPARE_FILE],
+        input=json.dumps(
+            {
+                "files": files,
+                "facts": facts,
+                "ground": None if channels in (2, 4) else [32, 160, 255],
+            }
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = np.array(json.loads(result.stdout)).reshape(-1, channels, 12, 17)
+    wanted = prepare_files(paths, (channels, 12, 17), data).astype(int)
+    if channels in (2, 4):  # colours as they show, for under little alpha they are rounded more
+        for image in (found, wanted):
+            image[:, :-1] = image[:, :-1] * image[:, -1:] // 255
+    assert np.abs(found - wanted).max() <= 2
+
+
+LINK = f"""
+import {{ linkTo, readLink }} from "{(ROOT / "export/explorer/link.mjs").as_uri()}";
+const [hash] = process.argv.slice(1);
+const {{ picked, latent }} = readLink(hash, 5, 3);
+const link = latent && linkTo({{ picked, latent }});
+console.log(JSON.stringify([picked, latent && Array.from(latent), link]));
+"""
+
+
+@pytest.mark.parametrize(
+    ("hash_", "picked", "latent"),
+    [
+        ("#image=4&z=0.5,-1.25,3", 4, [0.5, -1.25, 3]),
+        ("#z=0,0,-0.001", None, [0, 0, -0.001]),
+        ("#image=5&z=1,2", None, None),
+        ("#image=-1&z=1,2,NaN", None, None),
+        ("", None, None),
+        ("#image=1.5&z=a,b,c", None, None),
+    ],
+)
+def test_a_link_holds_the_image_and_the_latent_or_is_ignored(
+    hash_: str, picked: int | None, latent: list[float] | None
+) -> None:
+    result = run_command([require_node(), "--input-type=module", "--eval", LINK, hash_])
+    found = json.loads(result.stdout)
+    assert found[0] == picked
+    assert found[1] == (latent and pytest.approx(latent))
+    assert found[2] == (latent and hash_)
 
 
 READ_SAMPLES = f"""

@@ -5,12 +5,13 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bundle_helpers import facts_of, forge
+from bundle_helpers import REFORMATTED, facts_of, forge, reformat
 
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -117,6 +118,15 @@ def test_a_manifest_of_another_kind_is_refused(
     forge(bundle, **changes)
     with pytest.raises(UserError, match=words):
         require_whole(bundle)
+
+
+@pytest.mark.parametrize("change", REFORMATTED.values(), ids=REFORMATTED)
+def test_a_manifest_that_was_reformatted_is_refused_as_the_clients_refuse_it(
+    bundle: Path, change: Callable[[str], str]
+) -> None:
+    reformat(bundle, change)
+    with pytest.raises(UserError, match="damaged"):
+        read_manifest(bundle)
 
 
 def test_golden_vectors_survive_the_trip_through_json_bit_for_bit(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.images.decode import prepare_files
+from vaekit.images.decode import fit, prepare_files
 
 
 def two_pixel_palette(transparency: int | None) -> Image.Image:
@@ -141,3 +141,10 @@ def test_a_later_file_of_several_pages_gives_its_first_and_says_so_where_trainin
     pixels = prepare_files([path], (1, 8, 8), settings)
     assert pixels.tolist() == [[flat(40).tolist()]]
     assert "of which the first is used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(31, 50), (50, 31), (49, 7), (3, 100)], ids=str)
+def test_an_image_of_any_size_is_cropped(size: tuple[int, int]) -> None:
+    """The part that is kept of the first is a rounding wider than it, which Pillow refuses."""
+    for shape in ((1, 12, 17), (1, 17, 12), (1, 7, 7)):
+        assert fit(Image.new("L", size), shape, "crop").shape == shape

@@ -130,7 +130,8 @@ def fit(
     image = image.convert(_MODES[channels])
     if how == "crop":
         scale = max(width / image.width, height / image.height)
-        kept = width / scale, height / scale
+        # At most the image: width / scale may be a rounding more.
+        kept = min(width / scale, image.width), min(height / scale, image.height)
         left, top = (image.width - kept[0]) / 2, (image.height - kept[1]) / 2
         box = left, top, left + kept[0], top + kept[1]
         fitted = image.resize((width, height), _RESAMPLING, box)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-RESIZE_FILTER = "bilinear"  # of whatever is resized here
+RESIZE_FILTER = "bilinear"  # of whatever is resized here: Pillow's, which is antialiased
 
 
 @dataclass(frozen=True)

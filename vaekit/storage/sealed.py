@@ -10,7 +10,7 @@ from vaekit.storage.files import json_text, read_json, write_json
 
 def write_sealed(path: Path, metadata: dict[str, Any]) -> None:
     """`write_json` of `metadata` with the sha256 of their text."""
-    write_json(path, {**metadata, "sha256": _sha256(metadata)})
+    write_json(path, _sealed(metadata))
 
 
 def read_sealed(path: Path, *, version: int) -> dict[str, Any]:
@@ -29,13 +29,12 @@ def require_seal(path: Path, metadata: dict[str, Any]) -> None:
     """Raise `Damaged` where the file is not, to the letter, what `write_sealed` wrote."""
     rest = {name: value for name, value in metadata.items() if name != "sha256"}
     try:
-        content = json_text(metadata).encode()
-        is_sealed = metadata.get("sha256") == _sha256(rest) and path.read_bytes() == content
+        is_sealed = path.read_bytes() == json_text(_sealed(rest)).encode()
     except (ValueError, RecursionError):  # NaN, or characters that UTF-8 has not: not ours
         is_sealed = False
     if not is_sealed:
         raise Damaged("damaged, its content does not match its sha256")
 
 
-def _sha256(metadata: dict[str, Any]) -> str:
-    return hashlib.sha256(json_text(metadata).encode()).hexdigest()
+def _sealed(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {**metadata, "sha256": hashlib.sha256(json_text(metadata).encode()).hexdigest()}

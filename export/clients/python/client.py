@@ -42,15 +42,17 @@ def classify(bundle: Path, images: NDArray[np.uint8]) -> list[str | None]:
 
 def check_files(bundle: Path) -> dict[str, Any]:
     """The manifest. Raises ValueError where a file is not the one that it describes."""
+    content = (bundle / "manifest.json").read_bytes()
     try:
-        manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text("utf-8"))
+        manifest: dict[str, Any] = json.loads(content.decode("utf-8"))
     except ValueError as error:
         raise ValueError(f"manifest.json is damaged: {error}") from error
     if (manifest.get("format"), manifest.get("format_version")) != ("vaekit-bundle", 1):
         raise ValueError("manifest.json is not that of a vaekit bundle of version 1")
     sha256 = manifest.pop("sha256", None)
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    require_sha256("manifest.json", text.encode(), sha256)
+    require_sha256("manifest.json", as_written(manifest), sha256)
+    if content != as_written({**manifest, "sha256": sha256}):
+        raise ValueError("manifest.json is damaged: it is formatted otherwise than vaekit does it")
     if unhashed := {*manifest["graphs"], "golden.json"} - {*manifest["files"]}:
         raise ValueError(f"manifest.json gives no sha256 of {', '.join(unhashed)}")
     for name, expected in manifest["files"].items():
@@ -58,6 +60,11 @@ def check_files(bundle: Path) -> dict[str, Any]:
             raise ValueError(f"manifest.json lists {name!r}, which is no file's name")
         require_sha256(name, (bundle / name).read_bytes(), expected["sha256"])
     return manifest
+
+
+def as_written(manifest: dict[str, Any]) -> bytes:
+    """Give the text that vaekit writes of it, with its sha256 last."""
+    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def require_sha256(name: str, content: bytes, expected: str | None) -> None:
