@@ -87,8 +87,11 @@ def read_manifest_file(path: Path) -> Manifest:
     metadata = read_json(path)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise Damaged("not the manifest of a vaekit bundle")
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise Damaged(f"format version {metadata.get('format_version')}, expected {FORMAT_VERSION}")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        is_newer = isinstance(version, int) and version > FORMAT_VERSION
+        by_whom = ", so it is of a newer vaekit: install that" if is_newer else ""
+        raise Damaged(f"format version {version}, expected {FORMAT_VERSION}{by_whom}")
     require_seal(path, metadata)
     with as_written():
         source = typed(metadata["source"], dict)

@@ -320,6 +320,20 @@ test("an image file is shown, what is decoded is read and saved, and a link rest
     const label = await labelInPython(page);
     await became(() => labelOf(page), label);
 
+    // Between what was held and what came next, the slider's ends are the two.
+    await page.click(".centre");
+    await became(origin, "Decoded from the centre of the prior");
+    await page.click(".hold");
+    await page.click(".thumbs label:nth-child(2)");
+    await became(origin, "Decoded from the test image");
+    const there = await latentOf(page);
+    await page.focus(".between input");
+    await page.keyboard.press("Home");
+    await became(origin, "Decoded from a point between two images");
+    assert.deepEqual(await latentOf(page), [0, 0, 0]);
+    await page.keyboard.press("End");
+    await became(async () => JSON.stringify(await latentOf(page)), JSON.stringify(there));
+
     // The address leads back to the picked image and to another latent.
     await page.click(".thumbs label:nth-child(4)");
     await became(origin, "Decoded from the test image");

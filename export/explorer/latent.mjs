@@ -5,6 +5,7 @@ import { mostVarying } from "./samples.mjs";
 import { createSliders } from "./sliders.mjs";
 
 const MAX_SLIDERS = 24;
+const BETWEEN = "a point between two images"; // an origin
 const LEAST_LIMIT = 4; // of a slider: four standard deviations of the prior
 
 export function showLatent(card, { manifest, samples, shape, store, actions }) {
@@ -37,6 +38,8 @@ export function showLatent(card, { manifest, samples, shape, store, actions }) {
     return verdict.label < 0 ? "read as nothing" : `read as ${manifest.class_names[verdict.label]}`;
   }
 
+  showBetween(card, store, actions);
+
   card.querySelector(".save").addEventListener("click", () => {
     save(card.querySelector(".decoded"), `${manifest.source.run}.png`);
   });
@@ -46,6 +49,33 @@ export function showLatent(card, { manifest, samples, shape, store, actions }) {
   });
   card.querySelector(".random").addEventListener("click", () => {
     actions.moveTo(Float32Array.from({ length: numDimensions }, normal), "a draw from the prior");
+  });
+}
+
+/** A slider on the line from a latent that was held to the one that was shown when it is moved. */
+function showBetween(card, store, actions) {
+  const row = card.querySelector(".between");
+  const slider = row.querySelector("input");
+  let held = null;
+  let ends = null; // of the line, while the slider moves along it
+
+  card.querySelector(".hold").addEventListener("click", () => {
+    held = store.get().latent;
+    ends = null;
+    slider.value = 0;
+    row.hidden = false;
+  });
+  slider.addEventListener("input", () => {
+    ends ??= [held, store.get().latent];
+    const [from, to] = ends;
+    const share = slider.valueAsNumber;
+    actions.moveTo(from.map((value, i) => value + share * (to[i] - value)), BETWEEN);
+  });
+  store.subscribe(({ latent, origin }) => {
+    if (origin !== BETWEEN && latent !== held) {
+      ends = null;
+      slider.value = 1;
+    }
   });
 }
 

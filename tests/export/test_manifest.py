@@ -100,7 +100,8 @@ def test_a_manifest_that_leads_out_of_the_bundle_is_refused(bundle: Path, name: 
     ("changes", "words"),
     [
         ({"format": "other"}, "not the manifest of a vaekit bundle"),
-        ({"format_version": 99}, "format version 99, expected 1"),
+        ({"format_version": 99}, "format version 99, expected 1, so it is of a newer vaekit"),
+        ({"format_version": 0}, "format version 0, expected 1; make the bundle again"),
         ({"graphs": []}, "not as vaekit writes it"),
         ({"source": None}, "not as vaekit writes it"),
         ({"files": {}}, "gives no sha256 of"),

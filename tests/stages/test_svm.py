@@ -284,6 +284,19 @@ def test_test_latents_that_are_not_finite_are_refused_before_the_fit(
     assert "fitting" not in capsys.readouterr().out
 
 
+def test_more_classes_than_fit_into_memory_are_refused_before_the_fit(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_svm(Run(run.path), SvmConfig())
+    before = (run.svm / "svm.safetensors").read_bytes()
+    monkeypatch.setattr("vaekit.stages.svm.fit_table", None)
+    monkeypatch.setattr("vaekit.stages.svm.available", lambda _: 1000)
+    words = r"an SVM of 10 classes and \d+ training images takes up to 0\.0 GB of memory"
+    with pytest.raises(UserError, match=words):
+        fit_svm(Run(run.path), SvmConfig())
+    assert (run.svm / "svm.safetensors").read_bytes() == before
+
+
 @pytest.mark.injects(8)
 def test_an_svm_of_other_weights_is_refused(run: RunFolder) -> None:
     fit_svm(Run(run.path), SvmConfig())

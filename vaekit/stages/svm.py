@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vaekit.config import SvmBackendFlag, SvmConfig
@@ -23,6 +24,7 @@ from vaekit.svm.backend import TITLES, choose_backend
 from vaekit.svm.fit import fit_table
 from vaekit.svm.scores import Scores, evaluate
 from vaekit.svm.table import predict, require_finite
+from vaekit.training.memory import available
 
 
 def fit_svm(
@@ -36,8 +38,8 @@ def fit_svm(
     Where the run has no latents, they are made first; cuML takes them from the GPU that made them,
     without a copy by way of the host. Writes the table, its config and its metrics into the run's
     svm/ folder. `backend` and `jobs` (None: one a core) say how it is fitted; the SVM is the same.
-    Raises `UserError` where latents are damaged, unlabelled, not finite, or of one class only, and
-    where cuML is demanded but not usable.
+    Raises `UserError` where latents are damaged, unlabelled, not finite, of one class only, or of
+    more classes than fit into memory, and where cuML is demanded but not usable.
     """
     folder, run_config = run.folder, run.config
     with folder.lock():
@@ -46,6 +48,7 @@ def fit_svm(
         latents = run.latents
         train_labels, test_labels = _require_labels(latents, run)
         require_finite(latents.test, "test latents")  # before the fit, which takes a while
+        _require_memory(train_labels)
         components = principal_components(run, latents)
         num_train, num_features = latents.train.shape
         print(
@@ -140,6 +143,19 @@ def commonest_class(
 
 def _both(scores: Scores) -> dict[str, float]:
     return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy}
+
+
+def _require_memory(labels: NDArray[np.int64]) -> None:
+    """Raise `UserError` where the weights of all pairs, while they are put together, don't fit."""
+    num_classes = len(np.unique(labels))
+    needed = 2 * (num_classes - 1) * len(labels) * np.dtype(np.float64).itemsize
+    free = available(torch.device("cpu"))
+    if needed > free:
+        raise UserError(
+            f"an SVM of {num_classes:,} classes and {len(labels):,} training images takes up to "
+            f"{needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free; train on fewer "
+            f"classes or images"
+        )
 
 
 def _require_labels(latents: Latents, run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
