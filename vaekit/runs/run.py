@@ -4,7 +4,7 @@ import dataclasses
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,18 @@ class Run:
         self._data_root = data_root
         self._in_memory = None if images is None else (images, labels)
         self._sha256: dict[str, str | None] = {}
+
+    @classmethod
+    def from_hub(cls, name: str, revision: str | None = None) -> Self:
+        """A run that was published: a repository `owner/name` of the Hub, or a folder.
+
+        `revision` is a commit, a branch or a tag; with a commit it is the same run for ever. Of a
+        repository only formats are fetched that can hold no code, and what is fetched is checked
+        as any run is. Raises `UserError` where there is none, or it can't be had.
+        """
+        from vaekit.runs.hub import fetch
+
+        return cls(fetch(name, revision))
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
