@@ -79,6 +79,12 @@ def checkout(tmp_path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
+    for name in ("glyphs", "icons"):
+        (tmp_path / name).symlink_to("my_images")
+    (tmp_path / "letters").mkdir()
+    for index in range(5):
+        pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "letters" / f"{index}.png")
     images = generator.integers(0, 256, (60, 20, 20), dtype=np.uint8)
     labels = np.arange(60, dtype=np.uint8) % 3
     np.savez(tmp_path / "set.npz", images=images, labels=labels)

@@ -215,6 +215,7 @@ def score(
     k: int = 10,
     false_alarms: float = 0.01,
     skip_unreadable: bool = False,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Say how strange image files are beside those that a run was trained on.
 
@@ -228,12 +229,13 @@ def score(
         k: Training images from which the distance is taken.
         false_alarms: Share of images like the test images that may be called strange.
         skip_unreadable: Go on without files that can't be read, instead of stopping.
+        data: Where the images of the run lie now.
     """
     from vaekit.report.scores import write_scores_page
     from vaekit.runs.run import Run
     from vaekit.stages.score import score_files
 
-    place, trained = None if output is None else Path(output), Run(run)
+    place, trained = None if output is None else Path(output), Run(run, data.root)
     paths = [Path(image) for image in images]
     scored = score_files(trained, paths, place, k, false_alarms, skip_unreadable)
     if place is not None:
@@ -246,6 +248,7 @@ def neighbours(
     k: int = 9,
     output: str = "neighbours.png",
     skip_unreadable: bool = False,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Find the images of a run that are most like image files; CSV on standard output.
 
@@ -257,12 +260,13 @@ def neighbours(
         k: How many images for each.
         output: The PNG file to write, a row an image.
         skip_unreadable: Go on without files that can't be read, instead of stopping.
+        data: Where the images of the run lie now.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.neighbours import find_neighbours
 
     paths = [Path(image) for image in images]
-    find_neighbours(Run(run), paths, k, Path(output), skip_unreadable)
+    find_neighbours(Run(run, data.root), paths, k, Path(output), skip_unreadable)
 
 
 def export(

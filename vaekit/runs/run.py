@@ -298,17 +298,17 @@ class Run:
         *,
         skip_unreadable: bool = False,
     ) -> "Scores":
-        """How strange `images`, as `encode` takes them, are: distance, percentile, and more [N].
+        """How strange `images`, as `encode` takes them, are: strangeness, percentile ..., each [N].
 
-        The distance is from the k nearest training latents; `is_strange` is said of about a share
-        `false_alarms` of images that are like the test images. Raises `UserError` where the run
-        has no latents, or fewer images than neighbours.
+        Measured are the distance from the k nearest training latents, and the reconstruction;
+        `is_strange` is said of about a share `false_alarms` of images that are like the test
+        images. Raises `UserError` where the run has no latents, or fewer images than neighbours.
         """
         from vaekit.runs import scores
 
         latents = self.latents  # before images are read
         pixels = self.inputs(images, skip_unreadable).pixels
-        return scores.score(self.weights, latents, pixels, k, false_alarms)
+        return scores.score(self.weights, latents, self.images, pixels, k, false_alarms)
 
     def neighbours(
         self, images: "GivenImages", k: int = 9, *, skip_unreadable: bool = False
