@@ -74,7 +74,7 @@ FAULTS = {
     ),
     17: Fault("cuML without a usable GPU", "scikit-learn fits the same SVM, and why is said"),
     18: Fault("fewer ranks than asked for", "one line, instead of each doing the whole work"),
-    19: Fault("a tracker that raises", "its epoch is in a checkpoint; resumed to the same result"),
+    19: Fault("a tracker that raises", "it is named once; the run goes on to the same result"),
     20: Fault(
         "odd paths, no HOME, no network, ASCII terminals, a clock set back",
         "every stage works, or names what it lacks in a line",

@@ -25,7 +25,34 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert "usage: vaekit" in capsys.readouterr().out
+    help_text = capsys.readouterr().out
+    assert "usage: vaekit" in help_text
+    assert f" example: vaekit {command} " in " ".join(help_text.split())
+
+
+def test_help_shows_the_way_from_images_to_a_bundle_on_one_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 100
+    way = [line.split()[1] for line in lines if line.startswith("  vaekit ")]
+    assert way == ["train", "latents", "svm", "report", "export"]
+
+
+def test_a_shell_completes_verbs_and_flags(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--print_completion", "shtab-bash"])
+    assert stop.value.code == 0
+    (tmp_path / "complete.sh").write_text(capsys.readouterr().out)
+    ask = (
+        "source complete.sh; COMP_WORDS=(vaekit svm --b); COMP_CWORD=2; "
+        "$(complete -p vaekit | grep -o '_shtab[a-z_]*'); echo ${COMPREPLY[@]}"
+    )
+    assert run_command(["bash", "-c", ask], cwd=tmp_path).stdout.split() == ["--backend"]
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +127,7 @@ def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "package", "arguments"),
     [
-        ("yaml", "pyyaml", ["--help"]),
+        ("yaml", "pyyaml", ["train", "--help"]),
         ("jsonargparse", "jsonargparse", ["export", "--check", "bundle"]),
         ("onnx", "onnx", ["export", "--check", "bundle"]),
         ("numpy", "numpy", ["explore", "run"]),

@@ -79,6 +79,12 @@ def checkout(tmp_path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
+    for name in ("glyphs", "icons"):
+        (tmp_path / name).symlink_to("my_images")
+    (tmp_path / "letters").mkdir()
+    for index in range(5):
+        pixels = generator.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "letters" / f"{index}.png")
     images = generator.integers(0, 256, (60, 20, 20), dtype=np.uint8)
     labels = np.arange(60, dtype=np.uint8) % 3
     np.savez(tmp_path / "set.npz", images=images, labels=labels)
@@ -94,7 +100,9 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.mark.commands
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_of_a_document_runs(document: Path, checkout: Path) -> None:
+def test_every_command_of_a_document_runs(
+    document: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for command in commands_of(document):
         if command.startswith(INSTALLING):
             continue  # the suite runs in what these make
@@ -106,6 +114,11 @@ def test_every_command_of_a_document_runs(document: Path, checkout: Path) -> Non
         small = made_small(command.replace(".venv/bin/", ""))
         result = run_command(["bash", "-c", small], cwd=checkout)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    if document.name == "sharing.md":  # whose Python goes on with what its commands made
+        monkeypatch.chdir(checkout)
+        names: dict[str, object] = {}
+        for cell in cells_of(document):
+            run_cell(cell, names)
 
 
 def test_the_make_targets_of_the_readme_exist_and_do_what_it_spells_out() -> None:

@@ -4,7 +4,8 @@ Heavy libraries are imported by the command that needs them, so that help and ba
 answer at once.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +18,14 @@ from vaekit.config import (
     TrainConfig,
     check_jobs,
 )
-from vaekit.errors import user_errors_in_one_line
+from vaekit.errors import UserError, user_errors_in_one_line
 from vaekit.storage.files import user_path
 
 
 def latents(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Encode the images of a run: mean and log-variance of each.
+
+    As in `vaekit latents runs/mine`.
 
     Args:
         run: A trained run folder.
@@ -45,6 +48,8 @@ def svm(
 ) -> None:
     """Fit an SVM on the training latents and measure it on the test latents.
 
+    As in `vaekit svm runs/mine --class_weight balanced`.
+
     Args:
         run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
@@ -65,6 +70,8 @@ def svm(
 def report(run: str, data: DataPlace = AS_TRAINED) -> None:
     """Put everything a run has made on one HTML page.
 
+    As in `vaekit report runs/mine`.
+
     Args:
         run: A trained run folder.
         data: Where its images lie now.
@@ -77,6 +84,8 @@ def report(run: str, data: DataPlace = AS_TRAINED) -> None:
 
 def evaluate(run: str, samples: int = 500, images: int = 200, data: DataPlace = AS_TRAINED) -> None:
     """Measure what the latents of a run are worth, beside PCA and raw pixels.
+
+    As in `vaekit evaluate runs/mine`.
 
     Args:
         run: A run folder. Where it has no latents yet, they are made first.
@@ -92,6 +101,8 @@ def evaluate(run: str, samples: int = 500, images: int = 200, data: DataPlace = 
 
 def generate(run: str, count: int = 64, output: str = "generated.png", seed: int = 0) -> None:
     """Generate new images: one picture, an array, or a file each.
+
+    As in `vaekit generate runs/mine --count 64 --output grid.png`.
 
     Args:
         run: A trained run folder.
@@ -113,6 +124,8 @@ def reconstruct(
 ) -> None:
     """Decode image files again from their latents.
 
+    As in `vaekit reconstruct runs/mine my_images`.
+
     Args:
         run: A trained run folder.
         images: Image files, and folders of them.
@@ -130,6 +143,8 @@ def interpolate(
     run: str, first: str, last: str, steps: int = 8, output: str = "interpolated.png"
 ) -> None:
     """Go from one image file to another in the latent space.
+
+    As in `vaekit interpolate runs/mine a.png b.png`.
 
     Args:
         run: A trained run folder.
@@ -152,6 +167,8 @@ def encode(
     skip_unreadable: bool = False,
 ) -> None:
     """Write the latents of image files as a table; it needs no labels and no SVM.
+
+    As in `vaekit encode runs/mine my_images --output latents.csv`.
 
     Args:
         run: A trained run folder.
@@ -177,6 +194,8 @@ def predict(
 ) -> None:
     """Classify image files; CSV on standard output.
 
+    As in `vaekit predict runs/mine my_images > labels.csv`.
+
     Args:
         run: A run folder with an SVM.
         images: Image files, and folders of them.
@@ -196,8 +215,11 @@ def score(
     k: int = 10,
     false_alarms: float = 0.01,
     skip_unreadable: bool = False,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Say how strange image files are beside those that a run was trained on.
+
+    As in `vaekit score runs/mine my_images`.
 
     Args:
         run: A run folder with latents.
@@ -207,12 +229,13 @@ def score(
         k: Training images from which the distance is taken.
         false_alarms: Share of images like the test images that may be called strange.
         skip_unreadable: Go on without files that can't be read, instead of stopping.
+        data: Where the images of the run lie now.
     """
     from vaekit.report.scores import write_scores_page
     from vaekit.runs.run import Run
     from vaekit.stages.score import score_files
 
-    place, trained = None if output is None else Path(output), Run(run)
+    place, trained = None if output is None else Path(output), Run(run, data.root)
     paths = [Path(image) for image in images]
     scored = score_files(trained, paths, place, k, false_alarms, skip_unreadable)
     if place is not None:
@@ -225,8 +248,11 @@ def neighbours(
     k: int = 9,
     output: str = "neighbours.png",
     skip_unreadable: bool = False,
+    data: DataPlace = AS_TRAINED,
 ) -> None:
     """Find the images of a run that are most like image files; CSV on standard output.
+
+    As in `vaekit neighbours runs/mine my_images`.
 
     Args:
         run: A run folder with latents.
@@ -234,12 +260,13 @@ def neighbours(
         k: How many images for each.
         output: The PNG file to write, a row an image.
         skip_unreadable: Go on without files that can't be read, instead of stopping.
+        data: Where the images of the run lie now.
     """
     from vaekit.runs.run import Run
     from vaekit.stages.neighbours import find_neighbours
 
     paths = [Path(image) for image in images]
-    find_neighbours(Run(run), paths, k, Path(output), skip_unreadable)
+    find_neighbours(Run(run, data.root), paths, k, Path(output), skip_unreadable)
 
 
 def export(
@@ -249,6 +276,8 @@ def export(
     data: DataPlace = AS_TRAINED,
 ) -> None:
     """Make the ONNX bundle of a run, or check a bundle.
+
+    As in `vaekit export runs/mine --weights fp16`.
 
     Args:
         run: A trained run folder; with --check a bundle, as runs/mnist/onnx.
@@ -271,6 +300,8 @@ def export(
 def explore(run: str, port: int = 8000, output: str | None = None) -> None:
     """Show the bundle of a run in the browser: draw, classify, move through the latent space.
 
+    As in `vaekit explore runs/mine`.
+
     Args:
         run: A run folder with a bundle.
         port: Of 127.0.0.1; 0 takes any that is free.
@@ -284,8 +315,28 @@ def explore(run: str, port: int = 8000, output: str | None = None) -> None:
         explore.write_site(Path(run), user_path("--output", output))
 
 
+def publish(run: str, to: str | None = None, upload: bool = False) -> None:
+    """Put a run with its bundle and a model card into a folder, or onto the Hub.
+
+    As in `vaekit publish runs/mine --to ./published`.
+
+    Args:
+        run: A run folder with a bundle.
+        to: A new folder, or owner/name, a repository of the Hub. It must be given.
+        upload: Let the files that are listed go to the Hub; without it they stay here.
+    """
+    if to is None:
+        raise UserError("--to: is missing; give a new folder, or owner/name of the Hub")
+    from vaekit.export.publish import publish as publish_run
+    from vaekit.runs.run import Run
+
+    publish_run(Run(run), to, upload=upload)
+
+
 def doctor(runs: Sequence[str]) -> None:
     """Say what is wrong with runs, or with this machine, and what to do about it.
+
+    As in `vaekit doctor runs/mine`.
 
     Args:
         runs: Run folders; without one the machine is examined.
@@ -295,7 +346,7 @@ def doctor(runs: Sequence[str]) -> None:
     examine([Path(run) for run in runs])
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., object]] = {
     "train": TrainConfig,
     "latents": latents,
     "svm": svm,
@@ -310,13 +361,39 @@ COMMANDS = {
     "neighbours": neighbours,
     "export": export,
     "explore": explore,
+    "publish": publish,
     "doctor": doctor,
 }
+
+
+OVERVIEW = """usage: vaekit VERB [options]
+
+From a folder of images to a bundle that runs anywhere:
+
+  vaekit train --data.name folder --data.root my_images --run runs/mine
+  vaekit latents runs/mine
+  vaekit svm runs/mine            # where the images have classes
+  vaekit report runs/mine         # runs/mine/report.html shows how good all this is
+  vaekit export runs/mine         # runs/mine/onnx
+
+Verbs, each with its settings and an example under `vaekit VERB --help`:
+"""
+
+
+def overview() -> str:
+    """What `vaekit --help` shows, on one screen."""
+    said = {name: str(verb.__doc__).split("\n")[0] for name, verb in COMMANDS.items()}
+    verbs = (f"  {name:<11} {line.split('. ')[0].rstrip('.')}" for name, line in said.items())
+    return "\n".join([OVERVIEW, *verbs])
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a user's mistake is one line and exit code 2."""
     with user_errors_in_one_line():
+        given = sys.argv[1:] if arguments is None else arguments
+        if given in (["-h"], ["--help"]):
+            print(overview())
+            return
         from vaekit.settings import parse  # which stands on packages that may be missing
 
         parsed = parse(COMMANDS, arguments, prog="vaekit")

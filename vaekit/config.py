@@ -230,7 +230,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. Together with the images it determines every weight of the result."""
+    """Train a VAE on images. Together with them this determines every weight of the result.
+
+    As in `vaekit train --data.name folder --data.root my_images --run runs/mine`.
+    """
 
     run: str | None = setting(None, off_trajectory=True)
     """Run folder (default: runs/ and the name of the image set)."""
@@ -302,7 +305,7 @@ class TrainConfig:
     """Epochs, steps or minutes between checkpoints, as 2, 500steps or 10min; auto: as they pay."""
 
     tracker: str | None = setting(None, off_trajectory=True)
-    """Experiment tracker that Accelerate knows, as tensorboard (default: none)."""
+    """Experiment trackers that Accelerate knows, as tensorboard or wandb,mlflow (default: none)."""
 
     def __post_init__(self) -> None:
         if self.run is None:

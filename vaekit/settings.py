@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -193,7 +194,11 @@ def _exact_parser() -> Any:
     """The parser behind every command line, made where there is something to parse."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, import_path_denylist=["*"])
+    set_parsing_settings(
+        docstring_parse_attribute_docstrings=True,
+        import_path_denylist=["*"],
+        add_print_completion_argument=find_spec("shtab") is not None,
+    )
 
     class ExactParser(ArgumentParser):
         """Takes no abbreviated flags, so that a typo is an error, and no null for a value."""
@@ -205,11 +210,11 @@ def _exact_parser() -> Any:
 
         def add_class_arguments(self, component: Any, *args: Any, **kwargs: Any) -> Any:
             if not args:  # it is no group of another one
-                self.component = component
+                self.component, self.epilog = component, _example(component)
             return super().add_class_arguments(component, *args, **kwargs)
 
         def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-            self.component = function
+            self.component, self.epilog = function, _example(function)
             return super().add_function_arguments(function, *args, **kwargs)
 
         def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -225,6 +230,12 @@ def _exact_parser() -> Any:
             return settings
 
     return ExactParser
+
+
+def _example(component: Any) -> str | None:
+    """The command that its docstring shows, which jsonargparse leaves out."""
+    match = re.search(r"As in `([^`]+)`", component.__doc__ or "")
+    return match and f"example: {match[1]}"
 
 
 def _as_people_type(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import ArrayLike, NDArray
 
-from vaekit.config import TrainConfig, flatten, settled, to_dict
+from vaekit.config import TrainConfig, settled
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.in_memory import settings_of
 from vaekit.images.pixels import ImageShape
@@ -36,6 +36,7 @@ from vaekit.runs.products import READING
 from vaekit.runs.reading import write_reading
 from vaekit.runs.resume import resume, with_recorded_precision
 from vaekit.runs.run import Run
+from vaekit.runs.trackers import Trackers, require_trackers
 from vaekit.runs.verdict import judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
@@ -76,6 +77,7 @@ def train(
         config = of_arrays(config, images)
     run = RunFolder(Path(str(config.run)))
     config = with_recorded_precision(run.as_recorded(config), run)
+    require_trackers(config.tracker)
     accelerator = start_accelerator(config)
     config = replace(config, mixed_precision=accelerator.mixed_precision)
     initial = read_initial(config, run)
@@ -101,12 +103,15 @@ def train(
                 training.start_from(initial.vae)
             resume(training, run)
             announce(training, run, reading)
+            trackers = start_trackers(training, run)
             try:
                 with show_progress(training) as progress:
                     for event in loop.run(training, lambda: interruption.exit_code):
-                        record(event, training, run, progress)
+                        record(event, training, run, progress, trackers)
             except Interrupted as request:
                 leave(training, run, request)
+            finally:
+                trackers.finish()
         accelerator.end_training()
         if accelerator.is_main_process:
             compare(training, run)
@@ -211,9 +216,6 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
 def announce(training: Training, run: RunFolder, reading: Reading) -> None:
     """Say what is about to happen, and record it in the run folder."""
     accelerator, config = training.accelerator, training.config
-    if config.tracker is not None:
-        settings = {name: str(value) for name, value in flatten(to_dict(config)).items()}
-        accelerator.init_trackers("vaekit", config=settings)
     if not accelerator.is_main_process:
         return
     write_config(run.config, config)
@@ -229,6 +231,14 @@ def announce(training: Training, run: RunFolder, reading: Reading) -> None:
     warning = too_few_steps(config, len(training.images.train.pixels))
     if warning and training.step == 0:
         say(warning)
+
+
+def start_trackers(training: Training, run: RunFolder) -> Trackers:
+    """Those that the config names; none in any process but the main one."""
+    trackers = Trackers()
+    if training.accelerator.is_main_process:
+        trackers.start(training.config, run)
+    return trackers
 
 
 def note_changes(run: RunFolder) -> None:
@@ -252,22 +262,29 @@ def show_progress(training: Training) -> Progress:
     )
 
 
-def record(event: loop.Event, training: Training, run: RunFolder, progress: Progress) -> None:
+def record(
+    event: loop.Event, training: Training, run: RunFolder, progress: Progress, trackers: Trackers
+) -> None:
     """Show what has happened, or write it into the run folder."""
     match event:
-        case loop.Advanced(epoch, num_steps, loss):
+        case loop.Advanced(epoch, num_steps, losses):
             note = f"epoch {epoch}/{training.config.epochs}"
-            if loss is not None:
-                note += f", loss {loss:.2f}"
+            if losses is not None:
+                note += f", loss {losses.loss:.2f}"
+                trackers.log({"loss": losses.loss, **losses._asdict()}, training.step)
             progress.advance(num_steps * settled(training.config.batch_size), note)
         case loop.CheckpointDue(checkpoint):
             save(checkpoint, training, run)
         case loop.EpochDone():
-            record_epoch(event, training, run, progress)
+            record_epoch(event, training, run, progress, trackers)
 
 
 def record_epoch(
-    done: loop.EpochDone, training: Training, run: RunFolder, progress: Progress
+    done: loop.EpochDone,
+    training: Training,
+    run: RunFolder,
+    progress: Progress,
+    trackers: Trackers,
 ) -> None:
     """Write what an epoch leaves in the run folder; the checkpoint last, for it vouches for all."""
     config, accelerator, epoch = training.config, training.accelerator, training.epoch
@@ -280,9 +297,12 @@ def record_epoch(
     if done.checkpoint is not None:
         save(done.checkpoint, training, run)
     accelerator.wait_for_everyone()
-    # Last, since a tracker may raise whatever it likes: the epoch is safe by now.
+    # Last, since a tracker may take as long as it likes: the epoch is safe by now.
     known = {key: value for key, value in done.metrics.items() if value is not None}
-    accelerator.log(known, step=epoch)
+    trackers.log(known, training.step)
+    pictures = {"samples": run.samples(epoch), "reconstructions": run.reconstructions(epoch)}
+    if all(path.is_file() for path in pictures.values()):
+        trackers.show(pictures, training.step)
 
 
 def save(checkpoint: Checkpoint, training: Training, run: RunFolder) -> None:

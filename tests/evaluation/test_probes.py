@@ -23,6 +23,14 @@ def test_the_accuracies_are_those_of_scikit_learn_on_scaled_features() -> None:
     assert probe(TRAIN, TEST) == pytest.approx(expected, abs=0.01)
 
 
+def test_with_more_features_than_images_the_linear_svm_is_as_good() -> None:
+    few = Split(TRAIN.features[:60], TRAIN.labels[:60])  # of 64 pixels
+    scale = few.features.std()
+    model = LinearSVC(dual=False, random_state=0).fit(few.features / scale, few.labels)
+    expected = model.score(TEST.features / scale, TEST.labels)
+    assert probe(few, TEST).linear_svm == pytest.approx(expected, abs=0.06)
+
+
 def test_features_in_another_unit_are_worth_the_same() -> None:
     smaller = [split._replace(features=split.features / 256) for split in (TRAIN, TEST)]
     assert probe(*smaller) == probe(TRAIN, TEST)

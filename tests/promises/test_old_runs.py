@@ -65,6 +65,24 @@ def test_it_generates_and_predicts(old_run: Path, capsys: pytest.CaptureFixture[
     assert [row["file"] for row in rows] == [str(path) for path in images]
 
 
+def test_it_is_evaluated_and_compared_with_files(
+    old_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(path) for path in sorted(Path("images").rglob("*.png"))]
+    main(["evaluate", str(old_run), "--samples", "2", "--images", "2"])
+    assert "minus log-likelihood" in capsys.readouterr().out
+    main(["score", str(old_run), *images, "--k", "3", "--output", "scores.csv"])
+    assert len(Path("scores.csv").read_text().splitlines()) == 1 + len(images)
+    assert Path("scores.html").is_file()
+    capsys.readouterr()
+    main(["neighbours", str(old_run), *images, "--k", "2"])
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * len(images)
+    main(["reconstruct", str(old_run), *images, "--output", "again"])
+    main(["interpolate", str(old_run), images[0], images[-1], "--output", "between.npy"])
+    assert len(list(Path("again").iterdir())) == len(images)
+    assert len(np.load("between.npy")) == 8
+
+
 def test_training_resumes_to_the_same_weights(old_run: Path) -> None:
     model = old_run / "model.safetensors"
     whole = load_file(model)

@@ -91,6 +91,13 @@ def test_a_point_lies_where_the_map_says(labels: np.ndarray | None) -> None:
         assert np.abs(np.array(colour) / 255 - expected).max() < 0.4
 
 
+def test_a_thousand_classes_are_a_map_without_a_legend() -> None:
+    points = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    names = [f"class number {label}" for label in range(1000)]
+    picture = latent_map(points, np.arange(2000) % 1000, names).image
+    assert picture.height < 2 * picture.width
+
+
 def test_any_class_names_can_be_drawn() -> None:
     names = ["$x_1$", "", "猫", "_hidden", "a name that is much longer than a legend", "\\frac{"]
     labels = np.arange(60) % len(names)

@@ -166,6 +166,21 @@ def test_what_stands_out_is_shown(finished: Path) -> None:
     assert "What the latents are worth" not in page.text
 
 
+def test_latents_that_are_all_equal_are_a_page(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    weights = Run(path).weights
+    with torch.no_grad():
+        for parameter in weights.vae.enc.parameters():
+            parameter.zero_()
+    write_weights(RunFolder(path), weights.vae, weights.class_names, weights.images_sha256)
+    extract_latents(Run(path))
+    evaluate(Run(path), num_samples=2, num_images=2)
+    write_report(Run(path))
+    text = Page(path / "report.html").text
+    assert "0 of 3 are" in text
+    assert text.count("distance 0.00") == 12
+
+
 def test_what_was_evaluated_is_shown_with_how_to_read_it(run: Path) -> None:
     evaluate(Run(run), num_samples=2, num_images=4)
     write_report(Run(run))

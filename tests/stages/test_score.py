@@ -43,7 +43,7 @@ def test_the_table_and_the_page_say_what_is_strange(
     np.testing.assert_allclose(
         [float(row["mse"]) for row in rows], mse.mean(axis=(1, 2, 3)), rtol=0.05
     )
-    assert "images are strange, farther than" in capsys.readouterr().err
+    assert "images are strange: more than" in capsys.readouterr().err
     write_scores_page(tmp_path / "scores.html", run, scored.inputs, scored.scores)
     page = (tmp_path / "scores.html").read_text()
     assert "All images, the strangest first" in page
@@ -62,19 +62,30 @@ def test_many_images_are_the_strangest_and_the_most_typical(
     assert page.index("The strangest") < page.index("The most typical")
 
 
+def test_files_of_another_size_and_colour_are_prepared_first(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", (50, 70), (200, 10, 10, 128)).save(tmp_path / "big.png")
+    score_files(Run(finished_run), [tmp_path / "big.png"], None, k=3, false_alarms=0.05)
+    find_neighbours(Run(finished_run), [tmp_path / "big.png"], 3, tmp_path / "n.png")
+    assert capsys.readouterr().out.count("big.png") == 1 + 3
+    with pytest.raises(UserError, match=r"28"):
+        Run(finished_run).score(np.zeros((2, 50, 70), np.uint8))
+
+
 def test_few_test_images_are_said_to_be_too_few_for_a_small_share(
     finished_run: Path, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     score_files(Run(finished_run), [files], None, k=3, false_alarms=1e-4)
     out, err = capsys.readouterr()
-    assert out.startswith("file,distance,percentile,strange,mse,reconstruction,kl")
+    assert out.startswith("file,strangeness,percentile,strange,distance,mse,reconstruction,kl")
     assert "test images can tell no share of false alarms below" in err
 
 
 def test_an_array_is_scored_as_its_files_are(finished_run: Path, files: Path) -> None:
     run = Run(finished_run)
     from_files, from_array = run.score([files], k=3), run.score(run.inputs([files]).pixels, k=3)
-    np.testing.assert_array_equal(from_files.distance, from_array.distance)
+    np.testing.assert_array_equal(from_files.strangeness, from_array.strangeness)
     assert from_array.is_strange.dtype == bool
     assert from_array.percentile.min() >= 0
     assert from_array.percentile.max() <= 100
@@ -117,7 +128,7 @@ def test_neighbours_of_a_run_of_files_are_files(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"k": 97}, "97 neighbours"),
+        ({"k": 96}, "96 neighbours.*from 1 to 95"),
         ({"k": 0}, "0 neighbours"),
         ({"false_alarms": 0.0}, "share of false alarms of 0"),
         ({"output": Path("scores.txt")}, r"ends in \.csv"),

@@ -114,8 +114,9 @@ def test_a_run_hands_out_its_epochs_and_each_checkpoint_that_is_due(tmp_path: Pa
                 events.append(("epoch and checkpoint", metrics["epoch"], checkpoint.step))
             case loop.CheckpointDue(checkpoint):
                 events.append(("checkpoint", training.epoch, checkpoint.step))
-            case loop.Advanced(epoch, num_steps, loss):
-                assert loss == pytest.approx(training.metrics[0]["test_loss"], rel=0.05)
+            case loop.Advanced(epoch, num_steps, losses):
+                assert losses is not None
+                assert losses.loss == pytest.approx(training.metrics[0]["test_loss"], rel=0.05)
                 events.append(("steps", epoch, num_steps))
     assert events == [
         ("epoch", 0, 0),

@@ -8,15 +8,32 @@ from numpy.typing import NDArray
 from vaekit.errors import UserError
 from vaekit.evaluation.neighbours import nearest, nearest_others
 
-MAX_MEASURED = 5000  # training images whose distance from the others is measured
+# Shapes in comments: N training images, n of them, M images to calibrate on, B images,
+# L latent dimensions.
 
-# Shapes in comments: N training images, M images to calibrate on, B images, L latent dimensions.
+NORMAL_DEVIATION = 1.4826  # of a normal distribution, in units of its median absolute deviation
+SMALLEST = 1e-9  # of a distance and of an error, so that there are logarithms
+
+
+class Figures(NamedTuple):
+    """What is measured of B images: how far their latents lie, and what these lose."""
+
+    distance: NDArray[np.float64]  # [B], the mean from the nearest training latents
+    mse: NDArray[np.float64]  # [B], of the reconstruction
+
+
+class Usual(NamedTuple):
+    """Where logarithms of figures lie for training images, and how far they scatter, each [2]."""
+
+    median: NDArray[np.float64]
+    deviation: NDArray[np.float64]
 
 
 class Typical(NamedTuple):
-    """What the distances of images that belong are like."""
+    """What the figures of images that belong are like."""
 
-    train: NDArray[np.float64]  # rising: of training images from the others
+    usual: Usual
+    train: NDArray[np.float64]  # [n], rising: the strangeness of training images
     calibration: NDArray[np.float64]  # [M], rising: of images that the model was not trained on
 
 
@@ -32,34 +49,56 @@ def distances_from(
     return means
 
 
-def typical_distances(train: NDArray[np.float32], held_out: NDArray[np.float32], k: int) -> Typical:
-    """Those of the training images `train` [N, L], each from the others, and of `held_out` [M, L].
+def distances_from_others(
+    train: NDArray[np.float32], rows: NDArray[np.int64], k: int
+) -> NDArray[np.float64]:
+    """That of some `rows` [n] of `train` [N, L] from the k nearest of the others."""
+    means: NDArray[np.float64] = nearest_others(train, k, rows).distances.mean(axis=1)
+    return means
 
-    Of a large set `MAX_MEASURED` evenly spaced training images are measured. Without held-out
-    images the training images stand for them, too.
+
+def strangeness(figures: Figures, usual: Usual) -> NDArray[np.float64]:
+    """By how many deviations an image is farther, or is reconstructed worse, than usual, [B].
+
+    It is the larger of the two: an image that the latents can't tell lies anywhere among them, and
+    one that they tell may still lie where no other does. Both are taken of logarithms.
     """
-    count = min(len(train), MAX_MEASURED)
-    measured = np.arange(count) * len(train) // max(count, 1)
-    own = np.sort(nearest_others(train, k, measured).distances.mean(axis=1))
-    if not len(held_out):
-        return Typical(own, own)
-    return Typical(own, np.sort(distances_from(train, held_out, k)))
+    centred = _logarithms(figures) - usual.median[:, None]
+    spread = usual.deviation[:, None]
+    largest: NDArray[np.float64] = np.divide(
+        centred, spread, out=np.zeros_like(centred), where=spread > 0
+    ).max(axis=0)
+    return largest
 
 
-def percentiles(distances: NDArray[np.float64], typical: Typical) -> NDArray[np.float64]:
-    """Of how many training images in a hundred the distance is smaller or equal, [B]."""
-    shares = np.searchsorted(typical.train, distances, side="right") / len(typical.train)
+def typical_of(train: Figures, held_out: Figures) -> Typical:
+    """From the figures of training images, distances from the others, and of held-out ones.
+
+    Without held-out images the training images stand for them, too.
+    """
+    logarithms = _logarithms(train)
+    median = np.median(logarithms, axis=1)
+    scatter = np.median(np.abs(logarithms - median[:, None]), axis=1)
+    usual = Usual(median, NORMAL_DEVIATION * scatter)
+    own = np.sort(strangeness(train, usual))
+    others = np.sort(strangeness(held_out, usual)) if len(held_out.mse) else own
+    return Typical(usual, own, others)
+
+
+def percentiles(values: NDArray[np.float64], typical: Typical) -> NDArray[np.float64]:
+    """How many training images in a hundred are as strange or less so, [B]."""
+    shares = np.searchsorted(typical.train, values, side="right") / len(typical.train)
     return 100 * shares
 
 
 def threshold(typical: Typical, false_alarms: float) -> float:
-    """The distance beyond which an image is strange, for a share of false alarms.
+    """The strangeness beyond which an image is strange, for a share of false alarms.
 
     A new image that belongs lies beyond it with at most that probability, if it comes from where
-    the M images to calibrate on come from: the ceil((M + 1)(1 - share))-th smallest of their
-    distances (split conformal prediction; Vovk, Gammerman and Shafer, 2005; Papadopoulos and
-    others, 2002). Too few of them for the share give their largest distance, see
-    `smallest_share`. Raises `UserError` for a share that is none.
+    the M images to calibrate on come from: the ceil((M + 1)(1 - share))-th smallest of theirs
+    (split conformal prediction; Vovk, Gammerman and Shafer, 2005; Papadopoulos and others, 2002).
+    Too few of them for the share give their largest, see `smallest_share`. Raises `UserError` for
+    a share that is none.
     """
     if not 0 < false_alarms < 1:
         raise UserError(
@@ -74,3 +113,7 @@ def threshold(typical: Typical, false_alarms: float) -> float:
 def smallest_share(typical: Typical) -> float:
     """The smallest share of false alarms that the images to calibrate on can tell."""
     return 1 / (len(typical.calibration) + 1)
+
+
+def _logarithms(figures: Figures) -> NDArray[np.float64]:
+    return np.log(np.maximum(np.stack([figures.distance, figures.mse]), SMALLEST))

@@ -42,6 +42,7 @@ CLASS_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")
 BLUE, ORANGE = "#2b6cb0", "#e76300"
 
 MAX_NAME_ON_MAP = 3  # longer names would cover the points; the legend has them
+MAX_LEGEND = 100  # classes: more are no legend, and told by pointing at an image
 MIN_COUNT_SIZE = 6  # points: counts smaller than this are left out
 MAX_ERROR_SHARE = 0.1  # share of a class, in one wrong cell, that is drawn in full orange
 MAX_NAME_LENGTH = 16
@@ -109,8 +110,9 @@ def latent_map(
     width, height = np.ptp(points, axis=0)
     map_height = WIDTH * float(np.clip(height / width, 0.5, 1.5)) if width else WIDTH
     names = _drawable(class_names) if labels is not None else []
+    has_legend = len(names) <= MAX_LEGEND
     columns = _legend_columns(names)
-    legend_height = 0.24 * math.ceil(len(names) / columns)
+    legend_height = 0.24 * math.ceil(len(names) / columns) if has_legend else 0
     figure = Figure((WIDTH, map_height + legend_height), DPI, layout="constrained")
     axes = figure.add_subplot(aspect="equal")
     axes.margins(0.02)
@@ -141,6 +143,8 @@ def latent_map(
                 path_effects=[withStroke(linewidth=4, foreground="white")],
                 parse_math=False,
             )
+    if not has_legend:
+        return _placed(figure, axes, points)
     legend = figure.legend(
         [_legend_marker(label) for label in range(len(names))],
         names,

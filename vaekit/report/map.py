@@ -29,7 +29,7 @@ class LatentMap(NamedTuple):
 
 
 def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
-    """The map of a run's test latents; None for too few of them.
+    """The map of a run's test latents; None for too few of them, and for equal ones.
 
     It is read from figures/tsne.safetensors if that was made of these latents, else made.
     """
@@ -42,8 +42,10 @@ def latent_map(run: RunFolder, latents: Latents) -> LatentMap | None:
     if len(latents.test) < MIN_POINTS:
         return None
     indices = some_indices(len(latents.test), MAX_POINTS)
-    print(f"t-SNE of {len(indices):,} test latents (5,000 take about a minute)", flush=True)
     means = latents.test[indices, : latents.test.shape[1] // 2]
+    if (means == means[0]).all():
+        return None
+    print(f"t-SNE of {len(indices):,} test latents (5,000 take about a minute)", flush=True)
     points = tsne(means, perplexity_for(len(indices)))
     tensors = {"points": torch.from_numpy(points), "indices": torch.from_numpy(indices)}
     metadata = {"latents_sha256": latents.sha256}
@@ -67,10 +69,15 @@ def tsne(features: NDArray[np.float32], perplexity: float) -> NDArray[np.float32
 
     The same features give the same map.
     """
-    standard = StandardScaler().fit_transform(features)
+    standard = standardised(features)
     start = "pca" if features.shape[1] > 1 else "random"  # one feature has no second component
     model = TSNE(perplexity=perplexity, init=start, random_state=_SEED)
     return np.asarray(model.fit_transform(standard), np.float32)
+
+
+def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a map is of: `features` [n, D], each with mean 0 and deviation 1."""
+    return np.asarray(StandardScaler().fit_transform(features), np.float32)
 
 
 def perplexity_for(num_points: int) -> float:

@@ -22,7 +22,7 @@ from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
 from vaekit.report import figures, standouts
 from vaekit.report.embedding import Picture, png_uri, render
-from vaekit.report.map import latent_map, perplexity_for, some_indices
+from vaekit.report.map import latent_map, perplexity_for, some_indices, standardised
 from vaekit.report.thumbnails import thumbnails
 from vaekit.runs.baselines import measure_baselines
 from vaekit.runs.folder import RunFolder
@@ -392,7 +392,7 @@ def draw_map(run: Run) -> Map | None:
         _draw(run.folder, "tsne", picture.image, alt),
         num_points,
         perplexity_for(num_points),
-        trust_in(placed.points, features),
+        trust_in(placed.points, standardised(features)),
         thumbnails(
             run.images.test.pixels[placed.indices],
             picture.places,

@@ -24,8 +24,8 @@ class Shown(NamedTuple):
     picture: Picture  # of it and its reconstruction
     name: str
     place: str  # its whole path
-    distance: str
     percentile: str
+    distance: str
     mse: str
     is_strange: bool
 
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 def write_scores_page(path: Path, run: Run, inputs: Inputs, scores: Scores) -> None:
     """Write the page of images [N, C, H, W] and their scores."""
-    order = np.argsort(-scores.distance, kind="stable")
+    order = np.argsort(-scores.strangeness, kind="stable")
     page = {
         "name": run.folder.path.resolve().name,
         "num_images": len(order),
@@ -54,18 +54,18 @@ def write_scores_page(path: Path, run: Run, inputs: Inputs, scores: Scores) -> N
 
 def _parts(run: Run, inputs: Inputs, scores: Scores, order: NDArray[np.int64]) -> list[Part]:
     if len(order) <= 2 * NUM_SHOWN:
-        text = "From the farthest from its nearest training images to the nearest."
+        text = "From the strangest to the most typical."
         return [Part("All images, the strangest first", text, _shown(run, inputs, scores, order))]
     strangest, typical = order[:NUM_SHOWN], order[::-1][:NUM_SHOWN]
     return [
         Part(
             "The strangest",
-            "Farthest from their nearest training images, the strangest first.",
+            "Farthest from training images, or reconstructed worst.",
             _shown(run, inputs, scores, strangest),
         ),
         Part(
             "The most typical",
-            "Nearest to training images, the most typical first.",
+            "Near training images, and reconstructed well, the most typical first.",
             _shown(run, inputs, scores, typical),
         ),
     ]
@@ -83,8 +83,8 @@ def _shown(run: Run, inputs: Inputs, scores: Scores, chosen: NDArray[np.int64]) 
             ),
             Path(files[index]).name,
             files[index],
-            f"{scores.distance[index]:.2f}",
             f"{scores.percentile[index]:.1f}",
+            f"{scores.distance[index]:.2f}",
             f"{scores.mse[index]:.4f}",
             bool(scores.is_strange[index]),
         )

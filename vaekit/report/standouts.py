@@ -6,15 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS, suspect_labels
-from vaekit.evaluation.strangeness import distances_from, percentiles, typical_distances
 from vaekit.images.pictures import image_grid
 from vaekit.report.embedding import Picture, embedded
 from vaekit.runs.inference import reconstruct
 from vaekit.runs.latents import IndexRow, image_index
 from vaekit.runs.run import Run
+from vaekit.runs.scores import score
 
 NUM_STRANGE = 12
 NUM_MISLABELLED = 12
+FALSE_ALARMS = 0.01
 
 
 class Card(NamedTuple):
@@ -34,16 +35,15 @@ class Mislabelled(NamedTuple):
 
 
 def strangest(run: Run) -> list[Card]:
-    """The test images farthest from training images, beside their reconstructions."""
+    """The strangest test images, beside their reconstructions."""
     if not run.has_latents or len(run.latents.train) < 2:
         return []
-    train, test = _means(run)
-    k = min(NUM_NEIGHBOURS, len(train) - 1)
-    distances = distances_from(train, test, k)
-    of_hundred = percentiles(distances, typical_distances(train, test, k))
-    chosen = np.argsort(-distances, kind="stable")[:NUM_STRANGE]
-    pixels = run.images.test.pixels[chosen]
-    index = image_index(run.images)[len(train) :]
+    weights, latents, images = run.weights, run.latents, run.images
+    k = min(NUM_NEIGHBOURS, len(latents.train) - 1)
+    found = score(weights, latents, images, images.test.pixels, k, FALSE_ALARMS)
+    chosen = np.argsort(-found.strangeness, kind="stable")[:NUM_STRANGE]
+    pixels = images.test.pixels[chosen]
+    index = image_index(images)[len(latents.train) :]
     return [
         Card(
             embedded(
@@ -53,11 +53,13 @@ def strangest(run: Run) -> list[Card]:
             _named(index[row]),
             [
                 *_class_of(index[row]),
-                f"distance {distances[row]:.2f}, percentile {of_hundred[row]:.1f}",
+                f"distance {found.distance[row]:.2f}",
+                f"MSE {found.mse[row]:.4f}",
+                f"percentile {found.percentile[row]:.1f}",
             ],
         )
         for row, image, reconstruction in zip(
-            chosen.tolist(), pixels, reconstruct(run.weights, pixels), strict=True
+            chosen.tolist(), pixels, reconstruct(weights, pixels), strict=True
         )
     ]
 
@@ -84,7 +86,7 @@ def mislabelled(run: Run) -> Mislabelled | None:
             Card(
                 embedded(picture, _named(image)),
                 f"{image.class_name}: rather {latents.class_names[suggested]}?",
-                [_named(image), f"{100 * suspicion:.0f} % of its neighbours' weight is against it"],
+                [_named(image), f"neighbours {100 * suspicion:.0f} % against it"],
             )
         )
     return Mislabelled(len(found.rows), len(likely.rows), cards)

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def as_html(run: "Run") -> str:
         f'{b64encode(path.read_bytes()).decode()}" alt="{title}" '
         f'style="height:{HEIGHT}px;max-width:100%;object-fit:contain">'
         f"<figcaption>{title}</figcaption></figure>"
-        for title, path in _pictures(run.folder)
+        for title, path in pictures_of(run.folder)
         if _is_whole(path)
     )
     return (
@@ -42,14 +43,15 @@ def _said(run: "Run") -> str:
             return "not trained yet"
         said = [f"epoch {rows[-1]['epoch']} of {config.epochs}"]
         said.append(f"test loss {rows[-1]['test_loss']:.2f}")
-        if run.has_svm:
-            said.append(f"SVM accuracy {run.svm_metrics['accuracy']:.4f}")
     except UserError as error:
         return str(error)
+    with suppress(UserError):  # a published run has an SVM, and not the latents it is of
+        if run.has_svm:
+            said.append(f"SVM accuracy {run.svm_metrics['accuracy']:.4f}")
     return ", ".join(said)
 
 
-def _pictures(folder: RunFolder) -> Iterator[tuple[str, Path]]:
+def pictures_of(folder: RunFolder) -> Iterator[tuple[str, Path]]:
     """The newest samples and reconstructions, and the figures that there are."""
     for title in ("samples", "reconstructions"):
         if newest := max((folder.path / title).glob("epoch-*.png"), default=None):

@@ -4,7 +4,7 @@ import dataclasses
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,18 @@ class Run:
         self._data_root = data_root
         self._in_memory = None if images is None else (images, labels)
         self._sha256: dict[str, str | None] = {}
+
+    @classmethod
+    def from_hub(cls, name: str, revision: str | None = None) -> Self:
+        """A run that was published: a repository `owner/name` of the Hub, or a folder.
+
+        `revision` is a commit, a branch or a tag; with a commit it is the same run for ever. Of a
+        repository only formats are fetched that can hold no code, and what is fetched is checked
+        as any run is. Raises `UserError` where there is none, or it can't be had.
+        """
+        from vaekit.runs.hub import fetch
+
+        return cls(fetch(name, revision))
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
@@ -286,17 +298,17 @@ class Run:
         *,
         skip_unreadable: bool = False,
     ) -> "Scores":
-        """How strange `images`, as `encode` takes them, are: distance, percentile, and more [N].
+        """How strange `images`, as `encode` takes them, are: strangeness, percentile ..., each [N].
 
-        The distance is from the k nearest training latents; `is_strange` is said of about a share
-        `false_alarms` of images that are like the test images. Raises `UserError` where the run
-        has no latents, or fewer images than neighbours.
+        Measured are the distance from the k nearest training latents, and the reconstruction;
+        `is_strange` is said of about a share `false_alarms` of images that are like the test
+        images. Raises `UserError` where the run has no latents, or fewer images than neighbours.
         """
         from vaekit.runs import scores
 
         latents = self.latents  # before images are read
         pixels = self.inputs(images, skip_unreadable).pixels
-        return scores.score(self.weights, latents, pixels, k, false_alarms)
+        return scores.score(self.weights, latents, self.images, pixels, k, false_alarms)
 
     def neighbours(
         self, images: "GivenImages", k: int = 9, *, skip_unreadable: bool = False

@@ -6,15 +6,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vaekit.evaluation.neighbours import Neighbours, nearest
+from vaekit.evaluation.neighbours import Neighbours, nearest, require_enough
 from vaekit.evaluation.strangeness import (
+    Figures,
+    Typical,
     distances_from,
+    distances_from_others,
     percentiles,
     smallest_share,
+    strangeness,
     threshold,
-    typical_distances,
+    typical_of,
 )
 from vaekit.images.pixels import as_floats
+from vaekit.images.sets import Images
 from vaekit.models.gaussian import kl_divergence
 from vaekit.runs.inference import encode
 from vaekit.runs.latents import Latents
@@ -23,49 +28,59 @@ from vaekit.runs.weights import Weights
 # Shapes in comments: N images, L latent dimensions.
 
 BATCH_SIZE = 500
+MAX_MEASURED = 2000  # training images, and test images, that are measured to tell what is usual
 
 
 class Scores(NamedTuple):
-    """How strange N images are. `distance` is the score to go by, the others stand beside it."""
+    """How strange N images are. `strangeness` is the score; what it is made of stands beside it."""
 
+    strangeness: NDArray[np.float64]  # [N], deviations from what is usual of training images
+    percentile: NDArray[np.float64]  # [N], of a hundred training images as strange or less so
+    is_strange: NDArray[np.bool_]  # [N], beyond `threshold`
+    distance: NDArray[np.float64]  # [N], mean distance from the nearest training latents
     mse: NDArray[np.float64]  # [N], of the reconstruction, of values in [0, 1]
     reconstruction: NDArray[np.float64]  # [N], nats of the image given the mean of its latent
     kl: NDArray[np.float64]  # [N], nats
-    distance: NDArray[np.float64]  # [N], mean distance from the nearest training latents
-    percentile: NDArray[np.float64]  # [N], of a hundred training images as near or nearer
-    is_strange: NDArray[np.bool_]  # [N], beyond `threshold`
-    threshold: float  # a distance
+    threshold: float  # a strangeness
     smallest_share: float  # of false alarms, that the run's test images can tell
+
+
+class _OfModel(NamedTuple):
+    """What the model alone says of N images, each [N]."""
+
+    mse: NDArray[np.float64]
+    reconstruction: NDArray[np.float64]
+    kl: NDArray[np.float64]
 
 
 def score(
     weights: Weights,
     latents: Latents,
+    images: Images,
     pixels: NDArray[np.uint8],
     k: int,
     false_alarms: float,
 ) -> Scores:
-    """How strange each of the images [N, C, H, W] is, beside those of a run and their latents.
+    """How strange each of `pixels` [N, C, H, W] is, beside the images of a run and their latents.
 
     Distances are from the k nearest training images; the threshold is such that a new image like
     the test images lies beyond it with probability `false_alarms`. Raises `UserError` for more
-    neighbours than there are training images, and for a share that is none.
+    neighbours than there are other training images, and for a share that is none.
     """
-    num_latents = weights.vae.latent_dim
-    train, test = latents.train[:, :num_latents], latents.test[:, :num_latents]
-    typical = typical_distances(train, test, k)
+    typical = _typical(weights, latents, images, k)
     limit = threshold(typical, false_alarms)
-    mse, reconstruction, kl = _own_figures(weights, pixels)
+    of_model = _of_model(weights, pixels)
+    train = latents.train[:, : weights.vae.latent_dim]
     distance = distances_from(train, encode(weights, pixels).mean, k)
+    found = strangeness(Figures(distance, of_model.mse), typical.usual)
     return Scores(
-        mse,
-        reconstruction,
-        kl,
-        distance,
-        percentiles(distance, typical),
-        distance > limit,
-        limit,
-        smallest_share(typical),
+        strangeness=found,
+        percentile=percentiles(found, typical),
+        is_strange=found > limit,
+        distance=distance,
+        **of_model._asdict(),
+        threshold=limit,
+        smallest_share=smallest_share(typical),
     )
 
 
@@ -79,9 +94,30 @@ def find_alike(weights: Weights, latents: Latents, pixels: NDArray[np.uint8], k:
     return nearest(every, encode(weights, pixels).mean, k)
 
 
+def _typical(weights: Weights, latents: Latents, images: Images, k: int) -> Typical:
+    """What is usual of images of the run, of at most `MAX_MEASURED` of either split."""
+    train, test = (each[:, : weights.vae.latent_dim] for each in (latents.train, latents.test))
+    require_enough(k, len(train) - 1)
+    of_train, of_test = _evenly(len(train)), _evenly(len(test))
+    return typical_of(
+        Figures(
+            distances_from_others(train, of_train, k),
+            _of_model(weights, images.train.pixels[of_train]).mse,
+        ),
+        Figures(
+            distances_from(train, test[of_test], k),
+            _of_model(weights, images.test.pixels[of_test]).mse,
+        ),
+    )
+
+
+def _evenly(count: int) -> NDArray[np.int64]:
+    measured = min(count, MAX_MEASURED)
+    return np.arange(measured) * count // measured
+
+
 @torch.no_grad()
-def _own_figures(weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """MSE, nats of the reconstruction and KL of each image, [3, N]."""
+def _of_model(weights: Weights, pixels: NDArray[np.uint8]) -> _OfModel:
     vae, figures = weights.vae, np.empty((3, len(pixels)))
     for start in range(0, len(pixels), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
@@ -92,4 +128,4 @@ def _own_figures(weights: Weights, pixels: NDArray[np.uint8]) -> NDArray[np.floa
         figures[0, batch] = errors.mean(dim=1)
         figures[1, batch] = vae.likelihood.nats(images, outputs, vae.log_scale)
         figures[2, batch] = kl_divergence(posterior)
-    return figures
+    return _OfModel(*figures)

@@ -27,22 +27,22 @@ def score_files(
     false_alarms: float,
     skip_unreadable: bool = False,
 ) -> Scored:
-    """Write CSV, a row an image: file, distance, percentile, strange, and what stands beside them.
+    """Write CSV, a row an image: file, strangeness, percentile, strange, and what they are made of.
 
-    `strange` is 1 where an image is farther from the k nearest training latents than a share
-    `false_alarms` of images like the test images would be. Without an output the table goes to
-    standard output.
+    `strange` is 1 where an image is stranger than but a share `false_alarms` of images like the
+    test images would be. Without an output the table goes to standard output.
     """
     if output is not None and output.suffix.lower() != ".csv":
         raise UserError(f"--output {output}: expected a name that ends in .csv")
-    latents = run.latents  # before images are read
+    latents, images = run.latents, run.images  # before files are read
     inputs = run.inputs(given, skip_unreadable)
-    scores = score(run.weights, latents, inputs.pixels, k, false_alarms)
+    scores = score(run.weights, latents, images, inputs.pixels, k, false_alarms)
     columns: dict[str, Any] = {
         "file": inputs.files,
-        "distance": scores.distance,
+        "strangeness": scores.strangeness,
         "percentile": scores.percentile,
         "strange": scores.is_strange.astype(int),
+        "distance": scores.distance,
         "mse": scores.mse,
         "reconstruction": scores.reconstruction,
         "kl": scores.kl,
@@ -54,11 +54,11 @@ def score_files(
     if scores.smallest_share > false_alarms:
         say(
             f"note: {len(latents.test):,} test images can tell no share of false alarms below "
-            f"{scores.smallest_share:.3g}: an image is called strange where it is farther than any "
-            f"of them"
+            f"{scores.smallest_share:.3g}: an image is called strange where it is stranger than "
+            f"all of them"
         )
     say(
-        f"{scores.is_strange.sum():,} of {len(inputs.pixels):,} images are strange, farther than "
-        f"{scores.threshold:.3f} from their {k} nearest training images"
+        f"{scores.is_strange.sum():,} of {len(inputs.pixels):,} images are strange: more than "
+        f"{scores.threshold:.2f} deviations farther, or reconstructed worse, than training images"
     )
     return Scored(inputs, scores)

@@ -37,7 +37,7 @@ class Advanced(NamedTuple):
 
     epoch: int
     num_steps: int  # since the event before
-    loss: float | None  # this rank's latest; None where a GPU is still to say it
+    losses: Losses | None  # this rank's latest; None where a GPU is still to say them
 
 
 class CheckpointDue(NamedTuple):
@@ -94,10 +94,9 @@ def train_epoch(
         request = Request.CHECKPOINT if is_due else Request.GO_ON
         if training.step - reported == REPORT_STEPS or is_last:
             latest = training.stepper.losses.latest(training.steps_into_epoch)
-            loss = None if latest is None else latest.loss
-            if loss is not None and not math.isfinite(loss):
+            if latest is not None and not math.isfinite(latest.loss):
                 request = Request.READ_LOSSES
-            yield Advanced(epoch, training.step - reported, loss)
+            yield Advanced(epoch, training.step - reported, latest)
             reported = training.step
         agreed = agree_between_steps(training, request, exit_code)
         if agreed == Request.READ_LOSSES:

@@ -13,8 +13,6 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DDPCommunicationHookType,
     DistributedDataParallelKwargs,
-    LoggerType,
-    ProjectConfiguration,
 )
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -42,20 +40,11 @@ _GRADIENT_HOOKS = {
 
 def start_accelerator(config: TrainConfig) -> Accelerator:
     """The Accelerator of a training run. Raises `UserError` for what this launch can't do."""
-    if config.tracker is not None and config.tracker not in LoggerType.list():
-        raise UserError(
-            f"--tracker {config.tracker}: expected one that Accelerate knows, of "
-            f"{', '.join(LoggerType.list())}"
-        )
     _require_plain_launch()
     start_ranks()
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=_needs_cpu_ranks(),
         mixed_precision=choose_precision(config.mixed_precision),
-        log_with=config.tracker,
-        project_config=ProjectConfiguration(
-            project_dir=config.run, logging_dir=f"{config.run}/trackers"
-        ),
         kwargs_handlers=[
             DistributedDataParallelKwargs(
                 gradient_as_bucket_view=True,
@@ -64,12 +53,6 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
             )
         ],
     )
-    if config.tracker is not None and not accelerator.log_with:
-        raise UserError(
-            f"--tracker {config.tracker}: its package is not installed; "
-            f"`pip install {config.tracker}`, or leave the flag out"
-        )
-    return accelerator
 
 
 def start_ranks() -> PartialState:
