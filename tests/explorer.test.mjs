@@ -380,7 +380,7 @@ async function dropFolder(page, folder) {
   }
 }
 
-test("without an SVM nothing is said of classes", () =>
+test("without labels and an SVM nothing is said of classes, and the map shows its images", () =>
   explore(
     PAGE,
     DESKTOP,
@@ -389,17 +389,30 @@ test("without an SVM nothing is said of classes", () =>
       const before = await pixelsOf(page, ".prepared");
       await page.click(".thumbs label:nth-child(5)");
       await changed(() => pixelsOf(page, ".prepared"), before);
+      assert.match(await page.textContent(".place"), /^Nearest test image \d+ of \d+$/);
+      assert.equal(await page.locator(".legend li").count(), 0);
+      assert.equal(await page.textContent(".reading"), "");
+      await hoverSomePoint(page);
+      assert.match(await page.textContent(".preview figcaption"), /^\d+$/);
     },
-    (page) =>
-      page.route("**/manifest.json", async (route) => {
+    async (page) => {
+      const samples = JSON.parse(await readFile(`${BUNDLE}/explorer.json`, "utf8"));
+      samples.map.labels = samples.images.labels = null;
+      const unlabelled = JSON.stringify(samples);
+      await page.route("**/explorer.json", (route) =>
+        route.fulfill({ contentType: "application/json", body: unlabelled }),
+      );
+      await page.route("**/manifest.json", async (route) => {
         const manifest = await (await route.fetch()).json();
         const { "svm.onnx": _, ...files } = manifest.files;
+        files["explorer.json"].sha256 = createHash("sha256").update(unlabelled).digest("hex");
         const { sha256: __, ...unsealed } = { ...manifest, files, score_labels: null };
         const text = (value) => `${JSON.stringify(value, null, 2)}\n`;
         const sha256 = createHash("sha256").update(text(unsealed)).digest("hex");
         const body = text({ ...unsealed, sha256 });
         await route.fulfill({ contentType: "application/json", body });
-      }),
+      });
+    },
   ));
 
 test("a page without a bundle asks for one and opens it", async () => {

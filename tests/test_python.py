@@ -127,6 +127,8 @@ def test_colour_without_labels_goes_through_every_method(tmp_path: Path) -> None
     assert run.reconstruct(images[:2]).shape == (2, 3, 8, 12)
     assert run.interpolate(images[0], images[1], steps=3).shape == (3, 3, 8, 12)
     assert run.decode(run.encode(images[:2]).mean).shape == run.sample(2).shape == (2, 3, 8, 12)
+    assert run.score(images).distance.shape == (60,)
+    assert run.neighbours(images[:2], k=3).indices.shape == (2, 3)
     assert [*run.latents.to_pandas()][:4] == ["split", "row", "file", "z1"]
     with pytest.raises(UserError, match="without labels"):
         run.predict(images)
