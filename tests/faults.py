@@ -86,10 +86,12 @@ FAULTS = {
 }
 
 
-def injections(reports: Iterable[pytest.TestReport]) -> Counter[int]:
+def injections(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> Counter[int]:
     """How often each fault was injected, by the tests with these reports."""
     counts: Counter[int] = Counter()
     for report in reports:
+        if isinstance(report, pytest.CollectReport):  # of a file that could not be imported
+            continue
         for name, value in report.user_properties:
             if name == "injects":
                 fault, times = value  # type: ignore[misc]

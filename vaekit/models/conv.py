@@ -1,6 +1,6 @@
 """A strided convolutional encoder with residual blocks, and the decoder that mirrors it.
 
-Where outputs are means of pixels, not logits, a linear way lies beside both (components.py).
+Where outputs are means of pixels, not logits, a linear way lies beside both (linear_way.py).
 """
 
 import math
@@ -15,8 +15,8 @@ from torch.nn.functional import silu
 
 from vaekit.config import ModelConfig, settled
 from vaekit.images.pixels import ImageShape
-from vaekit.models.components import LinearDecoder, LinearEncoder, start_as_components
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
+from vaekit.models.linear_way import LinearDecoder, LinearEncoder, start_as_components
 from vaekit.models.settle import starts_from_components
 
 KERNEL_SIZE = 3
