@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -273,13 +274,20 @@ def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Pa
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
 
+REFERENCE = TINY_FLAGS[TINY_FLAGS.index("--model.conv_channels") :][:4]
+CONV = ["--model.width", "16", "--model.likelihood", "gaussian"]  # starts from components
+
+
 def weights_of(vae: VAE) -> torch.Tensor:
     return parameters_to_vector(vae.parameters()).detach()
 
 
-def in_one_process_and_in_two(folder: Path, precision: str) -> tuple[Path, Path]:
+def in_one_process_and_in_two(
+    folder: Path, precision: str, model: Sequence[str] = REFERENCE
+) -> tuple[Path, Path]:
     """The same run, computed twice, in the precision that both name."""
-    flags = [*TINY_FLAGS, "--input_noise", "0.1", "--mixed_precision", precision]
+    flags = [flag for flag in TINY_FLAGS if flag not in REFERENCE]
+    flags += [*model, "--input_noise", "0.1", "--mixed_precision", precision]
     for num_processes in (1, 2):
         run = folder / str(num_processes)
         result = launch(num_processes, "vaekit/train.py", *flags, "--run", run)
@@ -290,9 +298,17 @@ def in_one_process_and_in_two(folder: Path, precision: str) -> tuple[Path, Path]
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_and_losses_of_one(tmp_path: Path) -> None:
-    one, two = in_one_process_and_in_two(tmp_path, "no")
-    assert largest_difference(one, two) < 1e-5
+@pytest.mark.parametrize(
+    ("model", "tolerance"), [(REFERENCE, 1e-5), (CONV, 2e-4)], ids=["reference", "conv"]
+)
+def test_two_processes_give_the_weights_and_losses_of_one(
+    model: Sequence[str], tolerance: float, tmp_path: Path
+) -> None:
+    """A norm takes most of what a bias before it does: of gradients that are next to nothing, and
+    that Adam divides by their size, the rounding is seen.
+    """
+    one, two = in_one_process_and_in_two(tmp_path, "no", model)
+    assert largest_difference(one, two) < tolerance
     for losses, others in zip(losses_of(one), losses_of(two), strict=True):
         assert losses == pytest.approx(others, rel=1e-5)
 
