@@ -49,7 +49,7 @@ def main() -> None:
     )
     num_epochs = train_as_long(vae, images.train.pixels, settled(config.batch_size), seconds)
     error, accuracy = measure(vae.eval(), images)
-    print(f"{num_epochs} epochs: test MSE {error:.4f}, SVM accuracy {accuracy:.4f}")
+    print(f"epochs: {num_epochs}, test MSE {error:.4f}, SVM accuracy {accuracy:.4f}")
 
 
 def pythae_vae(net: str, shape: ImageShape, latent_dim: int) -> pythae.models.VAE:
@@ -67,7 +67,12 @@ def pythae_vae(net: str, shape: ImageShape, latent_dim: int) -> pythae.models.VA
         shape[0], first.out_channels, first.kernel_size, first.stride, first.padding
     )
     decoder.layers[-1][0] = nn.ConvTranspose2d(
-        last.in_channels, shape[0], last.kernel_size, last.stride, last.padding
+        last.in_channels,
+        shape[0],
+        last.kernel_size,
+        last.stride,
+        last.padding,
+        last.output_padding,
     )
     return pythae.models.VAE(config, encoder, decoder)
 

@@ -68,6 +68,14 @@ def test_benchmarks_do_without_optional_packages_and_name_them(tmp_path: Path) -
         assert re.search(f"({'|'.join(OPTIONAL)}) is not installed|{NOT_EVERYWHERE}", reason)
 
 
+@pytest.mark.commands
+def test_pythaes_own_net_is_trained_on_the_images_of_a_run(finished_run: Path) -> None:
+    pytest.importorskip("pythae", reason="pythae is not installed (vaekit[peers])")
+    result = run_command([sys.executable, "-W", "ignore", "-m", "bench.pythae_net", finished_run])
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"epochs: 1, test MSE 0\.\d+, SVM accuracy 0\.\d+", result.stdout)
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT))
