@@ -73,7 +73,7 @@ def other_cuda_tests() -> tuple[str, ...]:
     return tuple(name for name in names if name not in (EXACTNESS, TWO_RANKS))
 
 
-NUM_WITH_TIME_LEFT = 5  # the last parts get what time the others leave
+NUM_WITH_TIME_LEFT = 6  # the last parts get what time the others leave
 
 PARTS = (
     Part("machine", 20, "device, driver, versions, rates of copies and products", ask("machine")),
@@ -86,7 +86,10 @@ PARTS = (
     Part("tests", 35, "the other CUDA tests", tests("-m", "cuda", *other_cuda_tests())),
     Part("gates", 35, "no host waits, one launch, no allocation", tests("bench/test_gates.py")),
     Part(
-        "ratios", 70, "against peers, batch 128", benchmarks("bench/test_training.py", "-k", "128")
+        "ratios",
+        70,
+        "against peers, batch 128",
+        benchmarks("bench/test_training.py", "-k", "128 and not conv"),
     ),
     Part("mnist", 60, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
@@ -96,6 +99,12 @@ PARTS = (
     Part("float32", 60, "MNIST in float32: what bf16 costs", ask("in_float32")),
     Part("architectures", 60, "MNIST with the other architectures", ask("architectures")),
     Part("seeds", 80, "MNIST twice more, of other seeds", ask("seeds")),
+    Part(
+        "ratios-conv",
+        70,
+        "the strided architecture against pythae and the reference's, batch 128",
+        benchmarks("bench/test_training.py", "-k", "128 and conv"),
+    ),
     Part(
         "ratios-64", 70, "against peers, batch 64", benchmarks("bench/test_training.py", "-k", "64")
     ),
