@@ -42,7 +42,7 @@ def made_small(command: str) -> str:
         return command
     command = re.sub(r"--data\.holdout \d+", "--data.holdout 100", command)
     flags = TINY_MODEL if OWN_IMAGES.search(command) else TINY_FLAGS
-    if "--model.width" in command:
+    if "--model.width" in command or "--model.architecture conv" in command:
         start = flags.index("--model.latent_dim")
         flags = flags[:start] + flags[start + 6 :]  # of the other architecture
     return f"{command} {shlex.join(flags)}"
