@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, psnr, ssim, trust_in
+from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, ssim, trust_in
 
 GENERATOR = np.random.default_rng(0)
 
@@ -42,11 +42,6 @@ def test_ssim_of_equal_images_is_one_and_of_small_ones_there_is_none() -> None:
     x = GENERATOR.random((2, 1, 11, 20)).astype(np.float32)
     np.testing.assert_allclose(ssim(x, x), 1)
     assert ssim(x[:, :, :10], x[:, :, :10]) is None
-
-
-def test_psnr_is_in_decibels() -> None:
-    assert psnr(0.01) == pytest.approx(20)
-    assert psnr(0) is None
 
 
 def test_the_kl_of_a_dimension_is_that_of_pytorch() -> None:

@@ -1,9 +1,10 @@
 """Pixels become floats in [0, 1] and come back as they were."""
 
 import numpy as np
+import pytest
 import torch
 
-from vaekit.images.pixels import as_floats, as_pixels
+from vaekit.images.pixels import as_floats, as_pixels, psnr
 
 
 def test_pixels_become_floats_in_the_unit_interval_and_come_back() -> None:
@@ -12,3 +13,8 @@ def test_pixels_become_floats_in_the_unit_interval_and_come_back() -> None:
     np.testing.assert_allclose(floats.numpy(), np.arange(256) / np.float32(255))
     assert floats.dtype == torch.float32
     assert as_pixels(floats).tolist() == list(range(256))
+
+
+def test_psnr_is_in_decibels() -> None:
+    assert psnr(0.01) == pytest.approx(20)
+    assert psnr(0) is None

@@ -1,7 +1,5 @@
 """How well reconstructions, latent dimensions and a map keep what is there."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
@@ -15,11 +13,6 @@ _K1, _K2 = 0.01, 0.03
 
 MAX_COMPARED = 2000  # points of a map: every pair of them is compared
 NUM_NEIGHBOURS = 10
-
-
-def psnr(mse: float) -> float | None:
-    """In dB, of a mean squared error of values in [0, 1]; None for no error at all."""
-    return -10 * math.log10(mse) if mse > 0 else None
 
 
 def ssim(images: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64] | None:

@@ -27,7 +27,7 @@ def fit_components(pixels: NDArray[np.uint8], most: int) -> Components:
     num_values = pixels[0].size
     num_fitted = min(len(pixels), max(2, MAX_FITTED // num_values))
     chosen = np.arange(num_fitted) * len(pixels) // num_fitted
-    images = _as_rows(pixels[chosen])
+    images = as_rows(pixels[chosen])
     if not (images != images[0]).any():
         return Components(images[0], np.zeros((0, num_values), np.float32), num_fitted)
     from sklearn.decomposition import PCA  # whose time who only reads a run need not spend
@@ -38,7 +38,7 @@ def fit_components(pixels: NDArray[np.uint8], most: int) -> Components:
 
 def project(batch: NDArray[np.uint8], components: Components) -> NDArray[np.float32]:
     """The scores [B, K] of a batch of images [B, C, H, W]."""
-    scores = (_as_rows(batch) - components.mean) @ components.directions.T
+    scores = (as_rows(batch) - components.mean) @ components.directions.T
     return scores.astype(np.float32, copy=False)
 
 
@@ -49,7 +49,7 @@ def squared_errors(
 
     Sums over images and pixels of squared differences in [0, 1]; with none it is the mean image.
     """
-    centred = _as_rows(batch) - components.mean
+    centred = as_rows(batch) - components.mean
     explained = np.square(scores, dtype=np.float64).sum(axis=0)
     total = np.square(centred, dtype=np.float64).sum()
     left: NDArray[np.float64] = total - np.concatenate([[0.0], np.cumsum(explained)])
@@ -77,7 +77,8 @@ def bernoulli_nats(
     return float(-(test_mean * np.log(on) + (1 - test_mean) * np.log1p(-on)).sum())
 
 
-def _as_rows(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def as_rows(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Images [N, C, H, W] as values in [0, 1], [N, D]."""
     rows: NDArray[np.float32] = pixels.reshape(len(pixels), -1).astype(np.float32)
     rows /= 255
     return rows

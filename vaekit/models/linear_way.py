@@ -23,7 +23,9 @@ LARGEST_SIDE = 32  # pixels that the longer side of a small image has at most
 # Adam moves a weight by about its rate a step, whatever its size. These are a hundredth as large
 # as a network's, and would be lost in noise before the network has learnt anything.
 GAIN = 0.03
-MAX_FITTED = 2**26  # values that components are fitted on at most: 256 MB as float32
+# Values that components are fitted on at most, 64 MB as float32: each start does that anew, a
+# resumed one, too, which takes its weights from the checkpoint afterwards.
+MAX_FITTED = 2**24
 MIN_VARIANCE = 1e-6  # of a pixel in [0, 1], a quarter of the step between two of 256 levels squared
 BATCH_SIZE = 500
 

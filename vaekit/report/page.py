@@ -384,7 +384,7 @@ def draw_map(run: Run) -> Map | None:
     labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
     picture = figures.latent_map(placed.points, labels, latents.class_names)
     num_points = len(placed.indices)
-    features = latents.test[placed.indices, : run.weights.vae.latent_dim]
+    features = latents.test_means[placed.indices]
     alt = f"Map of {num_points:,} test latents"
     if labels is not None:
         alt += ", coloured by class"

@@ -74,7 +74,7 @@ def mislabelled(run: Run) -> Mislabelled | None:
     labels = np.concatenate([latents.train_labels, latents.test_labels])
     if len(np.unique(labels)) < 2:
         return None
-    means = np.concatenate(_means(run))
+    means = np.concatenate([latents.train_means, latents.test_means])
     found = suspect_labels(means, labels, min(NUM_NEIGHBOURS, len(labels) - 1))
     likely, index = found.likely_wrong(), image_index(run.images)
     every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
@@ -99,11 +99,6 @@ def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
         _named(image) if image.class_name is None else f"{image.class_name} · {_named(image)}"
         for image in (index[row] for row in rows)
     ]
-
-
-def _means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    num_latents = run.weights.vae.latent_dim
-    return run.latents.train[:, :num_latents], run.latents.test[:, :num_latents]
 
 
 def _named(image: IndexRow) -> str:

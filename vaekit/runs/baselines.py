@@ -1,6 +1,5 @@
 """How well the images of a run are told by it, and by what takes no training: baselines/."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.images import baselines as untrained
-from vaekit.images.pixels import as_floats
+from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
@@ -123,6 +122,6 @@ def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:
 
 
 def _figures(squared_error: float, test: NDArray[np.uint8]) -> dict[str, float | None]:
-    """Mean squared error of a value in [0, 1], and the PSNR in dB; None for no error at all."""
+    """Mean squared error of a value in [0, 1], and the PSNR."""
     mse = float(squared_error) / test.size
-    return {"mse": mse, "psnr": -10 * math.log10(mse) if mse > 0 else None}
+    return {"mse": mse, "psnr": psnr(mse)}

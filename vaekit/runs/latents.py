@@ -50,6 +50,16 @@ class Latents(NamedTuple):
     sha256: str  # of themselves: what an SVM is bound to
     rows: tuple[IndexRow, ...]  # of train and then of test; empty where none was written
 
+    @property
+    def train_means(self) -> NDArray[np.float32]:
+        """[N, latent_dim]"""
+        return self.train[:, : self.train.shape[1] // 2]
+
+    @property
+    def test_means(self) -> NDArray[np.float32]:
+        """[N, latent_dim]"""
+        return self.test[:, : self.test.shape[1] // 2]
+
     def to_pandas(self, *, log_variances: bool = False) -> "DataFrame":
         """A row an image, of train and then of test: split, row, file, label, class_name, z1 ...
 

@@ -70,8 +70,7 @@ def score(
     typical = _typical(weights, latents, images, k)
     limit = threshold(typical, false_alarms)
     of_model = _of_model(weights, pixels)
-    train = latents.train[:, : weights.vae.latent_dim]
-    distance = distances_from(train, encode(weights, pixels).mean, k)
+    distance = distances_from(latents.train_means, encode(weights, pixels).mean, k)
     found = strangeness(Figures(distance, of_model.mse), typical.usual)
     return Scores(
         strangeness=found,
@@ -90,13 +89,13 @@ def find_alike(weights: Weights, latents: Latents, pixels: NDArray[np.uint8], k:
     Indices count the training images, and then the test images. Raises `UserError` for more
     neighbours than there are images.
     """
-    every = np.concatenate([latents.train, latents.test])[:, : weights.vae.latent_dim]
+    every = np.concatenate([latents.train_means, latents.test_means])
     return nearest(every, encode(weights, pixels).mean, k)
 
 
 def _typical(weights: Weights, latents: Latents, images: Images, k: int) -> Typical:
     """What is usual of images of the run, of at most `MAX_MEASURED` of either split."""
-    train, test = (each[:, : weights.vae.latent_dim] for each in (latents.train, latents.test))
+    train, test = latents.train_means, latents.test_means
     require_enough(k, len(train) - 1)
     of_train, of_test = _evenly(len(train)), _evenly(len(test))
     return typical_of(

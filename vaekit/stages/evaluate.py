@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from vaekit.errors import UserError
 from vaekit.evaluation import probes
 from vaekit.evaluation.probes import Split
-from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, psnr, ssim
+from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, ssim
 from vaekit.images import baselines
-from vaekit.images.pixels import as_floats
+from vaekit.images.pixels import as_floats, psnr
 from vaekit.models.likelihoods import LIKELIHOODS, bits_per_dimension
 from vaekit.models.marginal import marginal_nats
 from vaekit.models.vae import VAE
@@ -130,16 +130,13 @@ def _probe(
     train_labels, test_labels = latents.train_labels[of_train], latents.test_labels[of_test]
     if len(np.unique(train_labels)) < 2:
         return found | {"missing": "the training images are of one class"}
-    num_latents = latents.train.shape[1] // 2
-    features = {
-        "latents": (latents.train[of_train, :num_latents], latents.test[of_test, :num_latents])
-    }
+    features = {"latents": (latents.train_means[of_train], latents.test_means[of_test])}
     if len(components.directions):
         features["PCA"] = (
             baselines.project(train[of_train], components),
             baselines.project(test[of_test], components),
         )
-    features["pixels"] = (_as_rows(train[of_train]), _as_rows(test[of_test]))
+    features["pixels"] = (baselines.as_rows(train[of_train]), baselines.as_rows(test[of_test]))
     for name, (train_features, test_features) in features.items():
         print(f"fitting classifiers on {name}, {train_features.shape[1]:,} numbers", flush=True)
         splits = Split(train_features, train_labels), Split(test_features, test_labels)
@@ -221,9 +218,3 @@ def _reconstruction(
             names, squares / test.size, similarities / len(test), strict=True
         )
     ]
-
-
-def _as_rows(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = pixels.reshape(len(pixels), -1).astype(np.float32)
-    rows /= 255
-    return rows
