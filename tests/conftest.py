@@ -214,16 +214,28 @@ def _folder_run(kind: str, factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with its bundles, onnx/ and onnx-fp16/; tests must not change it."""
+    """A finished run with its bundle, onnx/; tests must not change it."""
     from vaekit.export.bundle import export_run
     from vaekit.runs.run import Run
 
     def export(run: Path) -> None:
         shutil.copytree(finished_run, run)
         export_run(Run(run))
-        export_run(Run(run), "fp16")
 
     return made_once(tmp_path_factory, "exported", export)
+
+
+@pytest.fixture(scope="session")
+def rounded_run(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `exported_run` with onnx-fp16/, too; its tests are slow for it."""
+    from vaekit.export.bundle import export_run
+    from vaekit.runs.run import Run
+
+    def export(run: Path) -> None:
+        shutil.copytree(exported_run, run)
+        export_run(Run(run), "fp16")
+
+    return made_once(tmp_path_factory, "rounded", export)
 
 
 @pytest.fixture

@@ -330,6 +330,7 @@ print(num_mapped_for_a_gradient())
 """
 
 
+@pytest.mark.slow
 def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

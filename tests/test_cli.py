@@ -20,6 +20,7 @@ def test_help_names_every_command_and_imports_no_torch() -> None:
         assert command in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -129,10 +130,10 @@ def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
     [
         ("yaml", "pyyaml", ["train", "--help"]),
         ("jsonargparse", "jsonargparse", ["export", "--check", "bundle"]),
-        ("onnx", "onnx", ["export", "--check", "bundle"]),
-        ("numpy", "numpy", ["explore", "run"]),
-        ("torch", "torch", ["export", "run"]),
-        ("sklearn", "scikit-learn", ["svm", "run"]),
+        pytest.param("onnx", "onnx", ["export", "--check", "bundle"], marks=pytest.mark.slow),
+        pytest.param("numpy", "numpy", ["explore", "run"], marks=pytest.mark.slow),
+        pytest.param("torch", "torch", ["export", "run"], marks=pytest.mark.slow),
+        pytest.param("sklearn", "scikit-learn", ["svm", "run"], marks=pytest.mark.slow),
     ],
 )
 def test_a_package_that_is_missing_is_named_in_one_line(

@@ -54,6 +54,7 @@ def test_arrays_are_trained_on_and_go_through_every_stage(
     assert "SVM accuracy" in page
 
 
+@pytest.mark.slow
 def test_a_run_of_arrays_is_that_of_the_same_arrays_in_a_file(
     path: Path, digits: tuple[Any, Any], tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_run_of_arrays_is_that_of_the_same_arrays_in_a_file(
     assert len(vaekit.Run(path, tmp_path / "set.npz").images.train.pixels) == 108
 
 
+@pytest.mark.slow
 def test_who_needs_the_images_is_told_how_to_pass_them(
     path: Path, digits: tuple[Any, Any], refused: Refused
 ) -> None:
@@ -119,6 +121,7 @@ def test_images_of_a_set_and_arrays_are_not_both_taken(
         vaekit.train(tiny_config(tmp_path / "run"), *digits)
 
 
+@pytest.mark.slow
 def test_colour_without_labels_goes_through_every_method(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 12, 3), np.uint8)
     run = vaekit.train(memory_config(tmp_path / "run", model=vaekit.ModelConfig(width=2)), images)
@@ -149,6 +152,7 @@ def test_latents_are_a_data_frame(finished_run: Path) -> None:
     pandas.testing.assert_frame_equal(old.to_pandas(), latents.to_pandas())
 
 
+@pytest.mark.slow
 def test_pandas_is_imported_where_a_frame_is_wanted_and_named_where_it_is_missing(
     finished_run: Path,
 ) -> None:

@@ -4,6 +4,8 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 import vaekit
 
 ROOMS = [
@@ -13,6 +15,7 @@ ROOMS = [
 ]
 
 
+@pytest.mark.slow
 def test_no_room_bears_the_name_of_a_library() -> None:
     """`accelerate launch vaekit/train.py` puts vaekit/ first on sys.path, before all of them."""
     installed = packages_distributions().keys() - {"vaekit"}

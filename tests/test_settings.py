@@ -173,6 +173,7 @@ def test_a_number_is_taken_as_it_may_be_written(
     )
 
 
+@pytest.mark.slow
 def test_a_setting_without_its_value_is_refused_by_name_where_it_needs_one(tmp_path: Path) -> None:
     """As in a file that was cut off behind a colon."""
     file = tmp_path / "config.yaml"
@@ -214,6 +215,7 @@ def test_every_setting_has_a_one_line_help_text(
         assert f"default: {default})" in text.split(f"--{name} ", 2)[2].split(" --")[0]
 
 
+@pytest.mark.slow
 def test_sizes_ranges_and_colours_are_taken_as_people_type_them() -> None:
     flags = "--data.image_size 32,48 --data.value_range -1.5,2e3 --data.background #20a0ff"
     config = parse(TrainConfig, flags.split())
@@ -349,6 +351,7 @@ def test_a_config_that_was_cut_off_anywhere_is_refused_or_equal_to_the_whole(
             assert read_config(type(config), path) == config
 
 
+@pytest.mark.slow
 def test_a_run_whose_config_is_older_than_some_settings_resumes_by_the_command_it_names(
     finished_run: Path, tmp_path: Path
 ) -> None:

@@ -185,6 +185,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     assert starts[1]["step"] >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.injects(2)
 def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -252,6 +253,7 @@ def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_r
     assert final_checkpoint(finished_run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.injects(8)
 def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Path) -> None:
     for name in ("first", "second"):
@@ -362,6 +364,7 @@ def test_bf16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
     assert_one_line_error(result, "mixed_precision")
 
 
+@pytest.mark.slow
 @pytest.mark.injects(10)
 def test_a_non_finite_loss_stops_training_and_names_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -412,6 +415,7 @@ def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert_one_line_error(result, "another process is writing to this run folder")
 
 
+@pytest.mark.slow
 def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()

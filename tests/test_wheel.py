@@ -155,7 +155,6 @@ def test_a_bundle_is_checked_and_explored_where_pytorch_was_never_installed(
     environment: Environment, wheel: Path, exported_run: Path, tmp_path: Path
 ) -> None:
     run = copy(exported_run, tmp_path / "run")
-    shutil.rmtree(run / "onnx-fp16")  # which the explorer would take
     bundle = run / "onnx"
     environment.install("numpy", "onnx", "onnxruntime")
     environment.install("--no-deps", wheel)

@@ -59,6 +59,7 @@ class Told(NamedTuple):
 def run(exported_run: Path, tmp_path: Path) -> Path:
     """A run with every stage done, which a test may damage."""
     shutil.copytree(exported_run, tmp_path / "run")
+    shutil.copytree(exported_run / "onnx", tmp_path / "run" / "onnx-fp16")  # a bundle as well
     return tmp_path / "run"
 
 
@@ -122,6 +123,7 @@ def test_a_whole_run_is_told_file_by_file_and_in_one_line(
     assert lines == as_lines(findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.injects(5)
 def test_every_damaged_file_is_listed_and_nothing_is_touched(
@@ -187,6 +189,7 @@ def test_a_run_without_its_config_is_still_examined(run: Path) -> None:
     assert "put a good copy there" in of(findings, "config.yaml").text
 
 
+@pytest.mark.slow
 def test_each_stage_refuses_what_is_called_a_problem(run: Path) -> None:
     folder = RunFolder(run)
     for name, read in {
@@ -272,6 +275,7 @@ def test_metrics_that_are_not_those_of_the_run_are_found(
     assert words in of(findings, "metrics.jsonl").text
 
 
+@pytest.mark.slow
 def test_all_that_was_made_from_other_weights_is_found(run: Path) -> None:
     folder = RunFolder(run)
     weights = Run(folder.path).weights

@@ -78,10 +78,8 @@ def left_over(run: Path) -> list[str]:
 
 def test_a_bundle_has_the_files_of_the_contract(exported_run: Path) -> None:
     assert set(contents(exported_run / "onnx")) == FILES
-    assert set(contents(exported_run / "onnx-fp16")) == FILES
     assert left_over(exported_run) == []
     assert facts_of(exported_run / "onnx")["weights"] == "float32"
-    assert facts_of(exported_run / "onnx-fp16")["weights"] == "float16"
 
 
 def test_the_classifier_gives_the_labels_that_the_svm_gave(exported_run: Path) -> None:
@@ -207,10 +205,13 @@ def test_the_explorer_gets_test_images_and_the_map(exported_run: Path) -> None:
     assert facts["map"]["labels"] == test.labels.tolist()
 
 
+@pytest.mark.slow
 def test_float16_weights_take_about_half_the_space_at_a_cost_within_its_bound(
-    exported_run: Path,
+    rounded_run: Path,
 ) -> None:
-    full, half = facts_of(exported_run / "onnx"), facts_of(exported_run / "onnx-fp16")
+    assert set(contents(rounded_run / "onnx-fp16")) == FILES
+    full, half = facts_of(rounded_run / "onnx"), facts_of(rounded_run / "onnx-fp16")
+    assert half["weights"] == "float16"
     sizes = [each["files"]["encoder.onnx"]["bytes"] for each in (full, half)]
     assert sizes[1] < 0.6 * sizes[0]
     loss = half["weights_loss"]
@@ -220,14 +221,15 @@ def test_float16_weights_take_about_half_the_space_at_a_cost_within_its_bound(
     assert "weights_loss" not in full
 
 
-def test_the_accuracies_of_the_manifest_are_those_of_the_two_bundles(exported_run: Path) -> None:
-    config = RunFolder(exported_run).require_config()
+@pytest.mark.slow
+def test_the_accuracies_of_the_manifest_are_those_of_the_two_bundles(rounded_run: Path) -> None:
+    config = RunFolder(rounded_run).require_config()
     test = load_images(config.data, config.seed).test
-    stated = facts_of(exported_run / "onnx-fp16")["weights_loss"]["svm_accuracy"]
+    stated = facts_of(rounded_run / "onnx-fp16")["weights_loss"]["svm_accuracy"]
     for name, folder in (("float32", "onnx"), ("float16", "onnx-fp16")):
-        classifier = onnxruntime.InferenceSession(exported_run / folder / "classifier.onnx")
+        classifier = onnxruntime.InferenceSession(rounded_run / folder / "classifier.onnx")
         (labels,) = classifier.run(["label"], {"image": test.pixels})
-        undecided = facts_of(exported_run / folder)["check"]["undecided_images"]
+        undecided = facts_of(rounded_run / folder)["check"]["undecided_images"]
         assert stated[name] == pytest.approx(
             np.mean(labels == test.labels), abs=len(undecided) / len(labels)
         )
@@ -325,6 +327,7 @@ def test_a_link_in_the_place_of_the_bundle_is_left_alone(run: Path, exists: bool
     assert left_over(run) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ready_graphs")
 def test_what_is_left_over_is_cleared_away_whatever_it_is(run: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
@@ -386,6 +389,7 @@ def test_an_svm_beyond_its_tolerance_is_left_out_and_encoder_and_decoder_are_exp
     main(["export", "--check", str(run / "onnx")])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ready_graphs")
 def test_a_failed_check_leaves_the_old_bundle_and_says_how_far_off_what_is(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -432,6 +436,7 @@ def test_a_kill_between_the_two_renames_loses_no_bundle(run: Path) -> None:
     assert left_over(run) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ready_graphs")
 @pytest.mark.injects(4)
 def test_a_full_disk_is_one_line_and_harms_nothing(

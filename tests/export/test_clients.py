@@ -207,6 +207,7 @@ def make_output_nan(case: dict[str, Any]) -> None:
     latent["data"] = [1e39] * len(latent["data"])  # infinite as float32, so inf - inf inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [move_beyond_tolerance, make_output_nan])
 def test_a_client_fails_and_names_the_output_that_is_off(
     client: Client, own_bundle: Path, change: Callable[[dict[str, Any]], None]
@@ -231,6 +232,7 @@ def test_a_client_refuses_a_bundle_with_one_flipped_bit_and_names_the_file(
     assert "tolerance" not in said  # nothing was run
 
 
+@pytest.mark.slow
 def test_a_client_refuses_a_manifest_with_a_changed_class_name(
     client: Client, own_bundle: Path
 ) -> None:
@@ -345,6 +347,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["python", "node"])
 @pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
 def test_a_command_line_client_exits_with_2_and_one_line_where_the_bundle_is_not_right(
@@ -381,6 +384,7 @@ def test_the_browser_client_needs_no_cross_origin_isolation(bundle: Path, tmp_pa
     assert isolated["verdict"] == plain["verdict"] == ALL_WELL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["no-such-folder"], ["one", "two"]])
 def test_a_command_line_client_exits_with_2_and_one_line_where_it_gets_no_bundle(
     arguments: list[str],
@@ -430,6 +434,7 @@ console.log(JSON.stringify(await classify(ort, bundle, images)));
 """
 
 
+@pytest.mark.slow
 def test_classify_gives_class_names_in_python_and_in_node(bundle: Path) -> None:
     case = golden_case(bundle, "classifier.onnx")
     images = case["inputs"]["image"]

@@ -83,6 +83,7 @@ def test_a_graph_that_computes_something_else_is_named_with_the_difference(
     assert "test image" in fault
 
 
+@pytest.mark.slow
 def test_a_classifier_that_labels_otherwise_is_found(
     bundle: Path, reference: Reference, pixels: np.ndarray
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_nan_is_the_largest_difference_and_stays_so() -> None:
     assert "mean differs by nan" in str(comparison.fault(GRAPHS))
 
 
+@pytest.mark.slow
 def test_every_image_is_compared_and_the_first_at_odd_batch_sizes_too(
     bundle: Path, reference: Reference, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +120,7 @@ def test_every_image_is_compared_and_the_first_at_odd_batch_sizes_too(
     assert seen == [*((0, size) for size in BATCH_SIZES), (0, 5), (5, 5), (10, 3)]
 
 
+@pytest.mark.slow
 def test_without_an_svm_only_encoder_and_decoder_are_compared(
     bundle: Path, reference: Reference, pixels: np.ndarray
 ) -> None:
@@ -184,6 +187,7 @@ def test_float32_is_off_by_less_than_the_tolerance_of_the_table(C: float, gamma:
     assert tolerance < max(2e-3, 100 * worst)  # and yet it is not of no use
 
 
+@pytest.mark.slow
 def test_an_undecided_image_is_listed_and_may_be_labelled_either_way(
     bundle: Path, reference: Reference, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

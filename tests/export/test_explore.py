@@ -289,6 +289,7 @@ def test_only_the_loopback_address_is_bound(site: Site) -> None:
         socket.create_connection(("127.0.0.2", site.port), timeout=5)
 
 
+@pytest.mark.slow
 @pytest.mark.injects(21)
 def test_no_flag_binds_another_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--host", "--bind", "--address"):

@@ -149,6 +149,7 @@ DRAWINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("facts", [MNIST, DIGITS, WHOLE], ids=["mnist", "digits", "whole"])
 def test_a_drawing_is_prepared_as_the_manifest_says(facts: Facts) -> None:
     for image, ink in zip(prepared(DRAWINGS, facts), DRAWINGS, strict=True):
@@ -156,6 +157,7 @@ def test_a_drawing_is_prepared_as_the_manifest_says(facts: Facts) -> None:
         assert image.max() > 0 or facts is WHOLE  # a speck of a whole sheet may vanish
 
 
+@pytest.mark.slow
 def test_a_drawing_is_dark_on_light_where_the_images_are() -> None:
     paper = np.full((3, 24, 32), 250, np.uint8)
     paper[:, 8:16] = 3
@@ -176,6 +178,7 @@ def test_mass_is_centred_and_no_ink_is_lost() -> None:
             assert 13.5 <= centre < 14.5 or span.start == 0 or span.stop == 28
 
 
+@pytest.mark.slow
 def test_preparing_a_prepared_image_changes_nothing() -> None:
     once = prepared(DRAWINGS, MNIST)
     for image, again in zip(once, prepared(once, MNIST), strict=True):
@@ -300,10 +303,10 @@ def test_samples_of_another_format_are_refused_naming_what_was_found(
 
 
 @pytest.mark.slow
-def test_the_page_does_what_it_shows(exported_run: Path, tmp_path: Path) -> None:
+def test_the_page_does_what_it_shows(rounded_run: Path, tmp_path: Path) -> None:
     from vaekit.export.explore import EXPORT, bundle_routes, page_routes, serving
 
-    bundle = exported_run / "onnx-fp16"
+    bundle = rounded_run / "onnx-fp16"
     node, chromium = require_node("playwright-core"), require_chromium()
     (tmp_path / "expected.json").write_text(json.dumps(outputs_in_python(bundle)))
     damaged = tmp_path / "damaged"

@@ -45,6 +45,7 @@ def outputs(model: onnx.ModelProto, pixels: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {"image": pixels})  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_rounded_graph_takes_half_the_space_and_gives_the_same_bits(
     vae: VAE, test_set: ImageSet
 ) -> None:

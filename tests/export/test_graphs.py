@@ -96,6 +96,7 @@ def hold_graphs_to_pytorch(vae: VAE, shape: ImageShape, sizes: tuple[int, ...]) 
         np.testing.assert_allclose(decoded, vae.decode(posterior.mean), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2], [1, 3, 4, 7]], ids=str)
 def test_the_svm_graph_equals_scikit_learn_and_labels_latents_however_far_out(
     labels: list[int],

@@ -37,6 +37,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_hash(bundle: Path) -> N
     require_whole(bundle)
 
 
+@pytest.mark.slow
 @pytest.mark.injects(15)
 def test_a_flipped_bit_in_any_file_is_found(bundle: Path) -> None:
     generator = np.random.default_rng(0)

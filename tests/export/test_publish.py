@@ -149,6 +149,7 @@ def test_nothing_leaves_the_machine_that_is_not_listed_and_asked_for(
     np.testing.assert_array_equal(run.sample(2), Run(exported_run).sample(2))
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_one_line(
     exported_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
@@ -185,6 +186,7 @@ def test_what_is_fetched_can_hold_no_code() -> None:
     assert not {"*", "*.pkl", "*.pt", "*.bin", "*.py", "*.npy", "*.ckpt"} & {*hub.FILES}
 
 
+@pytest.mark.slow
 def test_what_is_not_whole_is_not_published(
     exported_run: Path, tmp_path: Path, refused: Refused
 ) -> None:

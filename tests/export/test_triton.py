@@ -69,11 +69,14 @@ def parse() -> Any:
     return lambda text: text_format.Parse(text, config())
 
 
-@pytest.mark.parametrize("folder", ["onnx", "onnx-fp16"])
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [("exported_run", "onnx"), pytest.param("rounded_run", "onnx-fp16", marks=pytest.mark.slow)],
+)
 def test_each_graph_has_a_config_of_its_inputs_and_outputs(
-    folder: str, exported_run: Path, parse: Any
+    kind: str, folder: str, parse: Any, request: pytest.FixtureRequest
 ) -> None:
-    bundle = exported_run / folder
+    bundle = request.getfixturevalue(kind) / folder
     for name in facts_of(bundle)["graphs"]:
         config = parse((bundle / name).with_suffix(".pbtxt").read_text())
         assert (config.backend, config.max_batch_size) == ("onnxruntime", MAX_BATCH)

@@ -26,9 +26,14 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_replay", load)
 
 
-@pytest.mark.parametrize("folder", ["onnx", "onnx-fp16"])
-def test_a_bundle_as_exported_passes(exported_run: Path, folder: str) -> None:
-    replayed = verify(exported_run / folder)
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [("exported_run", "onnx"), pytest.param("rounded_run", "onnx-fp16", marks=pytest.mark.slow)],
+)
+def test_a_bundle_as_exported_passes(
+    kind: str, folder: str, request: pytest.FixtureRequest
+) -> None:
+    replayed = verify(request.getfixturevalue(kind) / folder)
     outputs = {(each.graph, each.output) for each in replayed}
     assert ("encoder.onnx", "mean") in outputs
     assert ("classifier.onnx", "label") in outputs
@@ -36,6 +41,7 @@ def test_a_bundle_as_exported_passes(exported_run: Path, folder: str) -> None:
     assert all(each.difference <= each.tolerance for each in replayed)
 
 
+@pytest.mark.slow
 def test_the_command_line_checks_a_bundle(exported_run: Path) -> None:
     result = vaekit("export", "--check", exported_run / "onnx")
     assert result.returncode == 0, result.stderr
@@ -51,6 +57,7 @@ def test_the_check_needs_no_torch(exported_run: Path) -> None:
     assert "whole" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_module_by_itself_says_how_it_is_used() -> None:
     result = run_command([sys.executable, "-m", "vaekit.export.verify"])
     assert_one_line_error(result, "python -m vaekit.export.verify BUNDLE")

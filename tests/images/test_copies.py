@@ -66,6 +66,7 @@ def test_where_the_user_made_the_split_the_overlap_is_counted(tmp_path: Path) ->
     assert "5 test images that equal a training image" in "\n".join(reading.deviations())
 
 
+@pytest.mark.slow
 def test_the_overlap_stands_beside_the_accuracy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_overlap_stands_beside_the_accuracy(
     assert 'colspan="3">no test images</td>' in page
 
 
+@pytest.mark.slow
 def test_a_class_keeps_an_image_to_train_on_and_those_without_test_images_are_named(
     tmp_path: Path,
 ) -> None:

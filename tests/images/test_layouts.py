@@ -157,6 +157,7 @@ def test_all_that_is_not_used_is_counted_by_its_reason(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_what_is_not_used_is_said_before_training_kept_in_the_run_and_an_error_where_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

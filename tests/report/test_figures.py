@@ -56,6 +56,7 @@ def test_a_single_epoch_is_drawn() -> None:
     assert pixels_like(loss_curve(loss_rows()[:2], "loss"), BLUE) > 20
 
 
+@pytest.mark.slow
 def test_every_class_of_a_map_is_drawn_in_its_colour() -> None:
     labels = np.arange(200) % 10
     points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
@@ -98,6 +99,7 @@ def test_a_thousand_classes_are_a_map_without_a_legend() -> None:
     assert picture.height < 2 * picture.width
 
 
+@pytest.mark.slow
 def test_any_class_names_can_be_drawn() -> None:
     names = ["$x_1$", "", "猫", "_hidden", "a name that is much longer than a legend", "\\frac{"]
     labels = np.arange(60) % len(names)
@@ -173,6 +175,7 @@ def test_a_traversal_shows_its_images_pixel_for_pixel_under_its_labels() -> None
     assert drawn[-height:, :-width].min() < 100
 
 
+@pytest.mark.slow
 def test_what_is_right_is_blue_and_what_is_wrong_is_orange() -> None:
     perfect = confusion_counts(np.array([[9, 0], [0, 9]]), ["cat", "dog"])
     assert pixels_like(perfect, ORANGE) == 0

@@ -27,6 +27,7 @@ def made(run: RunFolder, latents: Latents) -> LatentMap:
     return placed
 
 
+@pytest.mark.slow
 def test_every_test_image_of_a_small_set_has_a_point(run: RunFolder) -> None:
     latents = Run(run.path).latents
     points, indices = made(run, latents)
@@ -44,6 +45,7 @@ def test_a_map_is_made_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
     np.testing.assert_array_equal(first.points, second.points)
 
 
+@pytest.mark.slow
 def test_other_latents_get_a_map_of_their_own(run: RunFolder) -> None:
     latents = Run(run.path).latents
     first = made(run, latents)
@@ -64,6 +66,7 @@ def test_too_few_latents_have_no_map(run: RunFolder) -> None:
     assert latent_map(run, latents._replace(test=latents.test[:3])) is None
 
 
+@pytest.mark.slow
 def test_the_same_latents_give_the_same_map() -> None:
     features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     np.testing.assert_array_equal(tsne(features, 5), tsne(features, 5))

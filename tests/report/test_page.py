@@ -166,6 +166,7 @@ def test_what_stands_out_is_shown(finished: Path) -> None:
     assert "What the latents are worth" not in page.text
 
 
+@pytest.mark.slow
 def test_latents_that_are_all_equal_are_a_page(tmp_path: Path) -> None:
     path = make_run(tmp_path)
     weights = Run(path).weights
@@ -181,6 +182,7 @@ def test_latents_that_are_all_equal_are_a_page(tmp_path: Path) -> None:
     assert text.count("distance 0.00") == 12
 
 
+@pytest.mark.slow
 def test_what_was_evaluated_is_shown_with_how_to_read_it(run: Path) -> None:
     evaluate(Run(run), num_samples=2, num_images=4)
     write_report(Run(run))
@@ -343,6 +345,7 @@ def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> N
     assert any("Map" in alt for alt in page.alts())
 
 
+@pytest.mark.slow
 def test_without_latents_the_page_names_the_command_that_makes_them(run: Path) -> None:
     shutil.rmtree(run / "svm")
     shutil.rmtree(run / "latents")
@@ -352,6 +355,7 @@ def test_without_latents_the_page_names_the_command_that_makes_them(run: Path) -
     assert any("Decoded" in alt for alt in page.alts())
 
 
+@pytest.mark.slow
 def test_before_the_first_epoch_the_page_names_the_command_that_goes_on(run: Path) -> None:
     folder = RunFolder(run)
     write_metrics(folder.metrics, Run(folder.path).metrics[:1])

@@ -23,6 +23,7 @@ def other(finished_run: Path, tmp_path: Path) -> Path:
     return copy(finished_run, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_one_on_other_images_and_goes_on_without_it(
     other: Path, tmp_path: Path
 ) -> None:
@@ -48,6 +49,7 @@ def test_a_run_starts_from_the_weights_of_another_one_on_other_images_and_goes_o
     assert_same_result(again, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_to_be_started_from_are_refused_and_nothing_is_made(
     other: Path, tmp_path: Path, refused: Refused
 ) -> None:

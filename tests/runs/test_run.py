@@ -99,6 +99,7 @@ def test_an_export_parses_each_file_and_hashes_each_file_once(
     )
 
 
+@pytest.mark.slow
 def test_what_a_run_recorded_is_read_without_torch(finished_run: Path) -> None:
     parts = "config, run.environment, run.reading, run.metrics, run.latents, run.svm_metrics"
     code = (

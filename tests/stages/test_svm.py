@@ -106,6 +106,7 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
     assert metrics["backend"] == "scikit-learn"
 
 
+@pytest.mark.slow
 def test_balanced_classes_give_the_svm_of_scikit_learns_balanced_class_weight(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

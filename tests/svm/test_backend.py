@@ -118,6 +118,7 @@ def test_a_demanded_cuml_that_cannot_fit_here_is_one_line_and_leaves_the_old_svm
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.injects(17)
 def test_cuml_in_the_environment_of_a_machine_without_a_gpu_is_left_alone(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -152,6 +153,7 @@ def test_latents_that_are_missing_are_made_first(
         assert path.read_bytes() == before[path]
 
 
+@pytest.mark.slow
 def test_latents_that_are_made_first_get_to_cuml_without_a_copy_and_give_the_same_svm(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

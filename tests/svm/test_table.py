@@ -120,6 +120,7 @@ def test_no_images_get_no_labels(fitted: Svm) -> None:
     assert decisions(fitted.table, np.empty((0, 20), np.float32)).shape == (0, 45)
 
 
+@pytest.mark.slow
 def test_hundreds_of_classes_are_told_apart_in_little_memory() -> None:
     """A weight for each support vector and each of the 44,850 pairs would take 430 MB."""
     split = made_up(num_classes=300)

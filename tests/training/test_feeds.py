@@ -111,6 +111,7 @@ def test_images_stay_where_they_are_if_they_are_more_than_the_limit(
     assert isinstance(make_feed(PIXELS, config, start_accelerator(config)), feed_type)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_whether_its_images_are_resident_or_fetched_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

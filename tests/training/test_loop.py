@@ -130,6 +130,7 @@ def test_a_run_hands_out_its_epochs_and_each_checkpoint_that_is_due(tmp_path: Pa
     assert [row["epoch"] for row in training.metrics] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_checkpoints_that_take_long_to_write_are_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +192,7 @@ class ScriptedLosses:
         return Losses((9.0, 5.0, 3.0, 3.0, 4.0)[training.epoch], kl=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_step", [5, 13, 23])
 def test_the_weights_of_the_best_epoch_are_kept_however_often_the_run_is_stopped(
     last_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +222,7 @@ def test_the_weights_of_the_best_epoch_are_kept_however_often_the_run_is_stopped
     )
 
 
+@pytest.mark.slow
 def test_a_validation_set_changes_no_step_of_a_run(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", data=WITH_VALIDATION)
     images = load_images(config.data, config.seed)
