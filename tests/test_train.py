@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS, assert_one_line_error, launch, run_command, tiny_config, vaekit
+from accelerate.state import AcceleratorState
+from conftest import TINY_FLAGS, launch, run_command, tiny_config, vaekit
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.utils import parameters_to_vector
@@ -38,10 +39,6 @@ def largest_difference(one: Path, other: Path) -> float:
     first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
-
-
-def final_checkpoint(run: Path) -> bytes:
-    return max((run / "checkpoints").iterdir()).read_bytes()
 
 
 def losses_of(run: Path) -> list[dict[str, float]]:
@@ -246,15 +243,6 @@ def test_a_finished_run_started_again_is_left_as_it_is(
 
 @pytest.mark.slow
 @pytest.mark.injects(8)
-def test_a_changed_setting_is_refused_on_resume_and_nothing_is_harmed(finished_run: Path) -> None:
-    before = final_checkpoint(finished_run)
-    result = vaekit("train", *TINY_FLAGS, "--run", finished_run, "--batch_size", "32")
-    assert_one_line_error(result, "batch_size: 16 -> 32", "another --run folder")
-    assert final_checkpoint(finished_run) == before
-
-
-@pytest.mark.slow
-@pytest.mark.injects(8)
 def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Path) -> None:
     for name in ("first", "second"):
         for index in range(12):
@@ -333,13 +321,15 @@ def test_two_processes_give_in_bf16_what_one_gives_but_for_its_rounding(tmp_path
 
 
 @pytest.mark.slow
-def test_gradients_exchanged_in_bf16_are_rounded_and_train_as_well(tmp_path: Path) -> None:
-    for exchange in ("float32", "bf16"):
-        flags = ["--gradient_exchange", exchange, "--run", tmp_path / exchange]
-        result = launch(2, "vaekit/train.py", *TINY_FLAGS, *flags)
-        assert result.returncode == 0, result.stderr
-    assert 0 < largest_difference(tmp_path / "float32", tmp_path / "bf16") < 0.1
-    one, other = (losses_of(tmp_path / name)[-1]["test_loss"] for name in ("float32", "bf16"))
+def test_gradients_exchanged_in_bf16_are_rounded_and_train_as_well(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """In float32 two processes give what one does."""
+    flags = ["--gradient_exchange", "bf16", "--run", tmp_path / "run"]
+    result = launch(2, "vaekit/train.py", *TINY_FLAGS, *flags)
+    assert result.returncode == 0, result.stderr
+    assert 1e-5 < largest_difference(finished_run, tmp_path / "run") < 0.1
+    one, other = (losses_of(run)[-1]["test_loss"] for run in (finished_run, tmp_path / "run"))
     assert one == pytest.approx(other, rel=0.01)
 
 
@@ -352,16 +342,15 @@ def test_accelerate_launch_works_without_a_config_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bf16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
-    for precision in ("no", "bf16"):
-        flags = ["--run", tmp_path / precision, "--mixed_precision", precision]
-        result = vaekit("train", *TINY_FLAGS, *flags)
-        assert result.returncode == 0, result.stderr
-    one, other = (losses_of(tmp_path / name)[-1]["test_loss"] for name in ("no", "bf16"))
+def test_bf16_trains_to_about_the_same_loss(
+    finished_run: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    AcceleratorState._reset_state()  # it keeps a precision for a whole process
+    request.addfinalizer(AcceleratorState._reset_state)
+    train(tiny_config(tmp_path / "run", mixed_precision="bf16"))
+    one, other = (losses_of(run)[-1]["test_loss"] for run in (finished_run, tmp_path / "run"))
     assert one != other
     assert one == pytest.approx(other, rel=0.01)
-    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "bf16")
-    assert_one_line_error(result, "mixed_precision")
 
 
 @pytest.mark.slow
@@ -407,12 +396,13 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.injects(7)
 def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run").lock():
-        result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run")
-    assert_one_line_error(result, "another process is writing to this run folder")
+    with (
+        RunFolder(tmp_path / "run").lock(),
+        pytest.raises(UserError, match="another process is writing to this run folder"),
+    ):
+        train(tiny_config(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -432,9 +422,7 @@ def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tracker_receives_the_metrics(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    flags = ["--run", tmp_path / "run", "--tracker", "tensorboard"]
-    result = vaekit("train", *TINY_FLAGS, *flags)
-    assert result.returncode == 0, result.stderr
+    train(tiny_config(tmp_path / "run", tracker="tensorboard"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "vaekit")).Reload()
