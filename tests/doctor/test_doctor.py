@@ -34,6 +34,7 @@ from vaekit.report.page import measure_missing_baselines
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
+from vaekit.runs.svm import read_table, write_table
 from vaekit.runs.weights import write_weights
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
@@ -311,6 +312,15 @@ def test_weights_of_other_images_than_the_checkpoints_are_found(run: Path) -> No
     weights = Run(folder.path).weights
     write_weights(folder, weights.vae, weights.class_names, "0" * 64)
     assert "of other images" in of(examine_run(run), "model.safetensors").text
+
+
+def test_an_svm_of_other_classes_than_the_weights_is_found_as_stages_find_it(run: Path) -> None:
+    svm = run / "svm" / "svm.safetensors"
+    write_table(svm, read_table(svm)._replace(class_names=tuple("abcdefghij")))
+    finding = of(examine_run(run), "svm/svm.safetensors")
+    assert "of other classes or latents than model.safetensors" in finding.text
+    with pytest.raises(UserError, match=re.escape(finding.text)):
+        Run(run).svm
 
 
 def test_svm_settings_that_the_svm_was_not_fitted_with_are_found(run: Path) -> None:

@@ -43,6 +43,7 @@ from vaekit.runs.products import (
     fault_of_origins,
     remedy_text,
 )
+from vaekit.runs.run import fault_against_config, fault_against_weights
 from vaekit.settings import from_dict
 from vaekit.storage.damage import Damaged, as_written, typed
 from vaekit.storage.files import file_sha256
@@ -319,12 +320,17 @@ def where_training_goes_on(known: Readings) -> str:
 
 def fault_of_weights(known: Readings, reading: Reading) -> str | None:
     weights, config, newest = reading.value, known.value(CONFIG), known.newest
-    again = remedy_text(WEIGHTS.remedy, known.run)
-    if config is not None and weights.vae.config != config.model:
-        return f"of another model than config.yaml asks for; put the right one back, or {again}"
+    if config is not None and (fault := fault_against_config(weights, config, known.run)):
+        return fault
     if newest is not None and newest.images_sha256 != weights.images_sha256:
+        again = remedy_text(WEIGHTS.remedy, known.run)
         return f"of other images than the checkpoint of step {newest.step}; {again}"
     return None
+
+
+def fault_of_svm(known: Readings, reading: Reading) -> str | None:
+    weights = known.value(WEIGHTS)
+    return None if weights is None else fault_against_weights(reading.value, weights, known.run)
 
 
 def fault_of_latents(known: Readings, reading: Reading) -> str | None:
@@ -365,6 +371,7 @@ SPANNING: dict[str, Callable[[Readings, Reading], str | None]] = {
     CHECKPOINTS.name: fault_of_checkpoint,
     WEIGHTS.name: fault_of_weights,
     LATENTS.name: fault_of_latents,
+    SVM.name: fault_of_svm,
     SVM_CONFIG.name: fault_of_svm_config,
     **{bundle.name: fault_of_bundle for bundle in BUNDLES},
 }

@@ -1,6 +1,7 @@
 """A run, each part of which is read once, when it is first asked for."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from vaekit.images.in_memory import settings_of
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, images_in_memory, load_images
 from vaekit.models.settle import settle_model
-from vaekit.runs.baselines import SCORES, PcaScores, read_scores
+from vaekit.runs.baselines import SCORES, PcaScores
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents, assemble, latents_sha256
 from vaekit.runs.metrics import Row
@@ -107,32 +108,26 @@ class Run:
     @cached_property
     def environment(self) -> list[dict[str, Any]]:
         """What each start ran on, the first one first; none where that is not recorded."""
-        _ = self.config
-        return self._read(ENVIRONMENT) if self.folder.environment.exists() else []
+        return self._read_if_there(ENVIRONMENT) or []
 
     @cached_property
     def metrics(self) -> list[Row]:
         """A row an epoch, row 0 before training; none where training has not begun."""
-        _ = self.config
-        return self._read(METRICS) if self.folder.metrics.exists() else []
+        return self._read_if_there(METRICS) or []
 
     @cached_property
     def reading(self) -> Reading | None:
         """What of its files it was trained on; None where that is not recorded."""
-        _ = self.config
-        return self._read(READING) if READING.path(self.folder).exists() else None
+        reading: Reading | None = self._read_if_there(READING)
+        return reading
 
     @cached_property
     def weights(self) -> "Weights":
         """The model with its weights, on the CPU, and the classes it was trained on."""
         weights: Weights = self._read(WEIGHTS)
         self.sha256(WEIGHTS.name)  # of what was read, should others be written later
-        shape, image_set = weights.vae.image_shape, self.config.data.name
-        if weights.vae.config != settle_model(self.config.model, shape, image_set):
-            raise UserError(
-                f"{self.folder.model}: of another model than {self.folder.config} asks for; put "
-                f"the right one back, or {remedy_text(WEIGHTS.remedy, self.folder)}"
-            )
+        if fault := fault_against_config(weights, self.config, self.folder):
+            raise UserError(f"{self.folder.model}: {fault}")
         return weights
 
     @cached_property
@@ -172,51 +167,33 @@ class Run:
     @cached_property
     def latents(self) -> Latents:
         """Mean ++ log-variance of every image, float32 [N, 2 * latent_dim]."""
-        metadata, parts = self._latents_metadata, LATENTS.parts
-        assert parts is not None
-        remedy = remedy_text(LATENTS.remedy, self.folder)
-        arrays = {}
-        for name, sha256 in parts.files(metadata).items():
-            path = self.folder.latents / name
-            with damage_told(path, remedy):
-                arrays[name] = parts.read(path, sha256)
-        with damage_told(self.folder.latents, remedy):
-            return assemble(metadata, arrays)
+        arrays = self._read_parts(LATENTS, self._latents_metadata)
+        with damage_told(self.folder.latents, remedy_text(LATENTS.remedy, self.folder)):
+            return assemble(self._latents_metadata, arrays)
 
     @cached_property
     def baselines(self) -> dict[str, Any] | None:
         """What takes no training, measured on its images; None where that is still to be done."""
-        path = BASELINES.path(self.folder)
-        if not path.exists():
+        baselines: dict[str, Any] | None = self._read_if_there(BASELINES, of=())
+        if baselines is None or baselines["model_sha256"] != self.sha256(WEIGHTS.name):
             return None
-        with damage_told(path, remedy_text(BASELINES.remedy, self.folder)):
-            baselines: dict[str, Any] = BASELINES.read(path)
-        return baselines if baselines["model_sha256"] == self.sha256(WEIGHTS.name) else None
+        return baselines
 
     @cached_property
     def pca_scores(self) -> PcaScores | None:
         """Those of its images; None where the baselines are still to be measured."""
         if self.baselines is None:
             return None
-        files, arrays = self.baselines["files"], []
-        for name in SCORES:
-            path = self.folder.baselines / name
-            with damage_told(path, remedy_text(BASELINES.remedy, self.folder)):
-                arrays.append(read_scores(path, files[name]))
-        return PcaScores(*arrays)
+        scores = self._read_parts(BASELINES, self.baselines)
+        return PcaScores(*(scores[name] for name in SCORES))
 
     @cached_property
     def svm(self) -> Svm:
         """The SVM on the latents, of the classes and the latent dimensions of the weights."""
         svm: Svm = self._read(SVM, of=("weights",))
         self.sha256(SVM.name)
-        num_features = 2 * self.weights.vae.latent_dim
-        classes = self.weights.class_names
-        if svm.class_names != classes or svm.table.feature_mean.shape != (num_features,):
-            raise UserError(
-                f"{SVM.path(self.folder)}: of other classes or latents than {self.folder.model}; "
-                f"{remedy_text(SVM.made_of['weights'].remedy, self.folder)}"
-            )
+        if fault := fault_against_weights(svm, self.weights, self.folder):
+            raise UserError(f"{SVM.path(self.folder)}: {fault}")
         return svm
 
     @cached_property
@@ -393,7 +370,21 @@ class Run:
         metadata: dict[str, Any] = self._read(LATENTS)
         return metadata
 
-    def _read(self, product: Product, of: tuple[str, ...] | None = None) -> Any:
+    def _read_if_there(self, product: Product, of: Iterable[str] | None = None) -> Any:
+        """What `_read` gives; None where there is no such file."""
+        _ = self.config
+        return self._read(product, of) if product.path(self.folder).exists() else None
+
+    def _read_parts(self, product: Product, index: Any) -> dict[str, Any]:
+        """The files that a product names in its `index`, by their names."""
+        assert product.parts is not None
+        folder, arrays = product.path(self.folder).parent, {}
+        for name, sha256 in product.parts.files(index).items():
+            with damage_told(folder / name, remedy_text(product.remedy, self.folder)):
+                arrays[name] = product.parts.read(folder / name, sha256)
+        return arrays
+
+    def _read(self, product: Product, of: Iterable[str] | None = None) -> Any:
         """The product, made of what is there now: of all that it says it is, or of `of` alone."""
         _ = self.config  # a folder without one is no run
         path = product.path(self.folder)
@@ -401,7 +392,25 @@ class Run:
             raise UserError(f"{path}: {remedy_text(product.absent, self.folder)}")
         with damage_told(path, remedy_text(product.remedy, self.folder)):
             value = product.read(path)
-        present = {name: self.sha256(name) for name in of or product.made_of}
+        present = {name: self.sha256(name) for name in (product.made_of if of is None else of)}
         if fault := fault_of_origins(product, value, self.folder, present):
             raise UserError(f"{path}: {fault}")
         return value
+
+
+def fault_against_config(weights: "Weights", config: TrainConfig, run: RunFolder) -> str | None:
+    """Whether the config asks for another model."""
+    vae = weights.vae
+    if vae.config == settle_model(config.model, vae.image_shape, config.data.name):
+        return None
+    again = remedy_text(WEIGHTS.remedy, run)
+    return f"of another model than {run.config.name} asks for; put the right one back, or {again}"
+
+
+def fault_against_weights(svm: Svm, weights: "Weights", run: RunFolder) -> str | None:
+    """Whether it is of other classes, or takes other latents."""
+    num_features = 2 * weights.vae.latent_dim
+    if svm.class_names == weights.class_names and svm.table.feature_mean.shape == (num_features,):
+        return None
+    again = remedy_text(SVM.made_of["weights"].remedy, run)
+    return f"of other classes or latents than {run.model.name}; {again}"
