@@ -13,6 +13,14 @@ folder=build/versions
 python3 -m venv "$folder/tools" && "$folder/tools/bin/python" -m pip install --quiet uv || exit
 uv() { "$folder/tools/bin/uv" "$@"; }
 
+find_python() { # MINOR; on the PATH, or one of pyenv's, whose shims may know none
+  local candidate
+  for candidate in "python3.$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$1".*/bin/python; do
+    "$candidate" -c 'import sys; print(sys.executable)' 2>/dev/null && return
+  done
+  return 1
+}
+
 make_environment() { # PYTHON RESOLUTION
   uv venv --quiet --clear --seed --python "$1" "$environment" &&
     uv pip install --quiet --python "$environment" --resolution "$2" --only-binary :all: \
@@ -22,7 +30,7 @@ make_environment() { # PYTHON RESOLUTION
 
 results=() status=0
 for minor in 11 12 13; do
-  python=$("python3.$minor" -c 'import sys; print(sys.executable)' 2>/dev/null) || {
+  python=$(find_python "$minor") || {
     results+=("Python 3.$minor: not found")
     continue
   }
