@@ -249,15 +249,21 @@ def bundle(exported_run: Path, tmp_path: Path) -> Path:
 def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs of an earlier export, which take a while to make."""
     from vaekit.export import bundle
+    from vaekit.export.compare import Reference
+    from vaekit.export.manifest import DECODER, ENCODER
     from vaekit.storage.files import read_json, write_bytes
 
     made = exported_run / "onnx"
 
-    def write(folder: Path, *_: object, **__: object) -> dict[str, object]:
-        for path in made.glob("*.onnx"):
-            write_bytes(folder / path.name, path.read_bytes())
+    def write(folder: Path, reference: Reference, *_: object) -> dict[str, object]:
         manifest = read_json(made / "manifest.json")
-        return {key: manifest[key] for key in ("opset", "ir_version", "weights", "graphs")}
+        names = [ENCODER, DECODER] if reference.table is None else [*manifest["graphs"]]
+        for name in names:
+            write_bytes(folder / name, (made / name).read_bytes())
+        graphs = {name: manifest["graphs"][name] for name in names}
+        return {key: manifest[key] for key in ("opset", "ir_version", "weights")} | {
+            "graphs": graphs
+        }
 
     monkeypatch.setattr(bundle, "write_graphs", write)
 

@@ -372,6 +372,7 @@ def test_a_bundle_with_files_of_the_user_s_own_is_not_replaced(run: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_graphs")
 def test_an_svm_beyond_its_tolerance_is_left_out_and_encoder_and_decoder_are_exported(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

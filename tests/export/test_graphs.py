@@ -71,8 +71,9 @@ def test_encoder_and_decoder_equal_pytorch_at_every_batch_size(vae: VAE) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize("shape", [(3, 12, 9), (1, 33, 70)], ids=str)
+@pytest.mark.parametrize(
+    ("likelihood", "shape"), [("gaussian", (3, 12, 9)), ("bernoulli", (1, 33, 70))], ids=str
+)
 def test_so_do_those_of_strided_convolutions(likelihood: str, shape: ImageShape) -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (20, *shape), dtype=np.uint8)
@@ -98,7 +99,7 @@ def hold_graphs_to_pytorch(vae: VAE, shape: ImageShape, sizes: tuple[int, ...]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2], [1, 3, 4, 7]], ids=str)
+@pytest.mark.parametrize("labels", [[0, 1], [1, 3, 4, 7]], ids=str)
 def test_the_svm_graph_equals_scikit_learn_and_labels_latents_however_far_out(
     labels: list[int],
 ) -> None:
@@ -153,7 +154,7 @@ def test_of_equal_votes_the_greater_confidence_wins_where_the_scores_are_one_flo
     assert label.item() == 11
 
 
-@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2], [1, 3, 4, 7]], ids=str)
+@pytest.mark.parametrize("labels", [[0, 1], [1, 3, 4, 7]], ids=str)
 @pytest.mark.slow
 def test_both_kinds_of_svm_graph_say_the_same(
     labels: list[int], monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """Eight bits cost what is stated, spare the SVM, and are written only where they cost little."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from bundle_helpers import facts_of
+from conftest import made_once
 from damage_helpers import copy, refusal, snapshot
 from onnx.reference import ReferenceEvaluator
 
@@ -46,7 +48,11 @@ def dark_and_light() -> ImageSet:
 
 @pytest.fixture(scope="module")
 def bundle(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8")
+    return made_once(tmp_path_factory, "int8", partial(write_graphs, reference=reference))
+
+
+def write_graphs(folder: Path, reference: Reference) -> None:
+    folder.mkdir(parents=True)
     encoder = EncoderGraph(reference.vae)
     assert reference.table is not None
     image = {"image": torch.from_numpy(dark_and_light().pixels[:2])}
@@ -63,7 +69,6 @@ def bundle(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Pa
         model = to_onnx(module, inputs, outputs)
         onnx.save(model, folder / f"{name}-float.onnx")
         onnx.save(int8.quantise(model), folder / f"{name}.onnx")
-    return folder
 
 
 @pytest.mark.slow
@@ -140,6 +145,7 @@ def test_a_bundle_in_eight_bits_is_whole_and_says_what_it_cost(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_graphs")
 def test_where_eight_bits_are_refused_the_bundle_that_was_there_stays(
     exported_run: Path,
     tmp_path: Path,

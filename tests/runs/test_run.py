@@ -65,6 +65,7 @@ def test_a_part_that_was_made_anew_is_read_again(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_graphs")
 def test_an_export_parses_each_file_and_hashes_each_file_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

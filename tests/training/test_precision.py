@@ -1,14 +1,16 @@
 """Precision is chosen from the hardware, and an explicit flag is obeyed."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_FLAGS, launch, run_command
+from accelerate.state import AcceleratorState
+from conftest import TINY_FLAGS, launch
 
+from vaekit.cli import main
 from vaekit.errors import UserError
 from vaekit.runs.folder import RunFolder
+from vaekit.training import precision as precision_module
 from vaekit.training.precision import choose_precision, convolves_in_tf32, without_tf32
 
 
@@ -86,7 +88,12 @@ def test_a_gpu_convolves_in_float32_while_told_to() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "title"), [("bf16", "bf16"), ("no", "float32")])
 def test_auto_trains_alike_with_and_without_a_launcher(
-    precision: str, title: str, tmp_path: Path
+    precision: str,
+    title: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(
@@ -95,10 +102,14 @@ def test_auto_trains_alike_with_and_without_a_launcher(
     )
     flags = [*TINY_FLAGS, "--mixed_precision", "auto"]
     launched = launch(1, script, "train", *flags, "--run", tmp_path / "launched")
-    alone = run_command([sys.executable, script, "train", *flags, "--run", tmp_path / "alone"])
-    for result in (launched, alone):
-        assert result.returncode == 0, result.stderr
-        assert f"cpu, 1 process(es), {title}" in result.stdout
-        assert "asks for" not in result.stderr
+    assert launched.returncode == 0, launched.stderr
+    AcceleratorState._reset_state()  # it keeps a precision for a whole process
+    request.addfinalizer(AcceleratorState._reset_state)
+    monkeypatch.setattr(precision_module, "auto_precision", lambda: precision)
+    main(["train", *flags, "--run", str(tmp_path / "alone")])
+    alone = capsys.readouterr()
+    for out, errors in ((launched.stdout, launched.stderr), alone):
+        assert f"cpu, 1 process(es), {title}" in out
+        assert "asks for" not in errors
     for name in ("launched", "alone"):
         assert RunFolder(tmp_path / name).require_config().mixed_precision == precision
