@@ -12,7 +12,7 @@ from PIL import Image
 
 from vaekit.config import IN_MEMORY, MAX_CHANNELS, DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
-from vaekit.images.copies import groups_of
+from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import fit
 from vaekit.images.reading import Tally
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
@@ -331,7 +331,9 @@ def _shuffled(side: ArraySide) -> ArraySide:
 def _split(side: ArraySide, root: str, seed: int) -> dict[str, ArraySide]:
     count = len(side.pixels)
     classes = np.zeros(count, np.int64) if side.labels is None else side.labels
-    chosen = hold_out_a_tenth(classes, groups_of(side.pixels, np.arange(count)), seed, root)
+    chosen = hold_out_a_tenth(
+        classes, groups_of(digests(side.pixels), np.arange(count)), seed, root
+    )
     return {"train": side.take(chosen.kept), "test": side.take(chosen.held_out)}
 
 

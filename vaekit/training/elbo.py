@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.training.losses import Losses
@@ -18,7 +17,7 @@ BATCH_SIZE = 500
 @torch.no_grad()
 def evaluate(
     vae: VAE,
-    pixels: NDArray[np.uint8],
+    pixels: PixelArray,
     seed: int,
     accelerator: Accelerator,
     between_batches: Callable[[], None],
