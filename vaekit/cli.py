@@ -11,6 +11,7 @@ from typing import Literal
 
 from vaekit.config import (
     AS_TRAINED,
+    MAX_TRAIN,
     ClassWeight,
     DataPlace,
     SvmBackendFlag,
@@ -42,6 +43,7 @@ def svm(
     C: float = SvmConfig.C,
     gamma: float = SvmConfig.gamma,
     class_weight: ClassWeight | None = None,
+    max_train: int | None = MAX_TRAIN,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
     data: DataPlace = AS_TRAINED,
@@ -55,11 +57,13 @@ def svm(
         C: Penalty of a margin violation.
         gamma: Inverse width of the kernel, in units of 1 / number of features.
         class_weight: balanced gives rare classes the weight of common ones (default: none).
+        max_train: Latents to fit it on at most, of more a draw in which every class has its share;
+            the time grows with their square. null takes all.
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
         jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
         data: Where its images lie now, should latents be missing.
     """
-    config = SvmConfig(C, gamma, class_weight)
+    config = SvmConfig(C, gamma, class_weight, max_train)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm

@@ -351,6 +351,9 @@ class TrainConfig:
                 )
 
 
+MAX_TRAIN = 100_000  # latents: half a minute of two cores where there are ten classes
+
+
 @dataclass(frozen=True)
 class SvmConfig:
     """An RBF support vector machine on standardised latents."""
@@ -364,9 +367,14 @@ class SvmConfig:
     class_weight: ClassWeight | None = setting(None, before=None)
     """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
+    max_train: int | None = setting(MAX_TRAIN, before=None)
+    """Latents that it is fitted on at most, of more a draw in which every class has its share."""
+
     def __post_init__(self) -> None:
         _positive("--C", self.C)
         _positive("--gamma", self.gamma)
+        if self.max_train is not None:
+            _at_least("--max_train", self.max_train, 2)
 
 
 def check_jobs(jobs: int | None) -> None:

@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import vaekit
 from vaekit.errors import UserError
 from vaekit.images.digits import read_digits
+from vaekit.svm.draw import draw_rows
 
 TINY: dict[str, Any] = {"latent_dim": 2, "width": 1, "epochs": 1, "batch_size": 32}
 OURS = [
@@ -115,6 +116,14 @@ def test_the_svm_is_that_of_scikit_learn(digits: tuple[Any, Any]) -> None:
     expected.fit(X, names)
     assert found.predict(X).tolist() == expected.predict(X).tolist()
     np.testing.assert_allclose(found.decision_function(X), expected.decision_function(X), atol=1e-3)
+
+
+def test_a_draw_is_fitted_where_that_is_asked_for(digits: tuple[Any, Any]) -> None:
+    X, y = digits[0][:, ::5], digits[1]
+    drawn = draw_rows(y, 60)
+    found = vaekit.LatentSVC(max_train=60).fit(X, y).decision_function(X)
+    expected = vaekit.LatentSVC().fit(X[drawn], y[drawn]).decision_function(X)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

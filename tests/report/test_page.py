@@ -121,7 +121,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every stage done and its report written; tests must not change it."""
     run = make_run(tmp_path_factory.mktemp("finished"))
     extract_latents(Run(run))
-    fit_svm(Run(run), SvmConfig(C=3, gamma=0.5))
+    fit_svm(Run(run), SvmConfig(C=3, gamma=0.5, max_train=20))
     write_report(Run(run))
     return run
 
@@ -285,7 +285,7 @@ def test_what_was_run_is_told(finished: Path) -> None:
         "folder: 24 to train on, 16 to test on; 12x12 pixels, RGB, 2 classes",
         "2 of 2 epochs, batches of 128",
         "24 x 6 to train on, 16 x 6 to test on",
-        "C 3, gamma 0.5",
+        "C 3, gamma 0.5, a draw of 20 of 24 latents",
         "2 min 02 s",
         "cpu, 2 processes",
         "torch 2.15.0",
@@ -323,7 +323,7 @@ def test_the_commands_make_an_equal_run_beside_this_one(run: Path) -> None:
     assert [line for line in lines if not line.startswith("#")] == [
         f"vaekit train --config '{run}/config.yaml' --run '{run}-again'",
         f"vaekit latents '{run}-again'",
-        f"vaekit svm '{run}-again' --C 3 --gamma 0.5",
+        f"vaekit svm '{run}-again' --C 3 --gamma 0.5 --max_train 20",
         f"vaekit report '{run}-again'",
     ]
 

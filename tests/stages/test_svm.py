@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
 from vaekit.cli import main
-from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
+from vaekit.config import DataConfig, ModelConfig, SvmBackend, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
@@ -25,6 +25,7 @@ from vaekit.stages.svm import fit_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import choose_backend
+from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import predict
 
@@ -99,6 +100,7 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
         "C": 3.0,
         "gamma": 0.5,
         "class_weight": None,
+        "max_train": 100_000,
     }
     out = capsys.readouterr().out
     assert f"accuracy {accuracy:.4f}, precision" in out
@@ -127,6 +129,31 @@ def test_balanced_classes_give_the_svm_of_scikit_learns_balanced_class_weight(
     main(["svm", str(run.path), "--C", "0.1", "--class_weight", "balanced"])
     for name, array in vars(written.table).items():
         np.testing.assert_array_equal(getattr(Run(run.path).svm.table, name), array)
+
+
+@pytest.mark.parametrize("backend", ["sklearn", "cuml"])
+def test_of_many_latents_a_draw_is_fitted_and_this_is_said_and_recorded(
+    backend: SvmBackend,
+    run: RunFolder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play_cuml(monkeypatch)
+    fit_svm(Run(run.path), SvmConfig(max_train=300), backend)
+    split = digits(20)
+    assert f"on 300 of {len(split.train)} x 20 latents" in capsys.readouterr().out
+    metrics = Run(run.path).svm_metrics
+    recorded = metrics["num_train"], metrics["num_to_draw_from"], metrics["max_train"]
+    assert recorded == (300, len(split.train), 300)
+    drawn = draw_rows(split.train_labels, 300)
+    expected = fit_table(split.train[drawn], split.train_labels[drawn], SvmConfig())
+    written = Run(run.path).svm.table
+    agree = predict(written, split.test).labels == predict(expected, split.test).labels
+    assert agree.all()
+
+    with pytest.raises(UserError, match=r"max_train 9: .* 10 classes"):
+        fit_svm(Run(run.path), SvmConfig(max_train=9))
+    assert Run(run.path).svm_metrics == metrics
 
 
 def test_the_same_svm_on_pca_and_the_commonest_class_stand_beside_it(finished_run: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import TrainConfig, settled, trajectory_differences
+from vaekit.config import TrainConfig, settled, to_dict, trajectory_differences
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -341,9 +341,8 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
 
 
 def fault_of_svm_config(known: Readings, reading: Reading) -> str | None:
-    config, metrics = reading.value, known.value(SVM_METRICS)
-    recorded = metrics and (metrics["C"], metrics["gamma"], metrics.get("class_weight"))
-    if recorded in (None, (config.C, config.gamma, config.class_weight)):
+    config, metrics = to_dict(reading.value), known.value(SVM_METRICS)
+    if metrics is None or config == {name: metrics.get(name) for name in config}:
         return None
     return f"other settings than in metrics.json; {remedy_text(SVM_CONFIG.remedy, known.run)}"
 

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaekit.config import ClassWeight, SvmConfig
 from vaekit.errors import UserError
+from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import decisions, predict
 
@@ -28,6 +29,9 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Inverse width of the kernel, in units of 1 / number of features.
     class_weight : "balanced" or None, default=None
         balanced gives rare classes the weight of common ones.
+    max_train : int or None, default=None
+        Rows that it is fitted on at most, of more a draw in which every class has its share; None:
+        all, as of any classifier, where `vaekit svm` takes 100,000.
     n_jobs : int or None, default=None
         Pairs of classes that are fitted at a time; None: as many as there are cores.
 
@@ -43,11 +47,13 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         C: float = 10.0,
         gamma: float = 1.0,
         class_weight: ClassWeight | None = None,
+        max_train: int | None = None,
         n_jobs: int | None = None,
     ) -> None:
         self.C = C
         self.gamma = gamma
         self.class_weight = class_weight
+        self.max_train = max_train
         self.n_jobs = n_jobs
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -57,8 +63,9 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.class_weight not in (None, "balanced"):
             raise UserError(f"class_weight {self.class_weight}: expected balanced or None")
         self.classes_, indices = np.unique(labels, return_inverse=True)
-        config = SvmConfig(self.C, self.gamma, self.class_weight)
-        self.table_ = fit_table(features, indices, config, jobs=self.n_jobs)
+        config = SvmConfig(self.C, self.gamma, self.class_weight, self.max_train)
+        drawn = draw_rows(indices, self.max_train)
+        self.table_ = fit_table(features[drawn], indices[drawn], config, jobs=self.n_jobs)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.generic]:

@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.config import to_dict
+from vaekit.config import MAX_TRAIN, to_dict
 from vaekit.errors import UserError
 from vaekit.evaluation.probes import NUM_DRAWS
 from vaekit.evaluation.quality import trust_in
@@ -207,11 +207,13 @@ def settings(run: Run) -> list[Fact]:
     if run.has_svm:
         svm = run.svm_metrics
         weights = "classes weighted equally, " if svm.get("class_weight") else ""
+        fitted, available = _fitted_of(svm)
+        draw = "" if fitted == available else f"a draw of {fitted:,} of {available:,} latents, "
         facts.append(
             Fact(
                 "SVM",
                 f"RBF kernel on mean and log-variance, C {svm['C']:g}, gamma {svm['gamma']:g}, "
-                f"{weights}{svm['num_support_vectors']:,} support vectors, fitted in "
+                f"{weights}{draw}{svm['num_support_vectors']:,} support vectors, fitted in "
                 f"{svm['seconds']:,.1f} s by {svm['backend']}",
             )
         )
@@ -461,6 +463,9 @@ def commands(run: Run) -> str:
         svm_flags = f" --C {run.svm_metrics['C']:g} --gamma {run.svm_metrics['gamma']:g}"
         if run.svm_metrics.get("class_weight"):
             svm_flags += f" --class_weight {run.svm_metrics['class_weight']}"
+        fitted, available = _fitted_of(run.svm_metrics)
+        if fitted != min(available, MAX_TRAIN):
+            svm_flags += f" --max_train {fitted}"
     arguments = f"--config {config} --run {again}"
     return "\n".join(
         [
@@ -530,6 +535,11 @@ def _comparison(
     lead = reference - float(printed) if lower_is_better else float(printed) - reference
     verdict = "equal" if lead == 0 else "better" if lead > 0 else "worse"
     return Comparison(name, printed, f"{reference:.{digits}f}", verdict)
+
+
+def _fitted_of(svm: dict[str, Any]) -> tuple[int, int]:
+    """On how many training latents it was fitted, and of how many they were drawn."""
+    return svm["num_train"], svm.get("num_to_draw_from", svm["num_train"])
 
 
 def _errors(figures: dict[str, Any]) -> tuple[str, str]:

@@ -80,6 +80,8 @@ def read_svm_metrics(path: Path) -> dict[str, Any]:
         for name in ("svm_sha256", "latents_sha256"):
             typed(metrics[name], str)
         _class_weight(metrics)
+        for name in ("num_train", "num_to_draw_from"):
+            typed(metrics.get(name, 0), int)  # the draw is newer than the rest
         if "balanced_accuracy" in metrics:
             number(metrics["balanced_accuracy"])
         if "baselines" in metrics:

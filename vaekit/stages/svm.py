@@ -21,6 +21,7 @@ from vaekit.stages.latents import extract_missing_latents
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import TITLES, choose_backend
+from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
 from vaekit.svm.scores import Scores, evaluate
 from vaekit.svm.table import predict, require_finite
@@ -38,6 +39,7 @@ def fit_svm(
     Where the run has no latents, they are made first; cuML takes them from the GPU that made them,
     without a copy by way of the host. Writes the table, its config and its metrics into the run's
     svm/ folder. `backend` and `jobs` (None: one a core) say how it is fitted; the SVM is the same.
+    Of more latents than `config` says a draw is fitted on, and so are the simpler classifiers.
     Raises `UserError` where latents are damaged, unlabelled, not finite, of one class only, or of
     more classes than fit into memory, and where cuML is demanded but not usable.
     """
@@ -48,16 +50,22 @@ def fit_svm(
         latents = run.latents
         train_labels, test_labels = _require_labels(latents, run)
         require_finite(latents.test, "test latents")  # before the fit, which takes a while
-        _require_memory(train_labels)
+        drawn = draw_rows(train_labels, config.max_train)
+        fitted_labels = train_labels[drawn]
+        _require_memory(fitted_labels)
         components = principal_components(run, latents)
-        num_train, num_features = latents.train.shape
+        num_train, num_features = len(fitted_labels), latents.train.shape[1]
+        of_all = "" if num_train == len(train_labels) else f" of {len(train_labels):,}"
         print(
-            f"fitting an RBF SVM on {num_train:,} x {num_features} latents of "
+            f"fitting an RBF SVM on {num_train:,}{of_all} x {num_features} latents of "
             f"{len(latents.class_names)} classes with {TITLES[choice.backend]} ({choice.reason})",
             flush=True,
         )
+        if of_all:
+            print(f"every class has its share of the {num_train:,}; --max_train sets how many")
+        kept = None if on_device is None else on_device[drawn]
         start = time.perf_counter()
-        table = fit_table(latents.train, train_labels, config, choice.backend, jobs, on_device)
+        table = fit_table(latents.train[drawn], fitted_labels, config, choice.backend, jobs, kept)
         seconds = time.perf_counter() - start
         print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
 
@@ -67,7 +75,7 @@ def fit_svm(
         pca = []
         for count, scores_of in components.items():
             print(f"fitting the same SVM on {count} principal components", flush=True)
-            simpler = fit_table(scores_of.train, train_labels, config, choice.backend, jobs)
+            simpler = fit_table(scores_of.train[drawn], fitted_labels, config, choice.backend, jobs)
             found = evaluate(
                 test_labels, predict(simpler, scores_of.test).labels, latents.class_names
             )
@@ -87,12 +95,14 @@ def fit_svm(
             "reference": None if reference is None else reference._asdict(),
             "backend": TITLES[choice.backend],
             "num_train": num_train,
+            "num_to_draw_from": len(train_labels),
             "num_test": len(latents.test),
             "num_support_vectors": len(table.support_vectors),
             "seconds": seconds,
             "C": config.C,
             "gamma": config.gamma,
             "class_weight": config.class_weight,
+            "max_train": config.max_train,
             "model_sha256": latents.model_sha256,
             "latents_sha256": latents.sha256,
             "svm_sha256": file_sha256(SVM.path(folder)),
