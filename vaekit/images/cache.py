@@ -337,6 +337,34 @@ def check_shards(
     return list(faults.values())
 
 
+class Examined(NamedTuple):
+    """What a cache holds."""
+
+    num_whole: int  # parts: shards, and what was found in headers
+    faults: dict[str, str]  # of the others, by name
+
+
+def examine(cache: Path) -> Examined:
+    """Read every part of a cache whole; nothing is written or removed."""
+    num_whole, faults = 0, {}
+    for path in sorted(cache.glob("*/*-*.json")):
+        if path.name.startswith("facts-"):
+            continue
+        try:
+            part = read_part(path.parent, path.stem)
+        except (OSError, Damaged) as fault:
+            faults[_shown(path.with_suffix(""), cache)] = str(fault)
+            continue
+        wrong = [
+            name for name, sha256 in part.sha256.items() if _hash(part.folder / name) != sha256
+        ]
+        if wrong:
+            faults[_shown(path.with_suffix(""), cache)] = f"{wrong[0]} is not as it was written"
+        else:
+            num_whole += 1
+    return Examined(num_whole, faults)
+
+
 def _boot() -> str:
     """This machine since it was started."""
     if _BOOT_ID.is_file():

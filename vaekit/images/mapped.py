@@ -88,12 +88,12 @@ class Mapped:
     def _gather(self, places: NDArray[np.int64], out: NDArray[Any]) -> None:
         part_of = np.searchsorted(self._ends, places, side="right")
         order = np.argsort(part_of, kind="stable")
-        bounds = np.searchsorted(part_of[order], np.arange(len(self._parts) + 1))
-        for part, (first, last) in enumerate(pairwise(bounds.tolist())):
-            if first < last:
-                rows = order[first:last]
-                array = self._parts[part]
-                out[rows] = array[places[rows] - (self._ends[part] - len(array))]
+        present, firsts = np.unique(part_of[order], return_index=True)
+        for part, (first, last) in zip(
+            present.tolist(), pairwise([*firsts.tolist(), len(order)]), strict=True
+        ):
+            rows, array = order[first:last], self._parts[part]
+            out[rows] = array[places[rows] - (self._ends[part] - len(array))]
 
 
 class MappedImages(Mapped):
