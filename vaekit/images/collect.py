@@ -219,9 +219,10 @@ def _expand(
 ) -> _Images:
     """Each page of a file that is used, or one where it can't be read."""
     sources, names, pages, rows = [], [], [], []
+    prefix = str(found.root / "x")[:-1]  # much faster than Path.relative_to
     for row, index in enumerate(used.tolist()):
         path, each = paths[index], surveyed[index]
-        name = path.relative_to(found.root).as_posix()
+        name = str(path).removeprefix(prefix)
         for page in range(max(1, len(each.pages))):
             sources.append(Source(path, page))
             names.append(page_name(name, page))

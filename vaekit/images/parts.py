@@ -55,7 +55,8 @@ Work = Callable[[Rows, str], tuple[Rows, dict[str, Any]]]
 
 def rows_of(root: Path, paths: Sequence[Path], pages: Sequence[int] | None = None) -> Rows:
     """What tells files, and pages in them, from others: name, size, time of change, page."""
-    names = [os.fsencode(path.relative_to(root)) for path in paths]
+    prefix = os.fsencode(root / "x")[:-1]  # much faster than Path.relative_to
+    names = [os.fsencode(path).removeprefix(prefix) for path in paths]
     width = max(map(len, names), default=1)
     rows = np.zeros(len(paths), _with_names(width))
     rows["name"] = names

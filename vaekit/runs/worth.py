@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vaekit.errors import UserError
 from vaekit.evaluation import probes
 from vaekit.evaluation.probes import Split
 from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, ssim
 from vaekit.images import baselines
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.models.likelihoods import LIKELIHOODS, bits_per_dimension
@@ -100,9 +100,7 @@ def _dimensions(latents: Latents) -> list[dict[str, Any]]:
     ]
 
 
-def _likelihood(
-    vae: VAE, test: PixelArray, num_samples: int, num_images: int
-) -> dict[str, Any]:
+def _likelihood(vae: VAE, test: PixelArray, num_samples: int, num_images: int) -> dict[str, Any]:
     count = min(num_images, len(test))
     chosen = np.arange(count) * len(test) // count
     estimates, bounds = [], []
