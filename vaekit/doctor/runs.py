@@ -408,7 +408,8 @@ def check_images(config: TrainConfig | None) -> Iterator[Finding]:
     """The decoded images beside a folder's files, read whole. What is damaged is no loss."""
     if config is None or config.data.name != "folder":
         return
-    from vaekit.images.cache import CACHE_FOLDER, examine  # decoders are imported with it
+    from vaekit.images.cache import examine  # decoders are imported with it
+    from vaekit.images.folder import CACHE_FOLDER
 
     cache = Path(config.data.root) / CACHE_FOLDER
     examined = examine(cache)
