@@ -1,9 +1,9 @@
 """How a folder of made-up 28x28 images is fed to training: `python bench/scale.py FOLDER 10000`.
 
 For each number of images it makes that many names in FOLDER, hard links of some PNG files, has
-them decoded (or, with --filled, has their shards filled with noise in place of decoding), and
-starts training on them in a process of its own: seconds from its launch to the end of its first
-step, memory, and how many images a second its feed gives. A set is removed once it is measured.
+them decoded, and starts training on them in a process of its own: seconds from its launch to the
+end of its first step, memory, and how many images a second its feed gives. With --filled there are
+no files, whose names are then not looked at, and shards of noise. A set is removed once measured.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,21 @@ LINKS = 20_000  # to one file at most, of the 65,000 that ext4 allows
 NUM_CLASSES = 10
 BATCH_SIZE = 128
 NUM_STEPS = 30
+UNSEEN = "files that are not there"
 FED_BATCHES = 2_000
-COLUMNS = {  # what is found, and decimals
-    "decoding_seconds": 0, "decoding_cpu_seconds": 0, "decoding_mb": 0,
-    "first_seconds": 1, "first_cpu_seconds": 1, "seconds": 1, "cpu_seconds": 1,
-    "anonymous_mb": 0, "fetched_images_per_second": 0, "resident_images_per_second": 0,
-}  # fmt: skip
+COLUMNS = {  # what is found: its title, and decimals
+    "decoding_seconds": ("decoding: s", 0),
+    "decoding_cpu_seconds": ("CPU s", 0),
+    "decoding_mb": ("MB", 0),
+    "names_cpu_seconds": ("names: CPU s", 2),
+    "first_seconds": ("first start: s", 0),
+    "first_cpu_seconds": ("CPU s", 0),
+    "seconds": ("start: s", 0),
+    "cpu_seconds": ("CPU s", 0),
+    "anonymous_mb": ("MB", 0),
+    "fetched_images_per_second": ("fed a second", 0),
+    "resident_images_per_second": ("resident", 0),
+}
 
 
 def make(root: Path, count: int) -> None:
@@ -58,38 +68,73 @@ def make(root: Path, count: int) -> None:
     shutil.rmtree(originals)
 
 
-def decode(root: str, filled: bool) -> dict[str, Any]:
-    """Have the cache made; `filled` with noise, all else as it is for images."""
+def decode(root: str) -> dict[str, Any]:
+    """Have a set decoded, and look at its names once more."""
     from vaekit.config import DataConfig
-    from vaekit.images import shards
-    from vaekit.images.decode import Decoded
+    from vaekit.images.folder import signature
     from vaekit.images.sets import load_images
-    from vaekit.images.survey import Page, Surveyed
 
-    if filled:
-        plain = Surveyed((Page(has_colour=False, has_alpha=False, border=0.0),))
-        generator = np.random.default_rng(os.getpid())
-
-        def fill(_sources: Any, pixels: Any, *_: Any) -> Decoded:
-            pixels[:] = generator.integers(0, 256, pixels.shape, dtype=np.uint8)
-            return Decoded({}, [()] * len(pixels))
-
-        shards.survey = lambda files, *_, **__: [plain] * len(files)
-        shards.decode_files = fill  # type: ignore[assignment]
     memory, began, worked = Peak(), time.perf_counter(), time.process_time()
     load_images(DataConfig(name="folder", root=root), 0)
-    return {
+    found = {
         "decoding_seconds": time.perf_counter() - began,
         "decoding_cpu_seconds": time.process_time() - worked,
         "decoding_mb": memory.stop() / 1e6,
     }
+    worked = time.process_time()
+    signature(Path(root), by_suffix=False)
+    return found | {"names_cpu_seconds": time.process_time() - worked}
+
+
+def fill(root: str, count: int) -> dict[str, Any]:
+    """A cache of noise, as decoding leaves it, of files that are not there."""
+    from vaekit.config import DataConfig
+    from vaekit.images import cache, parts, shards
+    from vaekit.images.collect import Collected
+    from vaekit.images.copies import digests
+    from vaekit.images.ranks import ALONE
+    from vaekit.images.reading import Reading
+
+    given = DataConfig(name="folder", root=root, reading="content")
+    data = replace(given, background="black", value_range="0,255")
+    place, generator = Path(root) / cache.CACHE_FOLDER, np.random.default_rng(0)
+    task = shards.Task(shards.SHARD, {}, data.background, data.value_range, channels=1)
+    folder, settings = shards.folder_of(place, task, data), shards.settings_of(task, data)
+
+    def noise(rows: Any, stem: str) -> tuple[Any, dict[str, Any]]:
+        pixels = generator.integers(0, 256, (len(rows), 1, *data.size), dtype=np.uint8)
+        np.save(f"{stem}{shards.PIXELS}", pixels)
+        made = parts.extended(rows, [("fault", "<i4"), ("fates", "<i4"), ("digest", "<u8", (2,))])
+        made["digest"] = digests(pixels)
+        return made, {"fault": [], "fates": [[]]}
+
+    most = shards.files_in_a_part(task, data)
+    for start in range(0, count, most):
+        numbers = range(start, min(start + most, count))
+        rows = np.zeros(len(numbers), parts.with_names(16))
+        rows["name"] = [f"{number % NUM_CLASSES}/{number}.png" for number in numbers]
+        planned = parts.plan(folder, shards.SHARD, rows, most)
+        parts.do_parts(folder, planned, settings, noise, ALONE, lambda _: None)
+    made = parts.read_parts(folder, shards.SHARD, settings)
+    order = generator.permutation(count)
+    pixels = shards.mapped_images(made, order)
+    labels = np.stack([order % NUM_CLASSES, order, order * 0], axis=1)
+    num_test = min(NUM_TEST, count // 10)
+    names = tuple(map(str, range(NUM_CLASSES)))
+    sides = (count - num_test, 0, num_test)
+    reading = Reading(num_found=count)
+    images = Collected(names, pixels, labels, sides, False, data, reading)
+    choice = cache._Choice(data, is_split=False)
+    cache._write_set(place, cache._set_key(UNSEEN, choice, 0), images, made)
+    cache._write_choice(place, cache._key(UNSEEN, given), choice)
+    return {}
 
 
 class Enough(Exception):  # noqa: N818 - no fault
     """The steps that are measured are done."""
 
 
-def start(root: str, launched: float) -> dict[str, Any]:
+def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
     """Train for some steps, and see what the feed gives by itself."""
     import torch
 
@@ -98,6 +143,10 @@ def start(root: str, launched: float) -> dict[str, Any]:
     from vaekit.training.feeds import FetchingFeed, ResidentFeed
     from vaekit.training.step import Stepper
 
+    if not has_files:
+        from vaekit.images import cache
+
+        cache.signature = lambda *_, **__: UNSEEN
     found: dict[str, Any] = {}
     advance = Stepper.advance
 
@@ -179,10 +228,16 @@ def in_a_process(work: str, *arguments: str) -> dict[str, Any]:
 def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
     root = folder / f"made-up-{count}"
     try:
-        make(root, count)
-        made = in_a_process("decode", str(root), str(int(filled)))
-        first = in_a_process("start", str(root), str(time.time()))
-        again = in_a_process("start", str(root), str(time.time()))
+        if filled:
+            root.mkdir(parents=True)
+            made = in_a_process("fill", str(root), str(count))
+        else:
+            make(root, count)
+            made = in_a_process("decode", str(root))
+        first, again = (
+            in_a_process("start", str(root), str(time.time()), "" if filled else "files")
+            for _ in range(2)
+        )
     finally:
         shutil.rmtree(root, ignore_errors=True)
     of_first = {f"first_{name}": first[name] for name in ("seconds", "cpu_seconds")}
@@ -191,28 +246,27 @@ def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     if argv[0] == "--do":
-        work, root, value = argv[1:]
-        print(
-            json.dumps(
-                decode(root, value == "1") if work == "decode" else start(root, float(value))
-            )
-        )
+        _, work, root, *rest = argv
+        if work == "decode":
+            found = decode(root)
+        elif work == "fill":
+            found = fill(root, int(rest[0]))
+        else:
+            found = start(root, float(rest[0]), bool(rest[1]))
+        print(json.dumps(found))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the sets are made, on a disk with room")
     parser.add_argument("images", type=int, nargs="+")
-    parser.add_argument("--filled", action="store_true", help="noise in place of decoding")
+    parser.add_argument("--filled", action="store_true", help="no files, and shards of noise")
     arguments = parser.parse_args(argv)
-    print(
-        "| images | decoding: s | CPU s | MB | first start: s | CPU s | start: s | CPU s | MB | "
-        "fed a second | resident |"
-    )
-    print("|" + "---:|" * 11)
+    print(f"| images | {' | '.join(title for title, _ in COLUMNS.values())} |")
+    print("|" + "---:|" * (1 + len(COLUMNS)))
     for count in arguments.images:
         found = measure(arguments.folder, count, arguments.filled)
         cells = (
             f"{found[name]:,.{digits}f}" if name in found else ""
-            for name, digits in COLUMNS.items()
+            for name, (_, digits) in COLUMNS.items()
         )
         print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
 

@@ -58,7 +58,7 @@ def rows_of(root: Path, paths: Sequence[Path], pages: Sequence[int] | None = Non
     prefix = os.fsencode(root / "x")[:-1]  # much faster than Path.relative_to
     names = [os.fsencode(path).removeprefix(prefix) for path in paths]
     width = max(map(len, names), default=1)
-    rows = np.zeros(len(paths), _with_names(width))
+    rows = np.zeros(len(paths), with_names(width))
     rows["name"] = names
     for index, path in enumerate(paths):
         try:
@@ -71,7 +71,8 @@ def rows_of(root: Path, paths: Sequence[Path], pages: Sequence[int] | None = Non
     return rows
 
 
-def _with_names(width: int) -> list[tuple[str, str]]:
+def with_names(width: int) -> list[tuple[str, str]]:
+    """The fields of rows whose names have so many bytes at most."""
     return [("name", f"S{width}"), ("size", "<i8"), ("time", "<i8"), ("page", "<i4")]
 
 
@@ -99,7 +100,7 @@ def find(known: Sequence[Rows], wanted: Rows) -> NDArray[np.int64]:
 
 def _keys(rows: Rows, width: int) -> NDArray[np.bytes_]:
     """All that tells rows from one another, as bytes."""
-    packed = np.empty(len(rows), _with_names(width))
+    packed = np.empty(len(rows), with_names(width))
     for name in packed.dtype.names or ():
         packed[name] = rows[name]
     return packed.view(f"S{packed.dtype.itemsize}")
@@ -186,7 +187,8 @@ def do_parts(
         if ranks.any(fault is not None):
             raise fault or OSError(errno.EIO, "another process can't keep its share", str(folder))
         of_others = [name for name in names[first : first + ranks.number] if name != _at(names, at)]
-        advance(sum(planned[name] for name in of_others))
+        if of_others:
+            advance(sum(planned[name] for name in of_others))
 
 
 def _at(names: Sequence[str], place: int) -> str | None:

@@ -19,7 +19,7 @@ from vaekit.images.appearance import Appearance, measure
 from vaekit.images.copies import Copies, Side, count_copies, digests, groups_of
 from vaekit.images.facts import Facts, FactsPlace, as_values, facts_from
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
-from vaekit.images.mapped import MappedImages, PixelArray, blocks
+from vaekit.images.mapped import PixelArray, blocks, selected
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.ranks import ALONE, Ranks
 from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
@@ -253,7 +253,9 @@ def _of_arrays(arrays: "ArraySet") -> Images:
     reading = Reading(
         left_out=(left_out,), used_otherwise=arrays.used_otherwise, remarks=arrays.remarks
     )
-    return Images(train, test, arrays.class_names, validation, reading, arrays.data)
+    return Images(
+        train, test, arrays.class_names, validation, reading, arrays.data, arrays.facts_place
+    )
 
 
 def _load_digits(config: DataConfig, _seed: int, _download: bool, _ranks: Ranks) -> Images:
@@ -356,7 +358,7 @@ def _take(images: ImageSet, which: _Which) -> ImageSet:
     elif files is not None:
         files = files[which]  # type: ignore[index]
     return ImageSet(
-        pixels.select(which) if isinstance(pixels, MappedImages) else pixels[which],
+        selected(pixels, which),
         None if labels is None else labels[which],
         files,
     )

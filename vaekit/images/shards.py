@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -20,6 +21,7 @@ from vaekit.images.parts import (
     Part,
     Rows,
     Settings,
+    Work,
     do_parts,
     extended,
     find,
@@ -85,14 +87,7 @@ class ShardedReader:
         task = Task(SHARD, {}, data.background, data.value_range, channels)
         parts, places = self._read(task, data, rows)
         self.shards = parts
-        images = mapped_images(parts, places)
-        faults, fates = _texts(parts, places, "fault"), _texts(parts, places, "fates")
-        return Read(
-            images,
-            {index: str(fault) for index, fault in enumerate(faults) if fault is not None},
-            [tuple(each) for each in fates],
-            lambda: digests(images),
-        )
+        return mapped_read(parts, places)
 
     def _read(
         self, task: Task, data: DataConfig, wanted: Rows
@@ -125,6 +120,18 @@ def mapped_images(parts: Sequence[Part], places: NDArray[np.int64]) -> MappedIma
     """The images at `places` [N] of shards."""
     pixels = [open_memmap(part.path(PIXELS), mode="r") for part in parts]
     return MappedImages(pixels, [part.rows for part in parts], places)
+
+
+def mapped_read(parts: Sequence[Part], places: NDArray[np.int64]) -> Read:
+    """The images at `places` [N] of shards, and what became of each."""
+    images = mapped_images(parts, places)
+    faults, fates = _texts(parts, places, "fault"), _texts(parts, places, "fates")
+    return Read(
+        images,
+        {index: str(fault) for index, fault in enumerate(faults) if fault is not None},
+        [tuple(each) for each in fates],
+        lambda: digests(images),
+    )
 
 
 class FileNames(Sequence[str]):
@@ -195,13 +202,13 @@ def do(task: Task, data: DataConfig, root: Path, cache: Path, ranks: Ranks) -> N
     with Progress(description, total, "images", visible=ranks.index == 0) as progress:
         if task.prefix == SHARD:
             settled = replace(data, background=task.background, value_range=task.value_range)
-            work = _decoding(root, settled, task.channels, progress.advance)
+            work = decoding(partial(_sources, root), settled, task.channels, progress.advance)
         else:
             work = _surveying(root, data, progress.advance)
         do_parts(folder, task.planned, settings, work, ranks, progress.advance)
 
 
-def _surveying(root: Path, data: DataConfig, advance: Callable[[int], None]) -> Any:
+def _surveying(root: Path, data: DataConfig, advance: Callable[[int], None]) -> Work:
     def work(rows: Rows, _stem: str) -> tuple[Rows, dict[str, Any]]:
         found = survey(
             _paths(root, rows),
@@ -265,17 +272,20 @@ def _plain(name: str, value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def _decoding(root: Path, data: DataConfig, channels: int, advance: Callable[[int], None]) -> Any:
+def decoding(
+    sources: Callable[[Rows], list[Source]],
+    data: DataConfig,
+    channels: int,
+    advance: Callable[[int], None],
+) -> Work:
+    """The work of a shard: rows, of which `sources` gives the files, decoded and kept."""
+
     def work(rows: Rows, stem: str) -> tuple[Rows, dict[str, Any]]:
         path = Path(f"{stem}{PIXELS}")
         shape = (len(rows), channels, *data.size)
         pixels = open_memmap(path, "w+", np.uint8, shape)
         reserve(path)
-        sources = [
-            Source(path, page)
-            for path, page in zip(_paths(root, rows), rows["page"].tolist(), strict=True)
-        ]
-        decoded = decode_files(sources, pixels, data, "decoding", advance)
+        decoded = decode_files(sources(rows), pixels, data, "decoding", advance)
         made = extended(rows, _DECODED)
         faults: dict[str, int] = {}
         fates: dict[tuple[str, ...], int] = {}
@@ -287,6 +297,11 @@ def _decoding(root: Path, data: DataConfig, channels: int, advance: Callable[[in
         return made, {"fault": list(faults), "fates": [list(each) for each in fates]}
 
     return work
+
+
+def _sources(root: Path, rows: Rows) -> list[Source]:
+    pages = rows["page"].tolist()
+    return [Source(path, page) for path, page in zip(_paths(root, rows), pages, strict=True)]
 
 
 def _paths(root: Path, rows: Rows) -> list[Path]:
