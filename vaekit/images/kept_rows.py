@@ -72,7 +72,7 @@ def read_rows(
         missing = wanted[find([part.rows for part in parts], wanted) < 0]
         if len(missing):
             planned = plan(folder, SHARD, missing, files_in_a_part(task, data))
-            with Progress("decoding", len(missing), "images") as progress:
+            with Progress("decoding", len(missing), "images", is_result=False) as progress:
                 work = decoding(sources, data, channels, progress.advance)
                 do_parts(folder, planned, settings, work, ALONE, progress.advance)
             parts = read_parts(folder, SHARD, settings)

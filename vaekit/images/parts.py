@@ -213,10 +213,12 @@ def _do_part(folder: Path, name: str, settings: Settings, work: Work, ranks: Ran
             files[file.name] = (file.stat().st_size, file_sha256(file))
             fsync(file)
             file.rename(folder / file.name)
-        write_sealed(
-            folder / f"{name}.json",
-            {"format_version": FORMAT_VERSION, "settings": settings, "files": files, **values},
-        )
+        sealed = {"format_version": FORMAT_VERSION, "settings": settings, "files": files, **values}
+        try:
+            write_sealed(folder / f"{name}.json", sealed)
+        except FileNotFoundError:  # another launch has written it at the same moment
+            if not (folder / f"{name}.json").is_file():
+                raise
     path.unlink(missing_ok=True)
 
 

@@ -199,7 +199,8 @@ def do(task: Task, data: DataConfig, root: Path, cache: Path, ranks: Ranks) -> N
     folder, settings = folder_of(cache, task, data), settings_of(task, data)
     description = "decoding" if task.prefix == SHARD else "reading headers"
     total = sum(task.planned.values())
-    with Progress(description, total, "images", visible=ranks.index == 0) as progress:
+    is_main = ranks.index == 0
+    with Progress(description, total, "images", visible=is_main, is_result=False) as progress:
         if task.prefix == SHARD:
             settled = replace(data, background=task.background, value_range=task.value_range)
             work = decoding(partial(_sources, root), settled, task.channels, progress.advance)
