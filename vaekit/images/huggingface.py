@@ -213,7 +213,8 @@ def _images(
     config = settle(config, pages["train"])
     channels = common_channels([page for each in pages.values() for page in each], config)
     read, shards = _read_all(sides, column, channels, config)
-    arrays, fates = {}, []
+    made: dict[str, Any] = {}
+    fates = []
     for side, each_side in read.items():
         if each_side.unreadable:
             named = [f"row {row} ({why})" for row, why in each_side.unreadable.items()]
@@ -221,9 +222,9 @@ def _images(
                 f"--data.root {config.root}: can't read {some_of(named)} of {side}; mend the data "
                 f"set"
             )
-        arrays[f"{side}_images"] = each_side.pixels
+        made[f"{side}_images"] = each_side.pixels
         fates += [(f"{side}[{row}]", each) for row, each in enumerate(each_side.fates) if each]
-    return arrays, config, tallied(fates), shards
+    return made, config, tallied(fates), shards
 
 
 def _read_all(

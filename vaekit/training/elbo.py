@@ -9,7 +9,7 @@ from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.training.losses import Losses
-from vaekit.training.noise import Stream, normal_noise, rank_slice
+from vaekit.training.noise import NormalRows, Stream, rank_slice
 
 BATCH_SIZE = 500
 
@@ -28,7 +28,7 @@ def evaluate(
     `between_batches`, which may raise.
     """
     device, count = accelerator.device, len(pixels)
-    noise = normal_noise((count, vae.latent_dim), seed, Stream.EVALUATION, 0, device)
+    noise = NormalRows(count, vae.latent_dim, seed, Stream.EVALUATION, device)
     share = rank_slice(count, accelerator.process_index, accelerator.num_processes)
     largest_share = -(-count // accelerator.num_processes)
     sums = []
@@ -38,7 +38,7 @@ def evaluate(
         batch = slice(start, min(start + BATCH_SIZE, share.stop))
         images = as_floats(torch.from_numpy(pixels[batch]).to(device))
         with accelerator.autocast():
-            output = vae(images, noise[batch])
+            output = vae(images, noise.take(batch))
         elbo = vae.bound(output, images)
         sums.append(torch.stack([elbo.reconstruction.sum(), elbo.kl.sum()]))
     total = accelerator.reduce(torch.stack(sums).sum(dim=0), reduction="sum")
