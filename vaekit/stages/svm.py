@@ -21,6 +21,7 @@ from vaekit.stages.latents import extract_missing_latents
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import TITLES, choose_backend
+from vaekit.svm.cluster import on_cluster
 from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
 from vaekit.svm.scores import Scores, evaluate
@@ -33,19 +34,22 @@ def fit_svm(
     config: SvmConfig,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
+    cluster: str | None = None,
 ) -> None:
     """Fit an SVM on a run's training latents and measure it on the test latents.
 
     Where the run has no latents, they are made first; cuML takes them from the GPU that made them,
     without a copy by way of the host. Writes the table, its config and its metrics into the run's
-    svm/ folder. `backend` and `jobs` (None: one a core) say how it is fitted; the SVM is the same.
+    svm/ folder. `backend`, `jobs` (None: one a core) and `cluster`, as `on_cluster` takes it, say
+    how it is fitted; the SVM is the same.
     Of more latents than `config` says a draw is fitted on, and so are the simpler classifiers.
     Raises `UserError` where latents are damaged, unlabelled, not finite, of one class only, or of
-    more classes than fit into memory, and where cuML is demanded but not usable.
+    more classes than fit into memory, where cuML is demanded but not usable, and where a cluster
+    doesn't answer.
     """
     folder, run_config = run.folder, run.config
-    with folder.lock():
-        choice = choose_backend(backend)
+    choice = choose_backend(backend, cluster)
+    with on_cluster(cluster), folder.lock():
         on_device = extract_missing_latents(run, keep_on_device=choice.backend == "cuml")
         latents = run.latents
         train_labels, test_labels = _require_labels(latents, run)
