@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS, suspect_labels
+from vaekit.evaluation.mislabelled import MAX_EXAMINED, NUM_NEIGHBOURS, suspect_labels
+from vaekit.evaluation.neighbours import Stacked
 from vaekit.images.pictures import image_grid
 from vaekit.report.embedding import Picture, embedded
+from vaekit.runs.index import IndexRow, index_row
 from vaekit.runs.inference import reconstruct
-from vaekit.runs.latents import IndexRow, image_index
 from vaekit.runs.run import Run
 from vaekit.runs.scores import score
 
@@ -35,15 +36,19 @@ class Mislabelled(NamedTuple):
 
 
 def strangest(run: Run) -> list[Card]:
-    """The strangest test images, beside their reconstructions."""
+    """The strangest test images, of at most `MAX_EXAMINED`, beside their reconstructions."""
     if not run.has_latents or len(run.latents.train) < 2:
         return []
     weights, latents, images = run.weights, run.latents, run.images
     k = min(NUM_NEIGHBOURS, len(latents.train) - 1)
-    found = score(weights, latents, images, images.test.pixels, k, FALSE_ALARMS)
+    count = min(len(latents.test), MAX_EXAMINED)
+    examined = np.arange(count) * len(latents.test) // count
+    pixels = images.test.pixels[examined]
+    found = score(weights, latents, images, pixels, k, FALSE_ALARMS)
     chosen = np.argsort(-found.strangeness, kind="stable")[:NUM_STRANGE]
-    pixels = images.test.pixels[chosen]
-    index = image_index(images)[len(latents.train) :]
+    pixels = pixels[chosen]
+    first = len(latents.train)
+    index = {row: index_row(images, first + int(examined[row])) for row in chosen.tolist()}
     return [
         Card(
             embedded(
@@ -74,13 +79,13 @@ def mislabelled(run: Run) -> Mislabelled | None:
     labels = np.concatenate([latents.train_labels, latents.test_labels])
     if len(np.unique(labels)) < 2:
         return None
-    means = np.concatenate([latents.train_means, latents.test_means])
+    means = Stacked(latents.train_means, latents.test_means)
     found = suspect_labels(means, labels, min(NUM_NEIGHBOURS, len(labels) - 1))
-    likely, index = found.likely_wrong(), image_index(run.images)
+    likely = found.likely_wrong()
     every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
     cards = []
     for row, suspicion, suggested in list(zip(*likely, strict=True))[:NUM_MISLABELLED]:
-        image = index[row]
+        image = index_row(run.images, int(row))
         picture = image_grid(every[image.split][image.row][None])
         cards.append(
             Card(
@@ -94,10 +99,10 @@ def mislabelled(run: Run) -> Mislabelled | None:
 
 def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
     """What to call some images of a split: its class, where it has one, and its file or number."""
-    index = [each for each in image_index(run.images) if each.split == split]
+    first = 0 if split == "train" else len(run.images.train.pixels)
     return [
         _named(image) if image.class_name is None else f"{image.class_name} · {_named(image)}"
-        for image in (index[row] for row in rows)
+        for image in (index_row(run.images, first + row) for row in rows.tolist())
     ]
 
 

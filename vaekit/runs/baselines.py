@@ -1,5 +1,6 @@
 """How well the images of a run are told by it, and by what takes no training: baselines/."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
-from vaekit.storage.arrays import read_npy, write_array
+from vaekit.storage.arrays import read_npy, write_rows
 from vaekit.storage.damage import Damaged, as_written, number, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed, write_sealed
@@ -40,25 +41,27 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     components = untrained.fit_components(train, 2 * vae.latent_dim)
     num_components = len(components.directions)
     errors, own_error = np.zeros(num_components + 1), 0.0
-    train_scores = np.empty((len(train), num_components), np.float32)
-    test_scores = np.empty((len(test), num_components), np.float32)
+    run.baselines.mkdir(exist_ok=True)
     with Progress("comparing with PCA", len(train) + len(test), "images") as progress:
-        for batch in _batches(len(train)):
-            train_scores[batch] = untrained.project(train[batch], components)
-            progress.advance(batch.stop - batch.start)
-        for batch in _batches(len(test)):
-            test_scores[batch] = untrained.project(test[batch], components)
-            errors += untrained.squared_errors(test[batch], test_scores[batch], components)
-            own_error += _squared_error(vae, test[batch])
-            progress.advance(batch.stop - batch.start)
+
+        def projected(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+            nonlocal errors, own_error
+            for batch in _batches(len(pixels)):
+                scores = untrained.project(pixels[batch], components)
+                if pixels is test:
+                    errors += untrained.squared_errors(test[batch], scores, components)
+                    own_error += _squared_error(vae, test[batch])
+                yield scores
+                progress.advance(batch.stop - batch.start)
+
+        for name, pixels in zip(SCORES, (train, test), strict=True):
+            shape = (len(pixels), num_components)
+            write_rows(run.baselines / name, shape, np.float32, projected(pixels))
     train_mean, test_mean = untrained.mean_of(train), untrained.mean_of(test)
     nats = None
     if vae.config.likelihood == "bernoulli":
         nats = untrained.bernoulli_nats(train_mean, len(train), test_mean)
     counts = sorted({min(count, num_components) for count in _component_counts(vae)} - {0})
-    run.baselines.mkdir(exist_ok=True)
-    for name, scores in zip(SCORES, (train_scores, test_scores), strict=True):
-        write_array(run.baselines / name, scores)
     write_sealed(
         run.baselines / "baselines.json",
         {

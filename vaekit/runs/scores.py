@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vaekit.evaluation.neighbours import Neighbours, nearest, require_enough
+from vaekit.evaluation.neighbours import Neighbours, Stacked, nearest, require_enough
 from vaekit.evaluation.strangeness import (
     Figures,
     Typical,
@@ -89,7 +89,7 @@ def find_alike(weights: Weights, latents: Latents, pixels: NDArray[np.uint8], k:
     Indices count the training images, and then the test images. Raises `UserError` for more
     neighbours than there are images.
     """
-    every = np.concatenate([latents.train_means, latents.test_means])
+    every = Stacked(latents.train_means, latents.test_means)
     return nearest(every, encode(weights, pixels).mean, k)
 
 
