@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.evaluation.mislabelled import MAX_EXAMINED, NUM_NEIGHBOURS, suspect_labels
-from vaekit.evaluation.neighbours import Stacked
+from vaekit.evaluation.mislabelled import MAX_EXAMINED, NUM_NEIGHBOURS
 from vaekit.images.pictures import image_grid
 from vaekit.report.embedding import Picture, embedded
 from vaekit.runs.index import IndexRow, index_row
@@ -79,8 +78,7 @@ def mislabelled(run: Run) -> Mislabelled | None:
     labels = np.concatenate([latents.train_labels, latents.test_labels])
     if len(np.unique(labels)) < 2:
         return None
-    means = Stacked(latents.train_means, latents.test_means)
-    found = suspect_labels(means, labels, min(NUM_NEIGHBOURS, len(labels) - 1))
+    found = run.suspect_labels(min(NUM_NEIGHBOURS, len(labels) - 1))
     likely = found.likely_wrong()
     every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
     cards = []
