@@ -119,19 +119,49 @@ def test_images_of_a_set_and_arrays_are_not_both_taken(
         vaekit.train(tiny_config(tmp_path / "run"), *digits)
 
 
-def test_colour_without_labels_goes_through_every_method(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (60, 8, 12, 3), np.uint8)
-    run = vaekit.train(memory_config(tmp_path / "run", model=vaekit.ModelConfig(width=2)), images)
+@pytest.mark.slow
+@pytest.mark.parametrize("is_labelled", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+def test_every_method_takes_every_kind_of_set(
+    channels: int, is_labelled: bool, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 12, channels), np.uint8)
+    labels = np.arange(60) % 3 if is_labelled else None
+    config = memory_config(tmp_path / "run", model=vaekit.ModelConfig(width=2))
+    run = vaekit.train(config, images, labels)
     vaekit.extract_latents(run)
+    shape = (channels, 8, 12)
     assert run.encode(images).mean.shape == (60, run.weights.vae.latent_dim)
-    assert run.reconstruct(images[:2]).shape == (2, 3, 8, 12)
-    assert run.interpolate(images[0], images[1], steps=3).shape == (3, 3, 8, 12)
-    assert run.decode(run.encode(images[:2]).mean).shape == run.sample(2).shape == (2, 3, 8, 12)
+    assert run.reconstruct(images[:2]).shape == (2, *shape)
+    assert run.interpolate(images[0], images[1], steps=3).shape == (3, *shape)
+    assert run.decode(run.encode(images[:2]).mean).shape == run.sample(2).shape == (2, *shape)
     assert run.score(images).distance.shape == (60,)
     assert run.neighbours(images[:2], k=3).indices.shape == (2, 3)
-    assert [*run.latents.to_pandas()][:4] == ["split", "row", "file", "z1"]
-    with pytest.raises(UserError, match="without labels"):
-        run.predict(images)
+    assert run.evaluate(samples=2, images=2)["likelihood"]["num_images"] == 2
+    frame = run.latents.to_pandas()
+    assert len(frame) == 60
+    assert ("label" in frame) == is_labelled
+    if is_labelled:
+        vaekit.fit_svm(run, vaekit.SvmConfig())
+        assert set(run.predict(images).names) <= {"0", "1", "2"}
+        assert len(run.suspect_labels().rows) == 60
+    else:
+        with pytest.raises(UserError, match="without labels"):
+            run.predict(images)
+        with pytest.raises(UserError, match="no labels"):
+            run.suspect_labels()
+    assert run._repr_html_().count("data:image/png;base64,") >= 2
+
+
+def test_a_run_is_evaluated_as_by_the_command_and_nothing_is_written(finished_run: Path) -> None:
+    run = vaekit.Run(finished_run)
+    before = sorted(path.stat().st_mtime_ns for path in finished_run.rglob("*"))
+    measured = run.evaluate(samples=3, images=10)
+    assert sorted(path.stat().st_mtime_ns for path in finished_run.rglob("*")) == before
+    assert measured["probes"] == run.evaluation["probes"]
+    assert measured["likelihood"] == pytest.approx(run.evaluation["likelihood"])
+    with pytest.raises(UserError, match="samples 0: expected at least 1"):
+        run.evaluate(samples=0)
 
 
 def test_latents_are_a_data_frame(finished_run: Path) -> None:

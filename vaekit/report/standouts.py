@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS, suspect_labels
+from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS
 from vaekit.images.pictures import image_grid
 from vaekit.report.embedding import Picture, embedded
 from vaekit.runs.inference import reconstruct
@@ -74,8 +74,7 @@ def mislabelled(run: Run) -> Mislabelled | None:
     labels = np.concatenate([latents.train_labels, latents.test_labels])
     if len(np.unique(labels)) < 2:
         return None
-    means = np.concatenate([latents.train_means, latents.test_means])
-    found = suspect_labels(means, labels, min(NUM_NEIGHBOURS, len(labels) - 1))
+    found = run.suspect_labels(min(NUM_NEIGHBOURS, len(labels) - 1))
     likely, index = found.likely_wrong(), image_index(run.images)
     every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
     cards = []

@@ -38,6 +38,7 @@ from vaekit.storage.damage import damage_told
 from vaekit.storage.files import file_sha256
 
 if TYPE_CHECKING:  # PyTorch is imported once a weight is needed, decoders once images are
+    from vaekit.evaluation.mislabelled import Suspicions
     from vaekit.evaluation.neighbours import Neighbours
     from vaekit.images.inputs import GivenImages, Inputs
     from vaekit.runs.inference import Encoding, Prediction
@@ -324,6 +325,29 @@ class Run:
         latents = self.latents  # before images are read
         pixels = self.inputs(images, skip_unreadable).pixels
         return scores.find_alike(self.weights, latents, pixels, k)
+
+    def suspect_labels(self, k: int = 10) -> "Suspicions":
+        """Which labels of its images the k nearest images contradict, and what they say instead.
+
+        `rows` count the training images and then the test images, as `latents.rows` does;
+        `suspicion` is from 0 to 1, and `likely_wrong()` those beyond a half, the most suspicious
+        first. Raises `UserError` where the run has no latents or no labels of two classes.
+        """
+        from vaekit.runs import scores
+
+        return scores.suspect(self.latents, k)
+
+    def evaluate(self, samples: int = 500, images: int = 200) -> dict[str, Any]:
+        """Measure what the latents are worth, beside PCA and raw pixels; nothing is written.
+
+        The likelihood is that of `images` test images, by `samples` samples of each. The parts
+        are those of `evaluation`, which is what `vaekit evaluate` left in the folder. Raises
+        `UserError` where the run has no latents.
+        """
+        from vaekit.runs import worth
+
+        latents = self.latents  # before images are read
+        return worth.measure_worth(self.weights.vae, latents, self.images, samples, images)
 
     def inputs(self, images: "GivenImages", skip_unreadable: bool = False) -> "Inputs":
         """Images, as `encode` takes them, as the model does: uint8 [N, C, H, W], and their files.

@@ -1,4 +1,4 @@
-"""How strange images are to a run, and which of its images are like them."""
+"""How strange images are to a run, which of its own are like them, and which labels are wrong."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaekit.errors import UserError
+from vaekit.evaluation.mislabelled import Suspicions, suspect_labels
 from vaekit.evaluation.neighbours import Neighbours, nearest, require_enough
 from vaekit.evaluation.strangeness import (
     Figures,
@@ -91,6 +93,17 @@ def find_alike(weights: Weights, latents: Latents, pixels: NDArray[np.uint8], k:
     """
     every = np.concatenate([latents.train_means, latents.test_means])
     return nearest(every, encode(weights, pixels).mean, k)
+
+
+def suspect(latents: Latents, k: int) -> Suspicions:
+    """What the k nearest images of each image of a run say of its label; rows as `latents.rows`.
+
+    Raises `UserError` without labels, for those of one class, and for fewer than k other images.
+    """
+    if latents.train_labels is None or latents.test_labels is None:
+        raise UserError("the images have no labels, so none of them can be wrong")
+    labels = np.concatenate([latents.train_labels, latents.test_labels])
+    return suspect_labels(np.concatenate([latents.train_means, latents.test_means]), labels, k)
 
 
 def _typical(weights: Weights, latents: Latents, images: Images, k: int) -> Typical:
