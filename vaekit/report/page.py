@@ -13,7 +13,6 @@ from PIL import Image
 
 from vaekit.config import MAX_TRAIN, to_dict
 from vaekit.errors import UserError
-from vaekit.evaluation.mislabelled import MAX_EXAMINED
 from vaekit.evaluation.probes import NUM_DRAWS
 from vaekit.evaluation.quality import trust_in
 from vaekit.images import pictures
@@ -145,7 +144,7 @@ def write_report(run: Run) -> Path:
             "evaluation": run.evaluation if run.has_evaluation else None,
             "num_draws": NUM_DRAWS,
             "strangest": standouts.strangest(run),
-            "max_examined": MAX_EXAMINED,
+            "examined_step": standouts.examined_step(len(run.images.test.pixels)),
             "mislabelled": standouts.mislabelled(run),
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),

@@ -1,5 +1,6 @@
 """What stands out among the images of a run: the strangest, and those likely mislabelled."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -35,19 +36,18 @@ class Mislabelled(NamedTuple):
 
 
 def strangest(run: Run) -> list[Card]:
-    """The strangest test images, of at most `MAX_EXAMINED`, beside their reconstructions."""
+    """The strangest test images beside their reconstructions; of many, see `examined_step`."""
     if not run.has_latents or len(run.latents.train) < 2:
         return []
     weights, latents, images = run.weights, run.latents, run.images
     k = min(NUM_NEIGHBOURS, len(latents.train) - 1)
-    count = min(len(latents.test), MAX_EXAMINED)
-    examined = np.arange(count) * len(latents.test) // count
-    pixels = images.test.pixels[examined]
-    found = score(weights, latents, images, pixels, k, FALSE_ALARMS)
+    step = examined_step(len(latents.test))
+    examined = images.test.pixels[::step]
+    found = score(weights, latents, images, examined, k, FALSE_ALARMS)
     chosen = np.argsort(-found.strangeness, kind="stable")[:NUM_STRANGE]
-    pixels = pixels[chosen]
+    pixels = examined[chosen]
     first = len(latents.train)
-    index = {row: index_row(images, first + int(examined[row])) for row in chosen.tolist()}
+    index = {row: index_row(images, first + step * row) for row in chosen.tolist()}
     return [
         Card(
             embedded(
@@ -66,6 +66,11 @@ def strangest(run: Run) -> list[Card]:
             chosen.tolist(), pixels, reconstruct(weights, pixels), strict=True
         )
     ]
+
+
+def examined_step(count: int) -> int:
+    """One in how many of `count` test images is examined, at most `MAX_EXAMINED` in all."""
+    return max(1, math.ceil(count / MAX_EXAMINED))
 
 
 def mislabelled(run: Run) -> Mislabelled | None:

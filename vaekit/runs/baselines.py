@@ -42,21 +42,15 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     num_components = len(components.directions)
     errors, own_error = np.zeros(num_components + 1), 0.0
     run.baselines.mkdir(exist_ok=True)
-    with Progress("comparing with PCA", len(train) + len(test), "images") as progress:
-
-        def projected(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-            nonlocal errors, own_error
-            for batch in _batches(len(pixels)):
-                scores = untrained.project(pixels[batch], components)
-                if pixels is test:
-                    errors += untrained.squared_errors(test[batch], scores, components)
-                    own_error += _squared_error(vae, test[batch])
-                yield scores
-                progress.advance(batch.stop - batch.start)
-
+    with Progress("comparing with PCA", len(train) + 2 * len(test), "images") as progress:
         for name, pixels in zip(SCORES, (train, test), strict=True):
-            shape = (len(pixels), num_components)
-            write_rows(run.baselines / name, shape, np.float32, projected(pixels))
+            shape, scores = (len(pixels), num_components), _projected(pixels, components, progress)
+            write_rows(run.baselines / name, shape, np.float32, scores)
+        test_scores = read_npy(run.baselines / SCORES[1], np.float32, 2)
+        for batch in _batches(len(test)):
+            errors += untrained.squared_errors(test[batch], test_scores[batch], components)
+            own_error += _squared_error(vae, test[batch])
+            progress.advance(batch.stop - batch.start)
     train_mean, test_mean = untrained.mean_of(train), untrained.mean_of(test)
     nats = None
     if vae.config.likelihood == "bernoulli":
@@ -111,6 +105,14 @@ def _component_counts(vae: "VAE") -> tuple[int, int]:
 def _batches(count: int) -> list[slice]:
     size = untrained.BATCH_SIZE
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _projected(
+    pixels: NDArray[np.uint8], components: untrained.Components, progress: Progress
+) -> Iterator[NDArray[np.float32]]:
+    for batch in _batches(len(pixels)):
+        yield untrained.project(pixels[batch], components)
+        progress.advance(batch.stop - batch.start)
 
 
 def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:

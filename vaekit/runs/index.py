@@ -77,7 +77,8 @@ class Index(Sequence[IndexRow]):
             return False
         first = 0
         with self._open() as file:
-            for batch in file.iter_batches(ROWS_OF_GROUP, columns=["split", "row"]):
+            for batch in file.iter_batches(ROWS_OF_GROUP):
+                batch.validate(full=True)  # what is read later can't fail then
                 numbers = np.arange(first, first + batch.num_rows)
                 is_test = numbers >= num_train
                 splits = np.where(is_test, "test", "train")
