@@ -1,6 +1,6 @@
 """How well the images of a run are told by it, and by what takes no training: baselines/."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,8 +44,9 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     run.baselines.mkdir(exist_ok=True)
     with Progress("comparing with PCA", len(train) + 2 * len(test), "images") as progress:
         for name, pixels in zip(SCORES, (train, test), strict=True):
-            shape, scores = (len(pixels), num_components), _projected(pixels, components, progress)
-            write_rows(run.baselines / name, shape, np.float32, scores)
+            batches = (pixels[batch] for batch in _batches(len(pixels)))
+            scores = _projected(batches, components, progress)
+            write_rows(run.baselines / name, (len(pixels), num_components), np.float32, scores)
         test_scores = read_npy(run.baselines / SCORES[1], np.float32, 2)
         for batch in _batches(len(test)):
             errors += untrained.squared_errors(test[batch], test_scores[batch], components)
@@ -108,11 +109,11 @@ def _batches(count: int) -> list[slice]:
 
 
 def _projected(
-    pixels: NDArray[np.uint8], components: untrained.Components, progress: Progress
+    batches: Iterable[NDArray[np.uint8]], components: untrained.Components, progress: Progress
 ) -> Iterator[NDArray[np.float32]]:
-    for batch in _batches(len(pixels)):
-        yield untrained.project(pixels[batch], components)
-        progress.advance(batch.stop - batch.start)
+    for batch in batches:
+        yield untrained.project(batch, components)
+        progress.advance(len(batch))
 
 
 def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:
