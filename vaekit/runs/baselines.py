@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.images import baselines as untrained
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.progress import Progress
@@ -127,7 +128,7 @@ def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:
         return float(difference.double().square().sum())
 
 
-def _figures(squared_error: float, test: NDArray[np.uint8]) -> dict[str, float | None]:
+def _figures(squared_error: float, test: PixelArray) -> dict[str, float | None]:
     """Mean squared error of a value in [0, 1], and the PSNR."""
     mse = float(squared_error) / test.size
     return {"mse": mse, "psnr": psnr(mse)}

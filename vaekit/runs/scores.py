@@ -20,6 +20,7 @@ from vaekit.evaluation.strangeness import (
     threshold,
     typical_of,
 )
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import Images
 from vaekit.models.gaussian import kl_divergence
@@ -59,7 +60,7 @@ def score(
     weights: Weights,
     latents: Latents,
     images: Images,
-    pixels: NDArray[np.uint8],
+    pixels: PixelArray,
     k: int,
     false_alarms: float,
 ) -> Scores:
@@ -133,7 +134,7 @@ def _evenly(count: int) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def _of_model(weights: Weights, pixels: NDArray[np.uint8]) -> _OfModel:
+def _of_model(weights: Weights, pixels: PixelArray) -> _OfModel:
     vae, figures = weights.vae, np.empty((3, len(pixels)))
     for start in range(0, len(pixels), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
