@@ -28,7 +28,7 @@ MAX_VOTES = 10**8  # of pairs of classes on latents to compare labels on, which 
 FEW = 500  # where nothing is timed
 ROUNDS = 3
 ROUNDS_OF_PREDICTING = 6
-MIN_AGREEMENT = 0.95  # of labels: SVC breaks a tie in another way, and many classes have many
+MIN_AGREEMENT = 0.9  # of labels: SVC breaks a tie in another way, and many classes have many
 
 all_threads = pytest.mark.parametrize(
     "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
