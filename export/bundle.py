@@ -56,6 +56,7 @@ from vaekit.export.manifest import (
 from vaekit.export.metadata import describe, signature
 from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
+from vaekit.images.mapped import PixelArray
 from vaekit.models.gaussian import Posterior
 from vaekit.report.map import latent_map
 from vaekit.runs.run import Run
@@ -149,7 +150,7 @@ def write_sound_graphs(
     folder: Path,
     reference: Reference,
     metadata: dict[str, Any],
-    pixels: NDArray[np.uint8],
+    pixels: PixelArray,
     stored_as: StoredWeights,
 ) -> Comparison:
     """Write the graphs, note them in `metadata`, and compare them on all `pixels`.
@@ -255,7 +256,7 @@ def write_graphs(
     }
 
 
-def golden_cases(reference: Reference, pixels: NDArray[np.uint8]) -> list[GoldenCase]:
+def golden_cases(reference: Reference, pixels: PixelArray) -> list[GoldenCase]:
     """Inputs and outputs of each graph, of the test images that rounding relabels least."""
     expected = expect(reference, pixels[:MAX_BATCH])
     table, prediction = reference.table, expected.prediction

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vaekit.export.manifest import CLASSIFIER, DECODER, ENCODER, SVM, Arrays, excess
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
@@ -155,7 +156,7 @@ class Comparison:
 def compare(
     bundle: Path,
     reference: Reference,
-    pixels: NDArray[np.uint8],
+    pixels: PixelArray,
     rounded: Container[str] = (),
 ) -> Comparison:
     """Run every graph on every image [N, C, H, W], and the first ones at odd batch sizes too."""

@@ -13,13 +13,23 @@ class Progress:
     """Counts items done out of `total`, with their rate and the time left.
 
     `done` is what earlier starts did already. Only a `visible` one shows anything: with several
-    processes, that of the main one.
+    processes, that of the main one. Where lines are no result, as those of work on the way to one,
+    they go to standard error.
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, visible: bool = True):
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        unit: str,
+        *,
+        done: int = 0,
+        visible: bool = True,
+        is_result: bool = True,
+    ):
         self._what, self._total, self._unit = what, total, unit
         self._first = self._done = done
-        self._visible = visible
+        self._visible, self._is_result = visible, is_result
         self._started = self._last_line = time.monotonic()
         on_terminal = visible and sys.stderr.isatty()
         self._bar = (
@@ -48,7 +58,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(text)
         elif self._visible:
-            print(text, flush=True)
+            print(text, file=sys.stdout if self._is_result else sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from vaekit.config import TrainConfig, settled
 from vaekit.errors import UserError, say, user_errors_in_one_line
 from vaekit.images.in_memory import settings_of
 from vaekit.images.pixels import ImageShape
+from vaekit.images.ranks import Ranks
 from vaekit.images.reading import Reading
 from vaekit.images.sets import Images, count, images_in_memory, load_images
 from vaekit.models.settle import settle_model
@@ -48,7 +49,7 @@ from vaekit.training.memory import estimate, require_memory
 from vaekit.training.precision import TITLES
 from vaekit.training.process import set_up_process
 from vaekit.training.ranks import (
-    first_on_each_machine,
+    ImageRanks,
     lost_ranks_in_one_line,
     start_accelerator,
 )
@@ -84,8 +85,7 @@ def train(
     if config.data.name == "folder" and initial is None:  # grey at least; before decoding
         least = (1, *config.data.size)
         require_room(as_small_as_can_be(config, least), least, accelerator)
-    with first_on_each_machine(accelerator):
-        loaded = load(config, images, labels)
+    loaded = load(config, images, labels, ImageRanks(accelerator))
     reading = told(loaded, config, accelerator)
     config = settle(starting_from(initial, config, loaded.shape), loaded)
     require_divisible_batch(config, accelerator.num_processes)
@@ -125,10 +125,12 @@ def of_arrays(config: TrainConfig, images: NDArray[np.uint8]) -> TrainConfig:
     return replace(config, data=data, run=None if is_default else config.run)
 
 
-def load(config: TrainConfig, images: NDArray[np.uint8] | None, labels: ArrayLike | None) -> Images:
+def load(
+    config: TrainConfig, images: NDArray[np.uint8] | None, labels: ArrayLike | None, ranks: Ranks
+) -> Images:
     """The images of the run: these arrays, or what its settings name."""
     if images is None:
-        return load_images(config.data, config.seed)
+        return load_images(config.data, config.seed, ranks=ranks)
     return images_in_memory(images, labels, config.data, config.seed)
 
 
@@ -205,9 +207,10 @@ def set_up(config: TrainConfig, images: Images, accelerator: Accelerator) -> Tra
     _ = training.images_sha256  # by all ranks at once, rather than when one wants it
     if isinstance(training.feed, FetchingFeed) and accelerator.is_main_process:
         limit = resident_limit(config.data, accelerator.device)
+        more = "" if limit is None else f", more than the {limit:,} to keep on the device"
         say(
-            f"{images.train.pixels.nbytes / MEGABYTE:,.0f} MB of training images, more than the "
-            f"{limit:,} to keep on the device: batches are fetched ahead of their steps"
+            f"{images.train.pixels.nbytes / MEGABYTE:,.0f} MB of training images{more}: batches "
+            f"are fetched ahead of their steps"
         )
     return training
 

@@ -14,22 +14,25 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import assert_one_line_error, launch, vaekit
+from conftest import assert_one_line_error, launch, tiny_config, vaekit
 from cuml_helpers import UnusableSVC, play_cuml
 from damage_helpers import (
     data_flipped,
     emptied,
     made_a_dangling_link,
     made_a_folder,
+    snapshot,
     truncated,
 )
+from image_helpers import flip_a_bit, write_pets
 
 from vaekit.cli import main
-from vaekit.config import SvmConfig
+from vaekit.config import DataConfig, SvmConfig
 from vaekit.doctor.findings import Finding, as_lines
 from vaekit.doctor.runs import examine_run
 from vaekit.errors import UserError
 from vaekit.export.manifest import MANIFEST
+from vaekit.images.sets import load_images
 from vaekit.report.page import measure_missing_baselines
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
@@ -559,3 +562,23 @@ def test_the_ranks_of_a_launch_find_one_another_and_one_speaks() -> None:
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stdout.splitlines() if " ranks " in line]
     assert "2 processes, which found one another" in line
+
+
+@pytest.mark.injects(5)
+def test_decoded_images_that_are_damaged_are_named_and_left_to_the_next_start(
+    tmp_path: Path,
+) -> None:
+    root = write_pets(tmp_path / "pets")
+    data = DataConfig(name="folder", root=str(root), image_size=8)
+    load_images(data, 0)
+    config = tiny_config(tmp_path / "run", data=data)
+    RunFolder(Path(str(config.run))).start(config)
+    (whole,) = (each for each in examine_run(tmp_path / "run") if "parts of decoded" in each.text)
+    assert whole.verdict == "ok"
+    shard = next(root.glob(".vaekit-cache/*/shard-*[0-9a-f].npy"))
+    shard.write_bytes(flip_a_bit(shard.read_bytes()))
+    before = snapshot(tmp_path)
+    (fault,) = (each for each in examine_run(tmp_path / "run") if shard.stem in each.subject)
+    assert fault.verdict == "note"
+    assert "is not as it was written; the next start makes it again" in fault.text
+    assert snapshot(tmp_path) == before

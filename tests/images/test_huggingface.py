@@ -2,13 +2,18 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from image_helpers import fault, flat, load, values
+from image_helpers import fault, flat, flip_a_bit, load, values
 from PIL import Image
+
+from vaekit.images import cache, shards
+from vaekit.images.mapped import Mapped
+from vaekit.images.sets import count
 
 datasets: Any = pytest.importorskip("datasets")
 
@@ -195,3 +200,33 @@ def test_a_name_that_is_not_to_be_had_is_said_in_a_line() -> None:
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaekit.images.huggingface.find_spec", lambda name: None)
     assert "`pip install 'vaekit[datasets]'`" in fault(Path("x"), "datasets")
+
+
+@pytest.mark.injects(5)
+def test_a_large_set_lies_in_shards_in_the_cache_of_datasets_and_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = rows(*range(30), *range(10), image=PICTURE, pet=PETS)  # some are equal
+    path = one_parquet({"train": made}, tmp_path)
+    settings: dict[str, Any] = {"name": "datasets", "image_size": 8, "validation": 5}
+    whole = load(path, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "IN_MEMORY_BYTES", 0)
+        patch.setattr(shards, "MOST_FILES", 7)
+        first = load(path, **settings)
+        patch.setattr(shards, "decode_files", None)
+        again = load(path, **settings)
+        for mapped in (first, again):
+            assert isinstance(mapped.train.pixels, Mapped)
+            assert mapped.sha256() == replace(mapped, facts=None).sha256() == whole.sha256()
+            assert count(mapped) == count(whole)
+            assert list(mapped.train.files or ()) == list(whole.train.files or ())
+            assert mapped.train.labels is not None
+            np.testing.assert_array_equal(mapped.train.labels, whole.train.labels)
+        patch.undo()
+        patch.setattr(cache, "IN_MEMORY_BYTES", 0)
+        shard = next((tmp_path / "cache").rglob("shard-*[0-9a-f].npy"))
+        shard.write_bytes(flip_a_bit(shard.read_bytes()))
+        capsys.readouterr()
+        assert load(path, **settings).sha256() == whole.sha256()
+    assert "it is made again from the files" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from conftest import tiny_config
 from numpy.lib.format import open_memmap
 
 from vaekit.config import DataConfig
+from vaekit.images.mapped import Mapped, PixelArray
 from vaekit.train import train
 from vaekit.training.feeds import NUM_AHEAD, Feed, FetchingFeed, ResidentFeed, make_feed
 from vaekit.training.ranks import start_accelerator
@@ -20,6 +21,7 @@ CPU = torch.device("cpu")
 BATCH_SIZE = 4
 PIXELS = np.random.default_rng(0).integers(0, 256, (31, 3, 2, 5), dtype=np.uint8)
 ORDER = np.random.default_rng(1).permutation(len(PIXELS))
+MAPPED = Mapped(np.split(PIXELS[::-1], [10, 11, 25]), np.arange(len(PIXELS))[::-1])
 NUM_BATCHES = len(PIXELS) // BATCH_SIZE
 
 all_feeds = pytest.mark.parametrize("feed_type", [ResidentFeed, FetchingFeed])
@@ -34,12 +36,13 @@ def batches(feed: Feed, first: int = 0) -> list[np.ndarray]:
 
 
 @all_feeds
+@pytest.mark.parametrize("pixels", [PIXELS, MAPPED], ids=["one array", "in shards"])
 @pytest.mark.parametrize("share", [slice(0, 4), slice(0, 1), slice(1, 4)])
 @pytest.mark.parametrize("first", [0, 3, NUM_BATCHES])
 def test_a_rank_gets_its_share_of_every_batch_of_the_epoch(
-    feed_type: type[ResidentFeed | FetchingFeed], share: slice, first: int
+    feed_type: type[ResidentFeed | FetchingFeed], share: slice, first: int, pixels: PixelArray
 ) -> None:
-    feed = feed_type(PIXELS, BATCH_SIZE, share, CPU)
+    feed = feed_type(pixels, BATCH_SIZE, share, CPU)
     for order in (ORDER, ORDER[::-1].copy()):
         feed.start_epoch(order, first)
         given = batches(feed, first)
@@ -109,6 +112,13 @@ def test_images_stay_where_they_are_if_they_are_more_than_the_limit(
     data = DataConfig(name="digits", resident_limit=limit)
     config = tiny_config(tmp_path, data=data, batch_size=4)
     assert isinstance(make_feed(PIXELS, config, start_accelerator(config)), feed_type)
+
+
+def test_images_in_shards_stay_there_unless_a_limit_has_room_for_them(tmp_path: Path) -> None:
+    for limit, feed_type in ((None, FetchingFeed), (0, FetchingFeed), (1, ResidentFeed)):
+        data = DataConfig(name="digits", resident_limit=limit)
+        config = tiny_config(tmp_path, data=data, batch_size=4)
+        assert isinstance(make_feed(MAPPED, config, start_accelerator(config)), feed_type)
 
 
 def test_a_run_is_the_same_whether_its_images_are_resident_or_fetched_and_says_so(

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.training.noise import Stream, draw_normal, epoch_order, normal_noise, rank_slice
+from vaekit.training import noise as drawing
+from vaekit.training.noise import (
+    NormalRows,
+    Stream,
+    draw_normal,
+    epoch_order,
+    normal_noise,
+    rank_slice,
+)
 
 CPU = torch.device("cpu")
 
@@ -35,6 +43,20 @@ def test_noise_is_standard_normal_and_differs_by_seed_stream_and_step() -> None:
     ]
     for other in others:
         assert torch.corrcoef(torch.stack([noise, other]))[0, 1].abs() < 0.02
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 33, 47, 48, 49, 63, 64, 65, 200, 1001])
+@pytest.mark.parametrize("width", [1, 3, 10])
+def test_noise_drawn_a_block_at_a_time_is_the_same(
+    count: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = normal_noise((count, width), 3, Stream.EVALUATION, 0, CPU)
+    monkeypatch.setattr(drawing, "ROWS_AT_ONCE", 32)
+    for first, size in ((0, 7), (0, 50), (count // 3, 20), (count // 2, 1)):
+        rows = NormalRows(count, width, 3, Stream.EVALUATION, CPU)
+        for start in range(first, count + 2 * size, size):  # a rank may ask for none at the end
+            some = slice(start, min(start + size, count))
+            assert torch.equal(rows.take(some), whole[some])
 
 
 @pytest.mark.parametrize(("count", "num_ranks"), [(8, 1), (8, 2), (7, 3), (2, 4), (0, 2)])

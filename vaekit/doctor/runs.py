@@ -159,8 +159,8 @@ class Readings:
 def examine_run(run_path: Path) -> list[Finding]:
     """Every file of a run that is whole, and all that is wrong, stage by stage.
 
-    Nothing is written, run or made anew, and no image set is loaded. Raises `UserError` where
-    there is no run at all.
+    Nothing is written, run or made anew, and no image set is loaded; of decoded images the files
+    are read. Raises `UserError` where there is no run at all.
     """
     run = RunFolder(run_path)
     if not run.path.is_dir() or not any(run.path.iterdir()):
@@ -174,6 +174,7 @@ def examine_run(run_path: Path) -> list[Finding]:
         if product.files.partition("/")[0] not in faults:
             findings += check_product(known, product)
     findings += [note for note in notes(known) if note.subject not in faults]
+    findings += check_images(known.value(CONFIG))
     examined = {finding.subject for finding in findings}
     return [*findings, *list_others(run, run.path, examined, bool(lock.value))]
 
@@ -401,6 +402,22 @@ def notes(known: Readings) -> Iterator[Finding]:
     if weights.is_whole and not is_there(run.report):
         text = "none yet; make it with `vaekit report {run}`"
         yield Finding(REPORT.files, "note", remedy_text(text, run))
+
+
+def check_images(config: TrainConfig | None) -> Iterator[Finding]:
+    """The decoded images beside a folder's files, read whole. What is damaged is no loss."""
+    if config is None or config.data.name != "folder":
+        return
+    from vaekit.images.cache import examine  # decoders are imported with it
+    from vaekit.images.folder import CACHE_FOLDER
+
+    cache = Path(config.data.root) / CACHE_FOLDER
+    examined = examine(cache)
+    for name, fault in examined.faults.items():
+        text = f"{fault}; the next start makes it again from the files"
+        yield Finding(str(cache / name), "note", text)
+    if examined.num_whole:
+        yield Finding(str(cache), "ok", f"{examined.num_whole} parts of decoded images are whole")
 
 
 def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Iterator[Finding]:

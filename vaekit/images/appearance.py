@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.images.mapped import PixelArray
 from vaekit.storage.damage import number, typed
 
 CELLS = 8  # rows and columns of the coarse picture of an image; none is smaller than 8x8
@@ -46,13 +47,13 @@ class _Figures(NamedTuple):
         return _Figures(-self.polarity, 1 - self.brightness, self.contrast)
 
 
-def measure(pixels: NDArray[np.uint8]) -> Appearance:
+def measure(pixels: PixelArray) -> Appearance:
     """What training images [N, C, H, W] look like, by those that are evenly spaced among them."""
     most = min(MAX_MEASURED, max(1, MAX_BYTES // pixels[0].nbytes))
     chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), most)).round().astype(int)
-    pixels = pixels[np.unique(chosen)]
-    mean = np.concatenate([_cells(_grey(batch)) for batch in _batches(pixels)]).mean(axis=0)
-    figures = _figures(pixels, mean)
+    some: NDArray[np.uint8] = pixels[np.unique(chosen)]
+    mean = np.concatenate([_cells(_grey(batch)) for batch in _batches(some)]).mean(axis=0)
+    figures = _figures(some, mean)
     return Appearance(tuple(mean.tolist()), *(_range(values) for values in figures))
 
 

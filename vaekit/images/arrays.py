@@ -2,9 +2,9 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from PIL import Image
 
 from vaekit.config import IN_MEMORY, MAX_CHANNELS, DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
-from vaekit.images.copies import groups_of
+from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import fit
+from vaekit.images.facts import FactsPlace
+from vaekit.images.mapped import MappedImages, PixelArray, Which, selected
 from vaekit.images.reading import Tally
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
 from vaekit.images.survey import Page, settle
@@ -37,13 +39,19 @@ _EXPECTED = (
 class ArraySide(NamedTuple):
     """Images to train, to validate or to test on, as an `ImageSet` has them."""
 
-    pixels: NDArray[np.uint8]  # [N, C, H, W]
+    pixels: PixelArray  # [N, C, H, W]
     labels: NDArray[np.int64] | None  # [N]
-    files: tuple[str, ...]  # [N], of each image the array and the row that it was
+    files: Sequence[str]  # [N], of each image the array and the row that it was
 
     def take(self, rows: NDArray[np.int64]) -> "ArraySide":
         labels = None if self.labels is None else self.labels[rows]
-        return ArraySide(self.pixels[rows], labels, tuple(self.files[row] for row in rows))
+        files = self.files
+        taken = (
+            files[rows]
+            if isinstance(files, RowNames)
+            else tuple(files[row] for row in rows.tolist())
+        )
+        return ArraySide(selected(self.pixels, rows), labels, taken)
 
 
 class ArraySet(NamedTuple):
@@ -57,6 +65,28 @@ class ArraySet(NamedTuple):
     used_otherwise: tuple[Tally, ...] = ()
     remarks: tuple[str, ...] = ()  # what was done to all images
     left_out: tuple[str, ...] = ()  # names of arrays that are not used
+    facts_place: FactsPlace | None = None  # where what is found out of a large set is kept
+
+
+class RowNames(Sequence[str]):
+    """The names of rows of an array, `NAME[ROW]`."""
+
+    def __init__(self, name: str, rows: NDArray[np.int64]) -> None:
+        self._name, self._rows = name, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, which: int) -> str: ...
+
+    @overload
+    def __getitem__(self, which: Which) -> "RowNames": ...
+
+    def __getitem__(self, which: int | Which) -> "str | RowNames":
+        if isinstance(which, slice | np.ndarray):
+            return RowNames(self._name, self._rows[which])
+        return f"{self._name}[{self._rows[which]}]"
 
 
 def read_arrays(config: DataConfig, seed: int) -> ArraySet:
@@ -83,14 +113,14 @@ def read_arrays(config: DataConfig, seed: int) -> ArraySet:
 
 
 def assemble(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, Any],
     config: DataConfig,
     seed: int,
     class_names: tuple[str, ...] | None = None,
 ) -> ArraySet:
     """One set from arrays by the names of `KEYS`.
 
-    Images are [N, H, W], [N, H, W, C] or [N, C, H, W], uint8 or with values that
+    Images are [N, H, W], [N, H, W, C] or [N, C, H, W], or `MappedImages`, uint8 or with values that
     `--data.value_range` makes uint8; labels [N] or [N, 1], whole numbers
     (indices into `class_names` where those are given) or words. Of images without a test side a
     tenth is held out by `seed`. Images of another size than the settings say are resized. The
@@ -126,7 +156,9 @@ def assemble(
         side: ArraySide(
             each,
             indices.get(side),
-            tuple(f"{sides[side]}[{row}]" for row in range(len(each))),
+            RowNames(sides[side], np.arange(len(each)))
+            if isinstance(each, MappedImages)
+            else tuple(f"{sides[side]}[{row}]" for row in range(len(each))),
         )
         for side, each in pixels.items()
     }
@@ -203,8 +235,10 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
         ) from error
 
 
-def channels_first(array: NDArray[Any], name: str, root: str) -> NDArray[Any]:
-    """Images [N, C, H, W] of whatever values."""
+def channels_first(array: Any, name: str, root: str) -> Any:
+    """Images [N, C, H, W] of whatever values; mapped ones are so already."""
+    if isinstance(array, MappedImages):
+        return array
     channels = range(1, MAX_CHANNELS + 1)
     if array.dtype.kind not in "uif":
         raise UserError(
@@ -243,8 +277,10 @@ def _settled(config: DataConfig, planes: NDArray[Any], name: str) -> DataConfig:
     return settle(config, [page])
 
 
-def _prepared(planes: NDArray[Any], config: DataConfig) -> tuple[NDArray[np.uint8], int]:
+def _prepared(planes: Any, config: DataConfig) -> tuple[PixelArray, int]:
     """Images of any size and values as uint8 [N, C, H, W], and how many have values beyond."""
+    if isinstance(planes, MappedImages):
+        return planes, 0
     height, width = config.size
     channels = planes.shape[1]
     if planes.dtype == np.uint8 and planes.shape[2:] == (height, width):
@@ -264,7 +300,7 @@ def _prepared(planes: NDArray[Any], config: DataConfig) -> tuple[NDArray[np.uint
     return prepared, num_beyond
 
 
-def _require_one_kind(pixels: Mapping[str, NDArray[np.uint8]], root: str) -> None:
+def _require_one_kind(pixels: Mapping[str, PixelArray], root: str) -> None:
     channels = {side: each.shape[1] for side, each in pixels.items()}
     if len({*channels.values()}) > 1:
         found = ", ".join(f"{number} in {side}_images" for side, number in channels.items())
@@ -331,7 +367,9 @@ def _shuffled(side: ArraySide) -> ArraySide:
 def _split(side: ArraySide, root: str, seed: int) -> dict[str, ArraySide]:
     count = len(side.pixels)
     classes = np.zeros(count, np.int64) if side.labels is None else side.labels
-    chosen = hold_out_a_tenth(classes, groups_of(side.pixels, np.arange(count)), seed, root)
+    chosen = hold_out_a_tenth(
+        classes, groups_of(digests(side.pixels), np.arange(count)), seed, root
+    )
     return {"train": side.take(chosen.kept), "test": side.take(chosen.held_out)}
 
 

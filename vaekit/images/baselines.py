@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.images.mapped import PixelArray
+
 # Shapes in comments: N images, D pixels with all their channels, K components.
 
 MAX_FITTED = 2**26  # values that components are fitted on at most: 256 MB as float32
@@ -19,7 +21,7 @@ class Components(NamedTuple):
     num_fitted: int  # images that they were fitted on
 
 
-def fit_components(pixels: NDArray[np.uint8], most: int) -> Components:
+def fit_components(pixels: PixelArray, most: int) -> Components:
     """At most `most` components of `pixels` [N, C, H, W]; none where no two images differ.
 
     Of a large set evenly spaced images are taken, as many as `MAX_FITTED` allows.
@@ -56,7 +58,7 @@ def squared_errors(
     return np.maximum(left, 0)  # rounding
 
 
-def mean_of(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def mean_of(pixels: PixelArray) -> NDArray[np.float64]:
     """The mean image [D] in [0, 1] of `pixels` [N, C, H, W]."""
     total = np.zeros(pixels[0].size)
     for start in range(0, len(pixels), BATCH_SIZE):

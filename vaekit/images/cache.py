@@ -1,104 +1,227 @@
-"""The images of a folder as one array, decoded once and kept beside them."""
+"""The images of a folder: decoded once into shards beside them, of which a set is an index.
+
+.vaekit-cache/28x28x1-stretch-white-0,255-first-content/shard-00000-1a2b3c4d.npy   pixels
+.vaekit-cache/headers-first-content-background-value_range/headers-00000-...       surveys
+.vaekit-cache/KEY/index.json, rows.npy   a set: its images in order, and the shards' hashes
+.vaekit-cache/KEY.json                   what the files settled
+.vaekit-cache/checked-BOOT.json          shards that were read whole since a machine's start
+"""
 
 import hashlib
 import json
+import platform
 import shutil
-import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
+import psutil
 
 from vaekit.config import DataConfig
-from vaekit.errors import say
-from vaekit.images.collect import Collected, collect, page_name
-from vaekit.images.folder import CACHE_FOLDER, Walk, walk
+from vaekit.errors import UserError, say
+from vaekit.images.collect import Collected, FolderImages, InMemory, collect, folder_images
+from vaekit.images.folder import CACHE_FOLDER, signature, walk
+from vaekit.images.mapped import MappedImages
+from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
-from vaekit.images.reading import Reading, reading_from_dict, reading_to_dict
+from vaekit.images.ranks import ALONE, Ranks
+from vaekit.images.reading import reading_from_dict, reading_to_dict
+from vaekit.images.shards import FileNames, ShardedReader, Task, do, mapped_images
+from vaekit.images.single_file import read_single_file
 from vaekit.storage.damage import Damaged, as_written, strings, typed
-from vaekit.storage.files import file_sha256, reserve, user_path
+from vaekit.storage.files import file_sha256, read_json, user_path, write_json
 from vaekit.storage.sealed import read_sealed, write_sealed
 
-CACHE_FORMAT_VERSION = 3
+# Up to so many bytes a set is read into memory as one array; a larger one stays in its shards.
+IN_MEMORY_BYTES = 2**28
 
-_PIXELS, _ROWS, _META = "pixels.npy", "rows.npy", "meta.json"
+_ROWS, _INDEX = "rows.npy", "index.json"
 # What settles before the images are read: all of it, and nothing else, is in the keys.
 _IN_PIXELS = (
     "image_size", "fit", "background", "channels", "value_range", "pages", "reading",
     "skip_unreadable",
 )  # fmt: skip
 _SETTLED = ("background", "value_range")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TIMES = 3  # that shards are made again where they are damaged, before that is given up
 
 
-class FolderImages(NamedTuple):
-    """The images of a folder: those to train on, to validate on, to test on."""
+class KeptImages(NamedTuple):
+    """The images of a folder, and where what is found out of them once can be kept."""
 
-    class_names: tuple[str, ...]  # () for an unlabelled folder
-    pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map
-    labels: NDArray[np.int64] | None  # [N]
-    files: tuple[str, ...]  # [N], relative to the folder; of a later page with its number
-    num_on_side: tuple[int, int, int]
-    data: DataConfig  # with what the files settled
-    reading: Reading
+    images: FolderImages
+    place: Path | None = None  # a folder beside the index; None where they are in memory
+    index_sha256: str = ""
 
 
 class _Choice(NamedTuple):
-    """What the files settled, without which an entry can't be found."""
+    """What the files settled, without which a set can't be found."""
 
     data: DataConfig
-    is_split: bool  # whether the entry depends on the seed
+    is_split: bool  # whether the set depends on the seed
 
 
-def read_folder(data: DataConfig, seed: int) -> FolderImages:
+class _Order(NamedTuple):
+    """What all ranks do at last; it goes from rank 0 to the others as JSON."""
+
+    do: str  # open, single, memory, or refuse
+    key: str = ""  # of the set to open
+    sha256: str = ""  # of its index
+    settled: tuple[str, ...] = ()
+    why: str = ""  # it is refused
+
+    def text(self) -> str:
+        return json.dumps(self._asdict())
+
+
+def read_folder(data: DataConfig, seed: int, ranks: Ranks = ALONE) -> KeptImages:
     """A folder of image files, from the cache where the same files were decoded before.
 
-    `seed` splits a folder that has no train/ and test/. Raises `UserError` for a folder in none of
-    the layouts, and for unreadable files that are not to be skipped.
+    What is still to be decoded is divided among `ranks`, which must all call this. `seed` splits a
+    folder that has no train/ and test/. Raises `UserError` for a folder in none of the layouts,
+    for unreadable files that are not to be skipped, and where the ranks see different folders.
     """
     if data.reading == "auto":
         data = replace(data, reading="content")
-    found = walk(user_path("--data.root", data.root), by_suffix=data.reading == "suffix")
-    cache = found.root / CACHE_FOLDER
-    names = _names(found)
-    choice = _read_choice(cache, _key(names, data), data)
-    images = choice and _read_entry(cache / _entry_key(names, choice, seed), choice.data, found)
-    if images is None:
-        say(f"decoding the images of {found.root}")
-        images = _decode_into_cache(found, names, data, seed, cache)
-        say(f"decoded {len(images.pixels)} images into shape {images.pixels.shape[1:]}")
-    return images
+    root = user_path("--data.root", data.root)
+    cache = root / CACHE_FOLDER
+    for _ in range(_TIMES):
+        if ranks.index == 0:
+            order = _lead(root, cache, data, seed, ranks)
+        else:
+            order = _follow(root, cache, data, ranks)
+        if order.do == "refuse":
+            raise UserError(order.why)
+        by_suffix = data.reading == "suffix"
+        if order.do == "memory":
+            found = walk(root, by_suffix=by_suffix)
+            return KeptImages(folder_images(collect(found, data, seed, InMemory()), found))
+        if order.do == "single":
+            images = read_single_file(walk(root, by_suffix=by_suffix), data, seed)
+            if images is None:
+                raise UserError(_disagreement(cache, ranks))
+            return KeptImages(images)
+        opened = _open_as_told(cache, order, data, ranks)
+        faults = check_shards(cache, opened.shards) if ranks.is_first_on_machine else []
+        for part, fault in faults:
+            remove_part(part.folder, part.name, fault)
+        if not ranks.any(bool(faults)):
+            return _kept(cache / order.key, opened)
+    raise UserError(
+        f"{cache}: images were damaged each time that they had been written there; check the disk, "
+        f"or move the images to another one"
+    )
 
 
-def _names(found: Walk) -> str:
-    """A hash of the names, sizes and times of all files."""
-    digest = hashlib.sha256(json.dumps([CACHE_FORMAT_VERSION, RESIZE_FILTER]).encode())
-    for path in found.files:
+class _Opened(NamedTuple):
+    images: FolderImages
+    shards: list[Part]
+    sha256: str  # of the index
+
+
+def _kept(place: Path, opened: _Opened) -> KeptImages:
+    """In memory where they are few."""
+    images = opened.images
+    if images.pixels.nbytes > IN_MEMORY_BYTES:
+        return KeptImages(images, place, opened.sha256)
+    return KeptImages(images._replace(pixels=images.pixels[:], files=tuple(images.files)))
+
+
+def _lead(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) -> _Order:
+    """Find the set of images, or make it with all ranks, and tell them where it is."""
+    try:
+        order = _find_or_make(root, cache, data, seed, ranks)
+    except UserError as error:
+        order = _Order("refuse", why=str(error.args[0]))
+    ranks.share(order.text())
+    return order
+
+
+def _follow(root: Path, cache: Path, data: DataConfig, ranks: Ranks) -> _Order:
+    """Do what rank 0 asks for, until it says what to do at last."""
+    while True:
+        told = json.loads(ranks.share(""))
+        if "do" in told:
+            return _Order(**told)
         try:
-            status = path.stat()
-        except OSError:  # a dangling link
-            status = path.lstat()
-        name = path.relative_to(found.root).as_posix()
-        digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
-    digest.update(json.dumps([found.left_out, [str(each) for each in found.folders]]).encode())
-    return digest.hexdigest()
+            do(Task(**told), data, root, cache, ranks)
+        except OSError:
+            continue  # rank 0 knows, and says what follows
 
 
-def _key(names: str, data: DataConfig, seed: int | None = None) -> str:
+def _find_or_make(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) -> _Order:
+    by_suffix = data.reading == "suffix"
+    files = signature(root, by_suffix=by_suffix)
+    choice = _read_choice(cache, _key(files, data), data)
+    if choice is not None:
+        key = _set_key(files, choice, seed)
+        opened = _open(cache, key, choice.data)
+        if opened is not None:
+            return _order_to_open(key, opened)
+    found = walk(root, by_suffix=by_suffix)
+    if any(cache.glob("*/meta.json")) and read_single_file(found, data, seed) is not None:
+        return _Order("single")
+    say(f"decoding the images of {root}")
+    try:
+        cache.mkdir(exist_ok=True)
+        reader = ShardedReader(root, cache, ranks)
+        images = collect(found, data, seed, reader)
+        choice = _Choice(images.data, images.is_split)
+        key = _set_key(files, choice, seed)
+        _write_set(cache, key, images, reader.shards)
+        for each in (data, images.data):
+            _write_choice(cache, _key(files, each), choice)
+        opened = _open(cache, key, images.data)
+        if opened is None:
+            raise OSError(f"{cache / key}: what was written there a moment ago is gone")
+    except OSError as error:
+        say(f"{cache}: decoded images can't be kept there ({error}), only in memory")
+        return _Order("memory")
+    say(f"decoded {len(images.pixels)} images into shape {images.pixels.shape[1:]}")
+    return _order_to_open(key, opened)
+
+
+def _order_to_open(key: str, opened: _Opened) -> _Order:
+    settled = tuple(getattr(opened.images.data, name) for name in _SETTLED)
+    return _Order("open", key, opened.sha256, settled)
+
+
+def _open_as_told(cache: Path, order: _Order, data: DataConfig, ranks: Ranks) -> _Opened:
+    """The set that rank 0 has found. Raises `UserError` where this rank sees another one."""
+    background, value_range = order.settled
+    settled = replace(data, background=background, value_range=value_range)
+    opened = _open(cache, order.key, settled)
+    if opened is None or opened.sha256 != order.sha256:
+        raise UserError(_disagreement(cache, ranks))
+    return opened
+
+
+def _disagreement(cache: Path, ranks: Ranks) -> str:
+    return (
+        f"{cache}: rank {ranks.index} on {platform.node()} sees other images there than rank 0; "
+        f"give a --data.root on a file system that all machines share"
+    )
+
+
+def _key(files: str, data: DataConfig, seed: int | None = None) -> str:
     settings = {name: value for name, value in asdict(data).items() if name in _IN_PIXELS}
-    return hashlib.sha256(json.dumps([names, settings, seed]).encode()).hexdigest()[:32]
+    text = json.dumps([FORMAT_VERSION, RESIZE_FILTER, files, settings, seed])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _entry_key(names: str, choice: _Choice, seed: int) -> str:
-    return _key(names, choice.data, seed if choice.is_split else None)
+def _set_key(files: str, choice: _Choice, seed: int) -> str:
+    return _key(files, choice.data, seed if choice.is_split else None)
 
 
 def _read_choice(cache: Path, key: str, data: DataConfig) -> _Choice | None:
     """What `_write_choice` kept; None where nothing is or it is damaged."""
     try:
-        values = read_sealed(cache / f"{key}.json", version=CACHE_FORMAT_VERSION)
+        values = read_sealed(cache / f"{key}.json", version=FORMAT_VERSION)
         with as_written():
             background, value_range = (typed(values[name], str) for name in _SETTLED)
             settled = replace(data, background=background, value_range=value_range)
@@ -109,102 +232,168 @@ def _read_choice(cache: Path, key: str, data: DataConfig) -> _Choice | None:
 
 def _write_choice(cache: Path, key: str, choice: _Choice) -> None:
     settled = {name: getattr(choice.data, name) for name in _SETTLED}
-    values = {"format_version": CACHE_FORMAT_VERSION, **settled, "is_split": choice.is_split}
+    values = {"format_version": FORMAT_VERSION, **settled, "is_split": choice.is_split}
     write_sealed(cache / f"{key}.json", values)
 
 
-def _read_entry(entry: Path, data: DataConfig, found: Walk) -> FolderImages | None:
-    """What `_fill_cache` kept; None where nothing is or it is damaged."""
+def _write_set(cache: Path, key: str, images: Collected, shards: Sequence[Part]) -> None:
+    """Which images of which shards a set is, in order, beside the hashes of the shards."""
+    assert isinstance(images.pixels, MappedImages)
+    with TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
+        made = Path(temporary) / key
+        made.mkdir()
+        np.save(made / _ROWS, np.stack([images.pixels.places, images.rows[:, 0]]))
+        write_sealed(
+            made / _INDEX,
+            {
+                "format_version": FORMAT_VERSION,
+                "folder": shards[0].folder.name,
+                "shards": {part.name: part.values["files"] for part in shards},
+                "rows": file_sha256(made / _ROWS),
+                "class_names": list(images.class_names),
+                "num_on_side": list(images.num_on_side),
+                "reading": reading_to_dict(images.reading),
+            },
+        )
+        shutil.rmtree(cache / key, ignore_errors=True)  # damaged
+        try:
+            made.rename(cache / key)
+        except OSError:  # another launch made the same one first
+            if not (cache / key).is_dir():
+                raise
+
+
+def _open(cache: Path, key: str, data: DataConfig) -> _Opened | None:
+    """What `_write_set` wrote; None where nothing is, or it or a shard is not whole by its size."""
+    place = cache / key
+    if not place.is_dir():
+        return None
     try:
-        meta = read_sealed(entry / _META, version=CACHE_FORMAT_VERSION)
+        index = read_sealed(place / _INDEX, version=FORMAT_VERSION)
         with as_written():
-            files = {name: typed(meta["files"][name], str) for name in (_PIXELS, _ROWS)}
-            if any(file_sha256(entry / name) != sha256 for name, sha256 in files.items()):
-                return None
-            return _open_entry(entry, meta, data, found)
-    except (OSError, ValueError, Damaged):
+            if file_sha256(place / _ROWS) != index["rows"]:
+                raise Damaged(f"{_ROWS} is not the file that was written")
+            shards = [
+                _shard(cache / typed(index["folder"], str), typed(name, str), files)
+                for name, files in index["shards"].items()
+            ]
+            train, validation, test = (typed(number, int) for number in index["num_on_side"])
+            class_names = strings(index["class_names"])
+            places, labels = np.load(place / _ROWS, mmap_mode="r")
+            pixels = mapped_images(shards, places)
+            images = FolderImages(
+                class_names,
+                pixels,
+                np.array(labels) if class_names else None,
+                FileNames(pixels.table),
+                (train, validation, test),
+                data,
+                reading_from_dict(index["reading"]),
+            )
+            return _Opened(images, shards, typed(index["sha256"], str))
+    except (OSError, ValueError, Damaged) as fault:
+        say(f"{place}: {fault}; what is missing is made again from the files")
         return None
 
 
-def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig, found: Walk) -> FolderImages:
-    train, validation, test = (typed(number, int) for number in meta["num_on_side"])
-    return _folder_images(
-        Collected(
-            strings(meta["class_names"]),
-            np.load(entry / _PIXELS, mmap_mode="c"),
-            np.load(entry / _ROWS),
-            (train, validation, test),
-            False,
-            data,
-            reading_from_dict(meta["reading"]),
-        ),
-        found,
-    )
+def _shard(folder: Path, name: str, files: Any) -> Part:
+    """A shard, as the index has it."""
+    part = read_part(folder, name)
+    if part.values["files"] != files:
+        raise Damaged(f"{name} is another one than the index names")
+    return part
 
 
-def _folder_images(images: Collected, found: Walk) -> FolderImages:
-    labels, files, pages = images.rows.T
-    return FolderImages(
-        images.class_names,
-        images.pixels,
-        np.ascontiguousarray(labels) if images.class_names else None,
-        tuple(
-            page_name(found.files[file].relative_to(found.root).as_posix(), page)
-            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
-        ),
-        images.num_on_side,
-        images.data,
-        images.reading,
-    )
+def check_shards(
+    cache: Path, shards: Sequence[Part], *, again: bool = False
+) -> list[tuple[Part, str]]:
+    """Read shards that were not read since this machine was started; the faults of damaged ones.
 
-
-def _decode_into_cache(
-    found: Walk, names: str, data: DataConfig, seed: int, cache: Path
-) -> FolderImages:
-    """Decode and keep the result in `cache`; in memory alone where it can't be written."""
-    try:
-        return _fill_cache(found, names, data, seed, cache)
-    except OSError as error:
-        say(f"{cache}: decoded images can't be kept there ({error}), only in memory")
-        images = collect(found, data, seed, lambda shape: np.empty(shape, np.uint8))
-        return _folder_images(images, found)
-
-
-def _fill_cache(found: Walk, names: str, data: DataConfig, seed: int, cache: Path) -> FolderImages:
-    cache.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
-        folder = Path(temporary) / "entry"
-        folder.mkdir()
-        images = collect(found, data, seed, lambda shape: _new_map(folder / _PIXELS, shape))
-        np.save(folder / _ROWS, images.rows)
-        meta = _meta(images, {name: file_sha256(folder / name) for name in (_PIXELS, _ROWS)})
-        write_sealed(folder / _META, meta)
-        choice = _Choice(images.data, images.is_split)
-        entry = cache / _entry_key(names, choice, seed)
-        if _read_entry(entry, choice.data, found) is None:
-            shutil.rmtree(entry, ignore_errors=True)  # damaged
-            try:
-                folder.rename(entry)
-            except OSError:  # another process made the same one first
-                if not entry.is_dir():
-                    raise
-        for each in (data, images.data):
-            _write_choice(cache, _key(names, each), choice)
-    return _open_entry(entry, meta, images.data, found)
-
-
-def _meta(images: Collected, sha256: dict[str, str]) -> dict[str, Any]:
-    """JSON values, as they come back from the file."""
-    return {
-        "format_version": CACHE_FORMAT_VERSION,
-        "files": sha256,
-        "class_names": list(images.class_names),
-        "num_on_side": list(images.num_on_side),
-        "reading": reading_to_dict(images.reading),
+    Those that have not changed since are trusted, unless they are to be read `again`.
+    """
+    record = cache / f"checked-{_boot()}.json"
+    checked = {} if again else _read_record(record)
+    files = [
+        (part, name, sha256, part.folder / name)
+        for part in shards
+        for name, sha256 in part.sha256.items()
+    ]
+    states = {path: _state(path) for _, _, _, path in files}
+    unread = [each for each in files if checked.get(_shown(each[3], cache)) != states[each[3]]]
+    if not unread:
+        return []
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(_hash, [path for *_, path in unread]))
+    faults = {
+        part.name: (part, f"{name} is not the file that was written")
+        for (part, name, sha256, _), found in zip(unread, hashes, strict=True)
+        if found != sha256
     }
+    good = {
+        _shown(path, cache): states[path] for part, *_, path in files if part.name not in faults
+    }
+    with suppress(OSError):  # or they are read again at the next start
+        write_json(record, checked | good)
+    return list(faults.values())
 
 
-def _new_map(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = open_memmap(path, "w+", np.uint8, shape)
-    reserve(path)
-    return pixels
+class Examined(NamedTuple):
+    """What a cache holds."""
+
+    num_whole: int  # parts: shards, and what was found in headers
+    faults: dict[str, str]  # of the others, by name
+
+
+def examine(cache: Path) -> Examined:
+    """Read every part of a cache whole; nothing is written or removed."""
+    num_whole, faults = 0, {}
+    for path in sorted(cache.glob("*/*-*.json")):
+        if path.name.startswith("facts-"):
+            continue
+        try:
+            part = read_part(path.parent, path.stem)
+        except (OSError, Damaged) as fault:
+            faults[_shown(path.with_suffix(""), cache)] = str(fault)
+            continue
+        wrong = [
+            name for name, sha256 in part.sha256.items() if _hash(part.folder / name) != sha256
+        ]
+        if wrong:
+            faults[_shown(path.with_suffix(""), cache)] = f"{wrong[0]} is not as it was written"
+        else:
+            num_whole += 1
+    return Examined(num_whole, faults)
+
+
+def _boot() -> str:
+    """This machine since it was started."""
+    if _BOOT_ID.is_file():
+        return _BOOT_ID.read_text().strip()
+    return f"{platform.node()}-{psutil.boot_time():.0f}"
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = read_json(path)
+    except (OSError, Damaged):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _state(path: Path) -> list[int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
+
+
+def _shown(path: Path, cache: Path) -> str:
+    return path.relative_to(cache).as_posix()

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
-from vaekit.images.copies import groups_of
+from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import Source, decode_files
 from vaekit.images.folder import TEST, TRAIN, UNSPLIT, VALIDATION, Walk, arrange
 from vaekit.images.formats import FIRST_SUFFIXES, REFUSED_SUFFIXES, suffixes
+from vaekit.images.mapped import Mapped, PixelArray
 from vaekit.images.reading import Reading, tallied
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
 from vaekit.images.survey import Page, Surveyed, common_channels, settle, survey
@@ -20,19 +21,77 @@ from vaekit.images.survey import Page, Surveyed, common_channels, settle, survey
 FEWEST_LEVELS = 64  # that colours of 16 bits must have left in their upper 8
 NOT_OF_8_BITS = "0,255"  # the range that no deep file has chosen
 
-Empty = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+
+class Read(NamedTuple):
+    """What became of N sources."""
+
+    pixels: PixelArray  # [N, C, H, W], of those that can't be read whatever
+    unreadable: dict[int, str]  # the indices of those, and why
+    fates: list[tuple[str, ...]]  # [N], what each was used as, where not as it is
+    digests: Callable[[], NDArray[np.uint64]]  # [N, 2], of the pixels
+
+
+class Reader(Protocol):
+    """Reads image files."""
+
+    def survey(self, paths: Sequence[Path], data: DataConfig) -> list[Surveyed]:
+        """What each file holds, with every value that settings need."""
+
+    def decode(self, sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
+        """The images of all sources, prepared as `data`, which is settled, says."""
+
+
+class InMemory:
+    """Reads all images into one array."""
+
+    def survey(self, paths: Sequence[Path], data: DataConfig) -> list[Surveyed]:
+        return survey(paths, data, every_value=True)
+
+    def decode(self, sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
+        pixels = np.empty((len(sources), channels, *data.size), np.uint8)
+        decoded = decode_files(sources, pixels, data, "decoding")
+        return Read(pixels, *decoded, lambda: digests(pixels))
+
+
+class FolderImages(NamedTuple):
+    """The images of a folder: those to train on, to validate on, to test on."""
+
+    class_names: tuple[str, ...]  # () for an unlabelled folder
+    pixels: PixelArray  # [N, C, H, W]
+    labels: NDArray[np.int64] | None  # [N]
+    files: Sequence[str]  # [N], relative to the folder; of a later page with its number
+    num_on_side: tuple[int, int, int]
+    data: DataConfig  # with what the files settled
+    reading: Reading
 
 
 class Collected(NamedTuple):
     """The images of a folder: those to train on, then those to validate on, then the others."""
 
     class_names: tuple[str, ...]  # () for an unlabelled folder
-    pixels: NDArray[np.uint8]  # [N, C, H, W]
+    pixels: PixelArray  # [N, C, H, W]
     rows: NDArray[np.int64]  # [N, 3], the label (0 without), the file in the walk, the page
     num_on_side: tuple[int, int, int]
     is_split: bool  # whether vaekit chose the sides, by the seed
     data: DataConfig  # with what the files settled
     reading: Reading  # without the counts that a split or a limit may still change
+
+
+def folder_images(images: Collected, found: Walk) -> FolderImages:
+    """What was collected, with labels and names by themselves."""
+    labels, files, pages = images.rows.T
+    return FolderImages(
+        images.class_names,
+        images.pixels,
+        np.ascontiguousarray(labels) if images.class_names else None,
+        tuple(
+            page_name(found.files[file].relative_to(found.root).as_posix(), page)
+            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
+        ),
+        images.num_on_side,
+        images.data,
+        images.reading,
+    )
 
 
 class _Images(NamedTuple):
@@ -56,8 +115,8 @@ class _Images(NamedTuple):
         return _Images(sources, names, pages, self.files[rows], self.labels[rows], self.sides[rows])
 
 
-def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected:
-    """Decode the images among the files of a folder into an array that `empty` makes.
+def collect(found: Walk, data: DataConfig, seed: int, reader: Reader) -> Collected:
+    """Decode the images among the files of a folder with `reader`.
 
     `seed` chooses the tenth to test on where the folder is not split. Raises `UserError` for a
     folder in none of the layouts, and for unreadable files that are not to be skipped.
@@ -72,7 +131,7 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
         np.int64,
     )
     paths = [found.files[index] for index in places]
-    surveyed = survey(paths, data, every_value=True)
+    surveyed = reader.survey(paths, data)
     are_images = [
         by_suffix or not each.fault or path.suffix.lower() in suffixes()
         for path, each in zip(paths, surveyed, strict=True)
@@ -86,7 +145,7 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
     data = settle(data, trained)
     is_split = bool((images.sides == UNSPLIT).any())
 
-    decoded = _decode(images, found, data, empty)
+    decoded = _decode(images, found, data, reader)
     kept = images.take(decoded.kept)
     if by_suffix:
         sides = _split_files(images, found, seed) if is_split else images.sides
@@ -96,10 +155,9 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
         order, kept = order[order >= 0], kept._replace(sides=sides[decoded.kept])
     else:
         if is_split:
-            kept = kept._replace(sides=_split(kept, decoded.pixels, found, seed))
+            kept = kept._replace(sides=_split(kept, decoded.digests(), found, seed))
         order = _order(kept.sides)
     _require_both_sides(kept.sides, decoded.unreadable, found)
-    permute(decoded.pixels, order)
     others = [
         (_kind(paths[i].suffix), paths[i].relative_to(found.root).as_posix())
         for i in np.flatnonzero(~np.array(are_images, bool))
@@ -108,7 +166,7 @@ def collect(found: Walk, data: DataConfig, seed: int, empty: Empty) -> Collected
     left_out = [*found.left_out, *arranged.left_out, *others, *unreadable]
     return Collected(
         arranged.class_names,
-        decoded.pixels,
+        _in_order(decoded.pixels, order),
         np.stack([kept.labels, places[kept.files], kept.page_numbers], axis=1)[order],
         _num_on_side(kept.sides),
         is_split,
@@ -128,8 +186,16 @@ def page_name(name: str, page: int) -> str:
     return f"{name}#{page + 1}" if page else name
 
 
+def _in_order(pixels: PixelArray, order: NDArray[np.int64]) -> PixelArray:
+    if isinstance(pixels, Mapped):
+        return pixels.select(order)
+    array = np.asarray(pixels)
+    permute(array, order)
+    return array
+
+
 def permute(pixels: NDArray[np.uint8], order: NDArray[np.int64]) -> None:
-    """Have `pixels` [N, ...] be `pixels[order]`, in their place: they may fill a disk."""
+    """Have `pixels` [N, ...] be `pixels[order]`, in their place: they may fill the memory."""
     is_done = np.zeros(len(order), bool)
     for start in range(len(order)):
         if is_done[start]:
@@ -153,9 +219,10 @@ def _expand(
 ) -> _Images:
     """Each page of a file that is used, or one where it can't be read."""
     sources, names, pages, rows = [], [], [], []
+    prefix = str(found.root / "x")[:-1]  # much faster than Path.relative_to
     for row, index in enumerate(used.tolist()):
         path, each = paths[index], surveyed[index]
-        name = path.relative_to(found.root).as_posix()
+        name = str(path).removeprefix(prefix)
         for page in range(max(1, len(each.pages))):
             sources.append(Source(path, page))
             names.append(page_name(name, page))
@@ -180,13 +247,14 @@ def _trained(images: _Images) -> NDArray[np.int64]:
 
 
 class _Decoded(NamedTuple):
-    pixels: NDArray[np.uint8]  # [N, C, H, W]
+    pixels: PixelArray  # [N, C, H, W]
+    digests: Callable[[], NDArray[np.uint64]]  # [N, 2]
     kept: NDArray[np.int64]  # [N], which images they are
     fates: list[tuple[str, ...]]  # [N]
     unreadable: list[tuple[str, str]]  # the name of each other, and why
 
 
-def _decode(images: _Images, found: Walk, data: DataConfig, empty: Empty) -> _Decoded:
+def _decode(images: _Images, found: Walk, data: DataConfig, reader: Reader) -> _Decoded:
     """Decode every image.
 
     Where some are unreadable and to be skipped, all starts anew without them, since they may have
@@ -197,10 +265,9 @@ def _decode(images: _Images, found: Walk, data: DataConfig, empty: Empty) -> _De
     while True:
         some = images.take(kept)
         channels = common_channels([page for each in some.pages for page in each], data)
-        pixels = empty((len(kept), channels, *data.size))
-        decoded = decode_files(some.sources, pixels, data, "decoding")
+        decoded = reader.decode(some.sources, channels, data)
         if not decoded.unreadable:
-            return _Decoded(pixels, kept, decoded.fates, unreadable)
+            return _Decoded(decoded.pixels, decoded.digests, kept, decoded.fates, unreadable)
         unreadable += [(some.names[i], why) for i, why in decoded.unreadable.items()]
         kept = np.delete(kept, list(decoded.unreadable))
         if not data.skip_unreadable:
@@ -225,11 +292,13 @@ def _require_both_sides(
             )
 
 
-def _split(images: _Images, pixels: NDArray[np.uint8], found: Walk, seed: int) -> NDArray[np.int64]:
+def _split(
+    images: _Images, of_images: NDArray[np.uint64], found: Walk, seed: int
+) -> NDArray[np.int64]:
     """A tenth for the test: equal images, and pages of a file, on one side; the sides."""
-    groups = groups_of(pixels, images.files)
+    groups = groups_of(of_images, images.files)
     held_out = hold_out_a_tenth(images.labels, groups, seed, found.root).held_out
-    return _sides(len(pixels), held_out)
+    return _sides(len(of_images), held_out)
 
 
 def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int64]:

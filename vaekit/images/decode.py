@@ -1,6 +1,6 @@
 """Image files made into arrays of one shape, and what became of each on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -97,9 +97,16 @@ class Decoded(NamedTuple):
 
 
 def decode_files(
-    sources: Sequence[Source], pixels: NDArray[np.uint8], data: DataConfig, description: str
+    sources: Sequence[Source],
+    pixels: NDArray[np.uint8],
+    data: DataConfig,
+    description: str,
+    advance: Callable[[int], None] | None = None,
 ) -> Decoded:
-    """Fill `pixels` [N, C, H, W] from N images, prepared as `data`, which is settled, says."""
+    """Fill `pixels` [N, C, H, W] from N images, prepared as `data`, which is settled, says.
+
+    `advance` is as for `in_threads`.
+    """
     channels, height, width = pixels.shape[1:]
 
     def decode(index: int) -> tuple[str, ...] | str:
@@ -113,7 +120,7 @@ def decode_files(
             return reason(error)
         return fates
 
-    results = in_threads(decode, range(len(sources)), description)
+    results = in_threads(decode, range(len(sources)), description, advance)
     unreadable = {i: result for i, result in enumerate(results) if isinstance(result, str)}
     return Decoded(unreadable, [() if isinstance(each, str) else each for each in results])
 

@@ -1,8 +1,9 @@
 """Which files of a folder are its images, of which class, on which side of a split."""
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,36 +57,99 @@ def walk(root: Path, *, by_suffix: bool) -> Walk:
     Links are followed, and those back to a folder above are left out. `by_suffix` is how the first
     version went: no link below the folder of a class.
     """
-    if not root.is_dir():
-        raise UserError(f"--data.root {root}: no such folder; {layouts(root)}")
     files: list[Path] = []
     folders: list[Path] = []
     left_out: list[tuple[str, str]] = []
-
-    def enter(folder: Path, above: tuple[Path, ...]) -> None:
-        folders.append(folder)
-        here = (*above, folder.resolve())
-        for path in sorted(folder.iterdir()):
-            name, shown = path.name, path.relative_to(root).as_posix()
-            if name == CACHE_FOLDER and folder == root:
-                continue
-            if name.lower() in _OF_SYSTEMS or name == ".DS_Store":
-                left_out.append(("of an operating system or an archiver", shown))
-            elif name.startswith("."):
-                left_out.append(("hidden", shown))
-            elif not path.is_dir():
-                files.append(path)
-            elif not by_suffix and all((path / each).is_file() for each in _OF_A_RUN):
-                left_out.append(("runs of vaekit", f"{shown}/"))
-            elif path.resolve() in here:
-                left_out.append(("links back to a folder above them", shown))
-            elif by_suffix and path.is_symlink() and not _is_class(path, root):
-                left_out.append(("linked folders", shown))
-            else:
-                enter(path, here)
-
-    enter(root, ())
+    for entered in _enter(root, by_suffix):
+        folders.append(entered.path)
+        files += [Path(file.path) for file in entered.files]
+        left_out += entered.left_out
+    left_out.sort(key=lambda each: each[1].removesuffix("/").split("/"))
     return Walk(root, sorted(files), folders, left_out)
+
+
+def signature(root: Path, *, by_suffix: bool) -> str:
+    """A hash of the names, sizes and times of all files that `walk` finds, and of what it leaves.
+
+    Nothing is held of more than one folder.
+    """
+    digest = hashlib.sha256()
+    for entered in _enter(root, by_suffix):
+        lines = sorted(map(_line, entered.files))
+        name = os.fsencode(entered.path.relative_to(root))
+        digest.update(b"%d %d %s\n" % (len(lines), len(entered.left_out), name))
+        digest.update("\n".join(lines).encode(errors="surrogateescape"))
+        digest.update(repr(entered.left_out).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+class _Entered(NamedTuple):
+    path: Path
+    files: list[os.DirEntry[str]]  # in no order
+    left_out: list[tuple[str, str]]
+
+
+def _line(file: os.DirEntry[str]) -> str:
+    try:
+        status = file.stat()
+    except OSError:  # a dangling link
+        status = file.stat(follow_symlinks=False)
+    return f"{file.name}/{status.st_size}/{status.st_mtime_ns}"
+
+
+def _enter(root: Path, by_suffix: bool) -> Iterator[_Entered]:
+    """Every folder that is looked into, from `root` on, in order of their paths."""
+    if not root.is_dir():
+        raise UserError(f"--data.root {root}: no such folder; {layouts(root)}")
+
+    def enter(folder: Path, above: tuple[Path, ...]) -> Iterator[_Entered]:
+        here = (*above, folder.resolve())
+        files: list[os.DirEntry[str]] = []
+        folders: list[Path] = []
+        left_out: list[tuple[str, str]] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(".") or name.lower() in _OF_SYSTEMS:
+                    if name != CACHE_FOLDER or folder != root:
+                        left_out.append((_why_hidden(name), name))
+                elif (Path(entry.path) if entry.is_symlink() else entry).is_dir():
+                    path = folder / name
+                    why = _why_not_entered(path, root, here, by_suffix)
+                    if why is None:
+                        folders.append(path)
+                    else:
+                        is_run = why == _IS_RUN
+                        left_out.append((why, f"{name}/" if is_run else name))
+                else:
+                    files.append(entry)
+        above_names = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        shown = [(why, above_names + name) for why, name in left_out]
+        yield _Entered(folder, files, sorted(shown))
+        for path in sorted(folders):
+            yield from enter(path, here)
+
+    return enter(root, ())
+
+
+_IS_RUN = "runs of vaekit"
+
+
+def _why_hidden(name: str) -> str:
+    is_of_system = name.lower() in _OF_SYSTEMS or name == ".DS_Store"
+    return "of an operating system or an archiver" if is_of_system else "hidden"
+
+
+def _why_not_entered(
+    path: Path, root: Path, above: tuple[Path, ...], by_suffix: bool
+) -> str | None:
+    if not by_suffix and all((path / each).is_file() for each in _OF_A_RUN):
+        return _IS_RUN
+    if path.resolve() in above:
+        return "links back to a folder above them"
+    if by_suffix and path.is_symlink() and not _is_class(path, root):
+        return "linked folders"
+    return None
 
 
 def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangement:

@@ -85,14 +85,27 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
-def in_threads(function: Callable[[T], R], items: Sequence[T], description: str) -> list[R]:
+def in_threads(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    description: str,
+    advance: Callable[[int], None] | None = None,
+) -> list[R]:
     """The results in order, with a progress bar where standard error is a terminal.
 
-    Pillow releases the interpreter's lock while it decodes and resizes.
+    Where there is somebody to `advance`, that is told of each one that is done, and there is no
+    bar. Pillow releases the interpreter's lock while it decodes and resizes.
     """
-    with warnings.catch_warnings(), ThreadPool(os.cpu_count()) as pool:
+    num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which share the cores
+    num_threads = max(1, (os.cpu_count() or 1) // num_ranks)
+    with warnings.catch_warnings(), ThreadPool(num_threads) as pool:
         warnings.simplefilter("ignore", UserWarning)  # Pillow's remarks on odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = pool.imap(function, items, chunksize=16)
-        bar = tqdm(results, description, len(items), unit=" images", disable=None)
-        return list(bar)
+        if advance is None:
+            return list(tqdm(results, description, len(items), unit=" images", disable=None))
+        done = []
+        for result in results:
+            done.append(result)
+            advance(1)
+        return done

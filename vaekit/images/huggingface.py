@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
-from vaekit.errors import UserError, some_of
+from vaekit.errors import UserError, say, some_of
+from vaekit.images import cache
 from vaekit.images.arrays import ArraySet, assemble
-from vaekit.images.decode import Source, decode_files
+from vaekit.images.collect import InMemory, Read
+from vaekit.images.decode import Source
+from vaekit.images.facts import FactsPlace
+from vaekit.images.kept_rows import RowImages, identity, read_rows
+from vaekit.images.parts import Part
 from vaekit.images.reading import tallied
-from vaekit.images.survey import common_channels, settle, survey
+from vaekit.images.survey import Page, asks_border, common_channels, settle, survey
 from vaekit.storage.files import user_path
 
 _SIDES = {
@@ -26,6 +31,7 @@ _SIDES = {
 }  # fmt: skip
 _LABEL_NAMES = ("label", "labels", "class", "target")  # of columns whose type says nothing
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+ROWS_AT_ONCE = 10_000  # whose files are in memory while their headers are read
 _ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<subset>[\w.-]+))?")
 
 
@@ -46,7 +52,7 @@ def read_data_set(config: DataConfig, seed: int, download: bool) -> ArraySet:
     sides = _sides(splits, config)
     features = sides["train"].features
     image, label = _image_column(features, config), _label_column(features, config)
-    arrays, config, fates = _images(sides, image, config)
+    arrays, config, fates, shards = _images(sides, image, config)
     if label is not None:
         arrays |= {f"{side}_labels": _labels(rows, label) for side, rows in sides.items()}
     names = getattr(features[label], "names", None) if label else None
@@ -57,7 +63,16 @@ def read_data_set(config: DataConfig, seed: int, download: bool) -> ArraySet:
         used_otherwise=(*fates, *made.used_otherwise),
         remarks=(columns, *made.remarks),
         left_out=tuple(name for name in splits if name.lower() not in _SIDES),
+        facts_place=_facts_place(shards, sides, label, seed) if shards else None,
     )
+
+
+def _facts_place(
+    shards: Sequence[Part], sides: Mapping[str, Any], label: str | None, seed: int
+) -> FactsPlace:
+    """Where what is found out of these images, in this order and with these labels, is kept."""
+    of = identity(shards, [(side, rows._fingerprint) for side, rows in sides.items()], label, seed)
+    return FactsPlace(_cache() / f"facts-{of[:16]}", of)
 
 
 @contextmanager
@@ -177,8 +192,8 @@ def _may_hold_files(kind: Any) -> bool:
 
 def _images(
     sides: Mapping[str, Any], column: str, config: DataConfig
-) -> tuple[dict[str, NDArray[Any]], DataConfig, tuple[Any, ...]]:
-    """The images of each side, the settings that they settled, and what they were used as."""
+) -> tuple[dict[str, Any], DataConfig, tuple[Any, ...], list[Part]]:
+    """The images of each side, the settings that they settled, what they were used as, shards."""
     import datasets
 
     kind = sides["train"].features[column]
@@ -187,33 +202,75 @@ def _images(
             f"{side}_images": np.array(rows.with_format("numpy")[column][:]).astype(kind.dtype)
             for side, rows in sides.items()
         }
-        return arrays, config, ()
+        return arrays, config, (), []
     try:
-        files = {side: _files(rows, column) for side, rows in sides.items()}
+        pages = {side: _pages(rows, column, config) for side, rows in sides.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"--data.root {config.root}: the column {column} holds no image files ({error}); say "
             f"which one does with --data.image_column"
         ) from error
-    pages = {
-        side: [page for each in survey(each_side, config, every_value=True) for page in each.pages]
-        for side, each_side in files.items()
-    }
     config = settle(config, pages["train"])
     channels = common_channels([page for each in pages.values() for page in each], config)
-    arrays, fates = {}, []
-    for side, each_side in files.items():
-        pixels = np.empty((len(each_side), channels, *config.size), np.uint8)
-        decoded = decode_files([Source(file) for file in each_side], pixels, config, side)
-        if decoded.unreadable:
-            named = [f"row {row} ({why})" for row, why in decoded.unreadable.items()]
+    read, shards = _read_all(sides, column, channels, config)
+    made: dict[str, Any] = {}
+    fates = []
+    for side, each_side in read.items():
+        if each_side.unreadable:
+            named = [f"row {row} ({why})" for row, why in each_side.unreadable.items()]
             raise UserError(
                 f"--data.root {config.root}: can't read {some_of(named)} of {side}; mend the data "
                 f"set"
             )
-        arrays[f"{side}_images"] = pixels
-        fates += [(f"{side}[{row}]", each) for row, each in enumerate(decoded.fates)]
-    return arrays, config, tallied(fates)
+        made[f"{side}_images"] = each_side.pixels
+        fates += [(f"{side}[{row}]", each) for row, each in enumerate(each_side.fates) if each]
+    return made, config, tallied(fates), shards
+
+
+def _read_all(
+    sides: Mapping[str, Any], column: str, channels: int, config: DataConfig
+) -> tuple[dict[str, Read], list[Part]]:
+    """The images of each side: in memory, or where there are many in shards, and those."""
+    height, width = config.size
+    num_bytes = sum(map(len, sides.values())) * channels * height * width
+    if num_bytes > cache.IN_MEMORY_BYTES:
+        try:
+            kept = {side: _kept(rows, column, channels, config) for side, rows in sides.items()}
+            shards = [part for each in kept.values() for part in each.shards]
+            return {side: each.read for side, each in kept.items()}, shards
+        except OSError as error:
+            say(f"{_cache()}: decoded images can't be kept there ({error}), only in memory")
+    read = {
+        side: InMemory().decode([Source(file) for file in _files(rows, column)], channels, config)
+        for side, rows in sides.items()
+    }
+    return read, []
+
+
+def _kept(rows: Any, column: str, channels: int, config: DataConfig) -> RowImages:
+    def files(chosen: Sequence[int]) -> Sequence[io.BytesIO | Path]:
+        return _files(rows.select(chosen), column)
+
+    fingerprint = f"{rows._fingerprint}-{column}"
+    return read_rows(_cache(), fingerprint, len(rows), files, channels, config)
+
+
+def _cache() -> Path:
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "vaekit"
+
+
+def _pages(rows: Any, column: str, config: DataConfig) -> list[Page]:
+    """What the images of all rows hold; no more than some thousand files at a time."""
+    pages, asked = [], asks_border(len(rows))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+        files = _files(rows.select(some), column)
+        borders = asked[some.start : some.stop].tolist()
+        found = survey(files, config, every_value=True, with_border=borders)
+        pages += [page for each in found for page in each.pages]
+    return pages
 
 
 def _files(rows: Any, column: str) -> list[io.BytesIO | Path]:

@@ -4,7 +4,8 @@ Pillow is imported by the sets that need it: to train on images at hand takes no
 """
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.appearance import Appearance, measure
-from vaekit.images.copies import count_copies, groups_of
+from vaekit.images.copies import Copies, Side, count_copies, digests, groups_of
+from vaekit.images.facts import Facts, FactsPlace, as_values, facts_from
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
+from vaekit.images.mapped import PixelArray, blocks, selected
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
+from vaekit.images.ranks import ALONE, Ranks
 from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
 from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
 from vaekit.storage.files import user_path
@@ -31,9 +35,9 @@ _Which = slice | NDArray[np.int64]
 class ImageSet(NamedTuple):
     """Images with their labels, and the names of the files that they are from."""
 
-    pixels: NDArray[np.uint8]  # [N, C, H, W]; may be a memory map, whose file no write reaches
+    pixels: PixelArray  # [N, C, H, W]; may be mapped from files, which no write reaches
     labels: NDArray[np.int64] | None  # [N], indices into the class names
-    files: tuple[str, ...] | None = None  # [N], relative to the root; None: not a file each
+    files: Sequence[str] | None = None  # [N], relative to the root; None: not a file each
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Images:
     validation: ImageSet | None = None  # to choose by, where the set has such images
     reading: Reading = NOTHING_READ  # what of the files they are
     data: DataConfig | None = None  # with what the images settled
+    facts_place: FactsPlace | None = None  # where those are kept; None: they are found out anew
+    facts: Facts | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,28 +70,42 @@ class Images:
 
     def sha256(self) -> str:
         """The sha256 over pixels and labels of all sets: equal images, equal order."""
+        if self.facts is not None:
+            return self.facts.sha256
         digest = hashlib.sha256()
         for array in (array for each in self._sets for array in (each.pixels, each.labels)):
             if array is None:
                 digest.update(b"unlabelled")
             else:
-                digest.update(f"{array.dtype.str} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).reshape(-1).data)
+                digest.update(f"{array[:0].dtype.str} {array.shape}".encode())
+                for block in blocks(array):
+                    digest.update(np.ascontiguousarray(block).reshape(-1).data)
         return digest.hexdigest()
+
+    def copies(self) -> Copies:
+        """Which images equal one another."""
+        if self.facts is not None:
+            return self.facts.copies
+        train, test, *others = (Side(digests(each.pixels), each.labels) for each in self._sets)
+        return count_copies(train, others[0] if others else None, test)
 
 
 @dataclass(frozen=True)
 class Entry:
     """What is known of an image set before it is loaded."""
 
-    load: Callable[[DataConfig, int, bool], Images]  # see `load_images`
+    load: Callable[[DataConfig, int, bool, Ranks], Images]  # see `load_images`
     size: int | None  # pixels a side of all its images; None: what the settings say
     class_names: tuple[str, ...]  # (): what is found in the files
     preparation: Preparation
 
 
-def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Images:
+def load_images(
+    config: DataConfig, seed: int, *, download: bool = True, ranks: Ranks = ALONE
+) -> Images:
     """The image set that `config` names, downloaded or decoded where that is still to be done.
+
+    The processes of a launch do that together, and must all call it with their `ranks`.
 
     `seed` splits a folder that has no train/ and test/ of its own; nothing else depends on it.
     With `holdout` the test set is that many images of the training set, a fixed choice with each
@@ -105,7 +125,7 @@ def load_images(config: DataConfig, seed: int, *, download: bool = True) -> Imag
             f"--data.image_size {config.image_size}: the images of {config.name} are "
             f"{entry.size}x{entry.size} and are not resized; leave the flag out"
         )
-    return _cut(entry.load(config, seed, download), config)
+    return _with_facts(_cut(entry.load(config, seed, download, ranks), config), config, ranks)
 
 
 def images_in_memory(
@@ -145,6 +165,21 @@ def _cut(images: Images, config: DataConfig) -> Images:
     )
 
 
+def _with_facts(images: Images, config: DataConfig, ranks: Ranks) -> Images:
+    """`images` with what was kept of them, or what rank 0 finds out now."""
+    if images.facts_place is None:
+        return images
+    used = json.dumps([config.holdout, config.validation, config.limit])
+    if ranks.index != 0:
+        return replace(images, facts=facts_from(json.loads(ranks.share(""))))
+    facts = images.facts_place.read(used)
+    if facts is None:
+        facts = Facts(images.sha256(), images.copies())
+        images.facts_place.write(used, facts)
+    ranks.share(json.dumps(as_values(facts)))
+    return replace(images, facts=facts)
+
+
 def count(images: Images) -> Reading:
     """What was read, with what can be counted of the images themselves."""
     train, validation, test = images.train, images.validation, images.test
@@ -157,7 +192,7 @@ def count(images: Images) -> Reading:
     is_own = images.data is not None and not IMAGE_SETS[images.data.name].class_names
     if not is_own:  # a published set is as it is
         return reading
-    copies = count_copies(train[:2], validation and validation[:2], test[:2])
+    copies = images.copies()
     return replace(
         reading,
         num_copies=copies.within,
@@ -178,8 +213,9 @@ def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str,
     return tuple(name for label, name in enumerate(class_names) if label not in present)
 
 
-def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
-    arrays = read_idx_set(config, download)
+def _load_idx_set(config: DataConfig, _seed: int, download: bool, ranks: Ranks) -> Images:
+    with ranks.first_on_each_machine():
+        arrays = read_idx_set(config, download)
     return Images(
         ImageSet(arrays.train_pixels[:, None], arrays.train_labels.astype(np.int64)),
         ImageSet(arrays.test_pixels[:, None], arrays.test_labels.astype(np.int64)),
@@ -188,22 +224,23 @@ def _load_idx_set(config: DataConfig, _seed: int, download: bool) -> Images:
     )
 
 
-def _load_arrays(config: DataConfig, seed: int, _download: bool) -> Images:
+def _load_arrays(config: DataConfig, seed: int, _download: bool, _ranks: Ranks) -> Images:
     from vaekit.images.arrays import read_arrays
 
     return _of_arrays(read_arrays(config, seed))
 
 
-def _load_idx_files(config: DataConfig, seed: int, _download: bool) -> Images:
+def _load_idx_files(config: DataConfig, seed: int, _download: bool, _ranks: Ranks) -> Images:
     from vaekit.images.idx_files import read_idx_files
 
     return _of_arrays(read_idx_files(config, seed))
 
 
-def _load_data_set(config: DataConfig, seed: int, download: bool) -> Images:
+def _load_data_set(config: DataConfig, seed: int, download: bool, ranks: Ranks) -> Images:
     from vaekit.images.huggingface import read_data_set
 
-    return _of_arrays(read_data_set(config, seed, download))
+    with ranks.first_on_each_machine():
+        return _of_arrays(read_data_set(config, seed, download))
 
 
 def _of_arrays(arrays: "ArraySet") -> Images:
@@ -216,10 +253,12 @@ def _of_arrays(arrays: "ArraySet") -> Images:
     reading = Reading(
         left_out=(left_out,), used_otherwise=arrays.used_otherwise, remarks=arrays.remarks
     )
-    return Images(train, test, arrays.class_names, validation, reading, arrays.data)
+    return Images(
+        train, test, arrays.class_names, validation, reading, arrays.data, arrays.facts_place
+    )
 
 
-def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
+def _load_digits(config: DataConfig, _seed: int, _download: bool, _ranks: Ranks) -> Images:
     from vaekit.images.digits import read_digits
 
     pixels, labels, fifth = read_digits(config.size)
@@ -227,11 +266,12 @@ def _load_digits(config: DataConfig, _seed: int, _download: bool) -> Images:
     return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
 
 
-def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
+def _load_folder(config: DataConfig, seed: int, _download: bool, ranks: Ranks) -> Images:
     from vaekit.images.cache import read_folder
 
     _require_no_file(config)
-    folder = read_folder(config, seed)
+    kept = read_folder(config, seed, ranks)
+    folder = kept.images
     every_image = ImageSet(folder.pixels, folder.labels, folder.files)
     train, validation, _ = np.cumsum(folder.num_on_side).tolist()
     return Images(
@@ -241,6 +281,7 @@ def _load_folder(config: DataConfig, seed: int, _download: bool) -> Images:
         _take(every_image, slice(train, validation)) if validation > train else None,
         folder.reading,
         folder.data,
+        None if kept.place is None else FactsPlace(kept.place, kept.index_sha256),
     )
 
 
@@ -300,7 +341,7 @@ def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataCon
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
     if config.reading == "suffix":
         return split(classes, num_held_out, FIXED_SEED)
-    groups = groups_of(pixels, np.arange(len(pixels)))
+    groups = groups_of(digests(pixels), np.arange(len(pixels)))
     chosen = split_groups(classes, groups, num_held_out, FIXED_SEED)
     if not len(chosen.held_out):
         raise UserError(
@@ -312,10 +353,14 @@ def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataCon
 
 def _take(images: ImageSet, which: _Which) -> ImageSet:
     pixels, labels, files = images
+    if isinstance(files, tuple):
+        files = tuple(np.array(files, object)[which])
+    elif files is not None:
+        files = files[which]  # type: ignore[index]
     return ImageSet(
-        pixels[which],
+        selected(pixels, which),
         None if labels is None else labels[which],
-        None if files is None else tuple(np.array(files, object)[which]),
+        files,
     )
 
 

@@ -1,10 +1,11 @@
 """What the files say before they are decoded, and the settings that follow from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vaekit.config import DataConfig
@@ -56,16 +57,31 @@ class Surveyed(NamedTuple):
     fault: str | None = None
 
 
-def survey(files: Sequence[ImageFile], data: DataConfig, *, every_value: bool) -> list[Surveyed]:
-    """What each file holds. Pixels are read only where `every_value`, and a setting needs them."""
+def asks_border(count: int) -> NDArray[np.bool_]:
+    """Which of so many files, evenly spaced, show on what ground a set is."""
+    asked: NDArray[np.bool_] = np.arange(count) % max(1, count // NUM_BORDERS) == 0
+    return asked
+
+
+def survey(
+    files: Sequence[ImageFile],
+    data: DataConfig,
+    *,
+    every_value: bool,
+    with_border: Sequence[bool] | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> list[Surveyed]:
+    """What each file holds. Pixels are read only where `every_value`, and a setting needs them.
+
+    `with_border` says of which files those are looked at, should they be some of a larger set;
+    `advance` is as for `in_threads`.
+    """
     wants_range = every_value and data.value_range == "auto"
     wants_ground = every_value and data.background == "auto"
-    stride = max(1, len(files) // NUM_BORDERS)
+    asked = asks_border(len(files)).tolist() if with_border is None else with_border
 
     def look(number: int) -> Surveyed:
-        wanted = _Wanted(
-            wants_range, wants_ground, wants_ground and number % stride == 0, every_value
-        )
+        wanted = _Wanted(wants_range, wants_ground, wants_ground and asked[number], every_value)
         try:
             with open_image(files[number]) as image:
                 count = getattr(image, "n_frames", 1) if data.pages == "all" else 1
@@ -78,7 +94,7 @@ def survey(files: Sequence[ImageFile], data: DataConfig, *, every_value: bool) -
         except UNREADABLE as error:
             return Surveyed(fault=reason(error))
 
-    return in_threads(look, range(len(files)), "reading headers")
+    return in_threads(look, range(len(files)), "reading headers", advance)
 
 
 def settle(data: DataConfig, pages: Sequence[Page]) -> DataConfig:

@@ -7,13 +7,12 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from vaekit.config import ModelConfig, settled
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import ImageShape
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
 from vaekit.models.linear_way import LinearDecoder, LinearEncoder, start_as_components
@@ -127,9 +126,7 @@ class ResidualBlock(nn.Module):
 
 
 @torch.no_grad()
-def start_from_images(
-    encoder: Encoder, decoder: Decoder, pixels: NDArray[np.uint8]
-) -> float | None:
+def start_from_images(encoder: Encoder, decoder: Decoder, pixels: PixelArray) -> float | None:
     """Have the two start as the principal components of `pixels` [N, C, H, W].
 
     Gives the variance of a pixel about their means; None where there is no linear way.

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, linear, pad
 
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import ImageShape, as_floats
 
 # Shapes in comments: N images, C channels, H height, W width, L latent dimensions, D values of an
@@ -69,7 +70,7 @@ class Start(NamedTuple):
 
 @torch.no_grad()
 def start_as_components(
-    encoder: LinearEncoder, decoder: LinearDecoder, pixels: NDArray[np.uint8]
+    encoder: LinearEncoder, decoder: LinearDecoder, pixels: PixelArray
 ) -> Start:
     """Give the two the most likely weights of a linear VAE of `pixels` [N, C, H, W].
 
@@ -133,7 +134,7 @@ def small_shape(image_shape: ImageShape) -> ImageShape:
 
 
 def _survey(
-    pixels: NDArray[np.uint8], chosen: NDArray[np.int64], factor: int
+    pixels: PixelArray, chosen: NDArray[np.int64], factor: int
 ) -> tuple[NDArray[np.float32], float]:
     """The chosen images, two or more, made small as rows [N, D], and the variance of a pixel."""
     rows, total, squares = [], np.zeros(pixels[0].size), 0.0

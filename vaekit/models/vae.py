@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaekit.config import ModelConfig, settled
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import ImageShape
 from vaekit.models import conv, reference
 from vaekit.models.gaussian import Posterior, kl_divergence
@@ -39,7 +38,7 @@ class Architecture(NamedTuple):
 
     encoder: Callable[[ModelConfig, ImageShape], nn.Module]
     decoder: Callable[[ModelConfig, ImageShape], nn.Module]
-    start: Callable[[Any, Any, NDArray[np.uint8]], float | None] | None = None
+    start: Callable[[Any, Any, PixelArray], float | None] | None = None
     """Gives an encoder and a decoder what training images [N, C, H, W] tell without training, and
     tells the variance of a pixel that is left; None: both start as they are made."""
 
@@ -83,7 +82,7 @@ class VAE(nn.Module):
             self.scale = nn.Parameter(torch.full((1,), initial / SCALE_GAIN))
 
     @torch.no_grad()
-    def start_from(self, pixels: NDArray[np.uint8]) -> None:
+    def start_from(self, pixels: PixelArray) -> None:
         """Begin with what the training images, uint8 [N, C, H, W], tell before any training."""
         start = ARCHITECTURES[self.config.architecture].start
         variance = None if start is None else start(self.enc, self.dec, pixels)

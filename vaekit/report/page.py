@@ -17,6 +17,7 @@ from vaekit.evaluation.probes import NUM_DRAWS
 from vaekit.evaluation.quality import trust_in
 from vaekit.images import pictures
 from vaekit.images.formats import UNREADABLE, open_image
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import kl_per_dimension
 from vaekit.models.vae import num_parameters
@@ -144,6 +145,7 @@ def write_report(run: Run) -> Path:
             "evaluation": run.evaluation if run.has_evaluation else None,
             "num_draws": NUM_DRAWS,
             "strangest": standouts.strangest(run),
+            "examined_step": standouts.examined_step(len(run.images.test.pixels)),
             "mislabelled": standouts.mislabelled(run),
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),
@@ -496,8 +498,9 @@ def _embed(path: Path, alt: str) -> Picture:
     return Picture(png_uri(path.read_bytes()), alt, width, height)
 
 
-def _some(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
-    return pixels[some_indices(len(pixels), most)]
+def _some(pixels: PixelArray, most: int) -> NDArray[np.uint8]:
+    some: NDArray[np.uint8] = pixels[some_indices(len(pixels), most)]
+    return some
 
 
 def _nats_per_dimension(run: Run) -> NDArray[np.float32]:

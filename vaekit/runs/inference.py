@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.errors import UserError
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, as_pixels
 from vaekit.models.gaussian import Posterior
 from vaekit.runs.svm import Svm
@@ -37,7 +38,7 @@ class Prediction(NamedTuple):
     classes: tuple[str, ...]  # [K], whose scores they are
 
 
-def encode(weights: Weights, pixels: NDArray[np.uint8]) -> Encoding:
+def encode(weights: Weights, pixels: PixelArray) -> Encoding:
     """The posterior of each of the images [N, C, H, W]."""
     vae = weights.vae
     posteriors = _in_batches(lambda batch: torch.stack(vae.encode(as_floats(batch))), pixels, dim=1)
@@ -102,7 +103,9 @@ def predict_latents(svm: Svm, encoding: Encoding) -> Prediction:
 
 
 @torch.no_grad()
-def _in_batches(function: Callable[[Tensor], Tensor], rows: NDArray[Any], dim: int = 0) -> Tensor:
+def _in_batches(
+    function: Callable[[Tensor], Tensor], rows: NDArray[Any] | PixelArray, dim: int = 0
+) -> Tensor:
     """What `function` says of some rows at a time, of their own memory, joined in `dim`."""
     starts = range(0, len(rows), BATCH_SIZE)
     batches = (np.array(rows[start : start + BATCH_SIZE], order="C") for start in starts)

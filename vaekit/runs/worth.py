@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vaekit.errors import UserError
 from vaekit.evaluation import probes
 from vaekit.evaluation.probes import Split
 from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, ssim
 from vaekit.images import baselines
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.models.likelihoods import LIKELIHOODS, bits_per_dimension
@@ -56,8 +56,8 @@ def check_counts(num_samples: int, num_images: int) -> None:
 
 def _probe(
     latents: Latents,
-    train: NDArray[np.uint8],
-    test: NDArray[np.uint8],
+    train: PixelArray,
+    test: PixelArray,
     components: baselines.Components,
 ) -> dict[str, Any]:
     """Classifiers on means of latents, on as many principal components, and on pixels."""
@@ -100,9 +100,7 @@ def _dimensions(latents: Latents) -> list[dict[str, Any]]:
     ]
 
 
-def _likelihood(
-    vae: VAE, test: NDArray[np.uint8], num_samples: int, num_images: int
-) -> dict[str, Any]:
+def _likelihood(vae: VAE, test: PixelArray, num_samples: int, num_images: int) -> dict[str, Any]:
     count = min(num_images, len(test))
     chosen = np.arange(count) * len(test) // count
     estimates, bounds = [], []
@@ -131,7 +129,7 @@ def _likelihood(
 
 @torch.no_grad()
 def _reconstruction(
-    vae: VAE, test: NDArray[np.uint8], components: baselines.Components
+    vae: VAE, test: PixelArray, components: baselines.Components
 ) -> list[dict[str, Any]]:
     """How like test images their reconstructions are, from latents and from components."""
     squares, similarities = np.zeros(2), np.zeros(2)

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
+from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.training.losses import Losses
-from vaekit.training.noise import Stream, normal_noise, rank_slice
+from vaekit.training.noise import NormalRows, Stream, rank_slice
 
 BATCH_SIZE = 500
 
@@ -18,7 +17,7 @@ BATCH_SIZE = 500
 @torch.no_grad()
 def evaluate(
     vae: VAE,
-    pixels: NDArray[np.uint8],
+    pixels: PixelArray,
     seed: int,
     accelerator: Accelerator,
     between_batches: Callable[[], None],
@@ -29,7 +28,7 @@ def evaluate(
     `between_batches`, which may raise.
     """
     device, count = accelerator.device, len(pixels)
-    noise = normal_noise((count, vae.latent_dim), seed, Stream.EVALUATION, 0, device)
+    noise = NormalRows(count, vae.latent_dim, seed, Stream.EVALUATION, device)
     share = rank_slice(count, accelerator.process_index, accelerator.num_processes)
     largest_share = -(-count // accelerator.num_processes)
     sums = []
@@ -39,7 +38,7 @@ def evaluate(
         batch = slice(start, min(start + BATCH_SIZE, share.stop))
         images = as_floats(torch.from_numpy(pixels[batch]).to(device))
         with accelerator.autocast():
-            output = vae(images, noise[batch])
+            output = vae(images, noise.take(batch))
         elbo = vae.bound(output, images)
         sums.append(torch.stack([elbo.reconstruction.sum(), elbo.kl.sum()]))
     total = accelerator.reduce(torch.stack(sums).sum(dim=0), reduction="sum")

@@ -3,7 +3,7 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaekit.config import DataConfig, TrainConfig, settled
+from vaekit.images.mapped import Mapped, PixelArray, blocks
 from vaekit.training.noise import rank_slice
 
 MEGABYTE = 10**6
@@ -32,7 +33,7 @@ class Feed(Protocol):
         """The batch of that number, int64 [1] on the device; only the device works on it."""
 
 
-def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accelerator) -> Feed:
+def make_feed(pixels: PixelArray, config: TrainConfig, accelerator: Accelerator) -> Feed:
     """A feed of `pixels` [N, C, H, W] for this rank: resident where they fit, by rule."""
     device = accelerator.device
     batch_size = settled(config.batch_size)
@@ -42,14 +43,16 @@ def make_feed(pixels: NDArray[np.uint8], config: TrainConfig, accelerator: Accel
     return FetchingFeed(pixels, batch_size, share, device)
 
 
-def is_resident(pixels: NDArray[np.uint8], config: DataConfig, device: torch.device) -> bool:
+def is_resident(pixels: PixelArray, config: DataConfig, device: torch.device) -> bool:
     """Whether these images stay on the device, for all of training."""
     limit = resident_limit(config, device)
-    return limit is None or pixels.nbytes <= limit * MEGABYTE
+    if limit is None:  # mapped images would be copied into the memory of each process
+        return not isinstance(pixels, Mapped)
+    return pixels.nbytes <= limit * MEGABYTE
 
 
 def resident_limit(config: DataConfig, device: torch.device) -> int | None:
-    """Megabytes of images to keep on the device at most; None for as many as there are."""
+    """Megabytes of images to keep on the device at most; None for as many as are in memory."""
     if config.resident_limit is None and device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         return int(SHARE_OF_GPU * memory / MEGABYTE)
@@ -60,9 +63,9 @@ class ResidentFeed:
     """All images on the device; a batch is one gather by index, wherever the step runs."""
 
     def __init__(
-        self, pixels: NDArray[np.uint8], batch_size: int, share: slice, device: torch.device
+        self, pixels: PixelArray, batch_size: int, share: slice, device: torch.device
     ) -> None:
-        self._pixels = torch.from_numpy(pixels).to(device)
+        self._pixels = _on_device(pixels, device)
         self._order = torch.zeros(len(pixels), dtype=torch.int64, device=device)
         self._batch_size = batch_size
         self._places = torch.arange(share.start, share.stop, device=device)
@@ -78,6 +81,17 @@ class ResidentFeed:
         return self._pixels.index_select(0, indices)
 
 
+def _on_device(pixels: PixelArray, device: torch.device) -> Tensor:
+    if isinstance(pixels, np.ndarray):
+        return torch.from_numpy(pixels).to(device)
+    moved = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    start = 0
+    for block in blocks(pixels):
+        moved[start : start + len(block)] = torch.from_numpy(block).to(device)
+        start += len(block)
+    return moved
+
+
 class FetchingFeed:
     """Images that stay where they are, as in a memory map; a thread gathers batches ahead.
 
@@ -85,7 +99,7 @@ class FetchingFeed:
     """
 
     def __init__(
-        self, pixels: NDArray[np.uint8], batch_size: int, share: slice, device: torch.device
+        self, pixels: PixelArray, batch_size: int, share: slice, device: torch.device
     ) -> None:
         self._pixels, self._batch_size, self._share = pixels, batch_size, share
         self._batch = torch.zeros(
@@ -128,10 +142,14 @@ class _Slot:
     def __init__(self, batch: Tensor) -> None:
         self._fetched = torch.zeros_like(batch, device="cpu")
 
-    def fetch(self, pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> "_Slot":
+    def fetch(self, pixels: PixelArray, indices: NDArray[np.int64]) -> "_Slot":
         """Gather the images; called by the thread."""
-        # With any other mode NumPy would gather into a copy first; the indices are all valid.
-        np.take(pixels, indices, axis=0, out=self._fetched.numpy(), mode="clip")
+        fetched = self._fetched.numpy()
+        if isinstance(pixels, Mapped):
+            pixels.take_into(indices, fetched)
+        else:
+            # With any other mode NumPy would gather into a copy first; the indices are all valid.
+            np.take(cast("NDArray[np.uint8]", pixels), indices, axis=0, out=fetched, mode="clip")
         return self
 
     def give(self, batch: Tensor) -> None:
@@ -150,7 +168,7 @@ class _PinnedSlot(_Slot):
         self._arrived, self._given = torch.cuda.Event(), torch.cuda.Event()
         self._given.record()  # until when the memory may have been another tensor's
 
-    def fetch(self, pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> "_Slot":
+    def fetch(self, pixels: PixelArray, indices: NDArray[np.int64]) -> "_Slot":
         self._arrived.synchronize()  # the images of last time, which may still be on their way
         super().fetch(pixels, indices)
         with torch.cuda.stream(self._stream):

@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+ROWS_AT_ONCE = 2**16
+FEWEST_ROWS = 16
+
 
 class Stream(IntEnum):
     """What a random number is for; streams of one seed are independent."""
@@ -35,6 +38,37 @@ def normal_noise(
     noise = torch.empty(shape, device=device)
     draw_normal(noise, seed, stream, index)
     return noise
+
+
+class NormalRows:
+    """The rows [count, width] of `normal_noise` of index 0, taken in ascending order.
+
+    On a CPU, where a generator goes on as if it had never stopped, no more than a block of them
+    is held, however many there are.
+    """
+
+    def __init__(
+        self, count: int, width: int, seed: int, stream: Stream, device: torch.device
+    ) -> None:
+        self._count, self._width, self._device = count, width, device
+        self._block = ROWS_AT_ONCE if device.type == "cpu" else count
+        self._generator = torch.Generator(device).manual_seed(stream_seed(seed, stream, 0))
+        self._first = 0  # of the rows that are held
+        self._held = torch.empty(0, width, device=device)
+
+    def take(self, rows: slice) -> Tensor:
+        """Rows, none of which is before the first ones that were taken last."""
+        while self._first + len(self._held) < rows.stop:
+            start = self._first + len(self._held)
+            # Fewer values than 16 at the end would be drawn in another way.
+            is_last = self._count - start < self._block + FEWEST_ROWS
+            size = self._count - start if is_last else self._block
+            block = torch.empty(size, self._width, device=self._device)
+            block.normal_(generator=self._generator)
+            past = min(max(rows.start - self._first, 0), len(self._held))
+            self._held = torch.cat([self._held[past:], block])
+            self._first += past
+        return self._held[rows.start - self._first : rows.stop - self._first]
 
 
 def draw_normal(noise: Tensor, seed: int, stream: Stream, index: int) -> None:

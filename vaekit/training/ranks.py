@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any, Literal, get_args
@@ -104,6 +104,38 @@ def first_on_each_machine(ranks: Accelerator | PartialState) -> Iterator[None]:
     yield
     if ranks.is_local_main_process:
         _wait_for_images(ranks)
+
+
+class ImageRanks:
+    """The processes of this launch, as image sets divide their work among them."""
+
+    def __init__(self, ranks: Accelerator | PartialState) -> None:
+        self._ranks = ranks
+        self.index, self.number = ranks.process_index, ranks.num_processes
+        self.is_first_on_machine = ranks.is_local_main_process
+
+    def share(self, text: str) -> str:
+        """The text that rank 0 gives, to all."""
+        if self.number == 1:
+            return text
+        content = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        size = torch.tensor(len(content))
+        distributed.broadcast(size, 0, group=_hosts("images"))
+        if self.index != 0:
+            content = torch.empty(int(size), dtype=torch.uint8)
+        distributed.broadcast(content, 0, group=_hosts("images"))
+        return bytes(content.tolist()).decode()
+
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so for one of them."""
+        if self.number == 1:
+            return is_so
+        number = torch.tensor(int(is_so))
+        distributed.all_reduce(number, distributed.ReduceOp.MAX, group=_hosts("images"))
+        return bool(number)
+
+    def first_on_each_machine(self) -> AbstractContextManager[None]:
+        return first_on_each_machine(self._ranks)
 
 
 @contextmanager

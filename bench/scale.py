@@ -1,0 +1,275 @@
+"""How a folder of made-up 28x28 images is fed to training: `python bench/scale.py FOLDER 10000`.
+
+For each number of images it makes that many names in FOLDER, hard links of some PNG files, has
+them decoded, and starts training on them in a process of its own: seconds from its launch to the
+end of its first step, memory, and how many images a second its feed gives. With --filled there are
+no files, whose names are then not looked at, and shards of noise. A set is removed once measured.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+NUM_TEST = 10_000  # images at most, a tenth of fewer
+IN_A_FOLDER = 5_000  # files
+LINKS = 20_000  # to one file at most, of the 65,000 that ext4 allows
+NUM_CLASSES = 10
+BATCH_SIZE = 128
+NUM_STEPS = 30
+UNSEEN = "files that are not there"
+FED_BATCHES = 2_000
+COLUMNS = {  # what is found: its title, and decimals
+    "decoding_seconds": ("decoding: s", 0),
+    "decoding_cpu_seconds": ("CPU s", 0),
+    "decoding_mb": ("MB", 0),
+    "names_cpu_seconds": ("names: CPU s", 2),
+    "first_seconds": ("first start: s", 0),
+    "first_cpu_seconds": ("CPU s", 0),
+    "seconds": ("start: s", 0),
+    "cpu_seconds": ("CPU s", 0),
+    "anonymous_mb": ("MB", 0),
+    "fetched_images_per_second": ("fed a second", 0),
+    "resident_images_per_second": ("resident", 0),
+}
+
+
+def make(root: Path, count: int) -> None:
+    """A training and a test set of ten classes."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    originals = root.parent / f".{root.name}-originals"
+    originals.mkdir(parents=True, exist_ok=True)
+    num_originals = max(256, count // LINKS)
+    for index in range(num_originals):
+        pixels = generator.integers(0, 256, (28, 28), dtype=np.uint8)
+        Image.fromarray(pixels).save(originals / f"{index}.png")
+    num_test = min(NUM_TEST, count // 10)
+    for side, number in (("train", count - num_test), ("test", num_test)):
+        for index in range(number):
+            class_name, place = index % NUM_CLASSES, index // NUM_CLASSES
+            folder = root / side / str(class_name) / f"{place // IN_A_FOLDER:04d}"
+            if place % IN_A_FOLDER == 0:
+                folder.mkdir(parents=True)
+            os.link(originals / f"{index % num_originals}.png", folder / f"{place:07d}.png")
+    shutil.rmtree(originals)
+
+
+def decode(root: str) -> dict[str, Any]:
+    """Have a set decoded, and look at its names once more."""
+    from vaekit.config import DataConfig
+    from vaekit.images.folder import signature
+    from vaekit.images.sets import load_images
+
+    memory, began, worked = Peak(), time.perf_counter(), time.process_time()
+    load_images(DataConfig(name="folder", root=root), 0)
+    found = {
+        "decoding_seconds": time.perf_counter() - began,
+        "decoding_cpu_seconds": time.process_time() - worked,
+        "decoding_mb": memory.stop() / 1e6,
+    }
+    worked = time.process_time()
+    signature(Path(root), by_suffix=False)
+    return found | {"names_cpu_seconds": time.process_time() - worked}
+
+
+def fill(root: str, count: int) -> dict[str, Any]:
+    """A cache of noise, as decoding leaves it, of files that are not there."""
+    from vaekit.config import DataConfig
+    from vaekit.images import cache, parts, shards
+    from vaekit.images.collect import Collected
+    from vaekit.images.copies import digests
+    from vaekit.images.ranks import ALONE
+    from vaekit.images.reading import Reading
+
+    given = DataConfig(name="folder", root=root, reading="content")
+    data = replace(given, background="black", value_range="0,255")
+    place, generator = Path(root) / cache.CACHE_FOLDER, np.random.default_rng(0)
+    task = shards.Task(shards.SHARD, {}, data.background, data.value_range, channels=1)
+    folder, settings = shards.folder_of(place, task, data), shards.settings_of(task, data)
+
+    def noise(rows: Any, stem: str) -> tuple[Any, dict[str, Any]]:
+        pixels = generator.integers(0, 256, (len(rows), 1, *data.size), dtype=np.uint8)
+        np.save(f"{stem}{shards.PIXELS}", pixels)
+        made = parts.extended(rows, [("fault", "<i4"), ("fates", "<i4"), ("digest", "<u8", (2,))])
+        made["digest"] = digests(pixels)
+        return made, {"fault": [], "fates": [[]]}
+
+    most = shards.files_in_a_part(task, data)
+    for start in range(0, count, most):
+        numbers = range(start, min(start + most, count))
+        rows = np.zeros(len(numbers), parts.with_names(16))
+        rows["name"] = [f"{number % NUM_CLASSES}/{number}.png" for number in numbers]
+        planned = parts.plan(folder, shards.SHARD, rows, most)
+        parts.do_parts(folder, planned, settings, noise, ALONE, lambda _: None)
+    made = parts.read_parts(folder, shards.SHARD, settings)
+    order = generator.permutation(count)
+    pixels = shards.mapped_images(made, order)
+    labels = np.stack([order % NUM_CLASSES, order, order * 0], axis=1)
+    num_test = min(NUM_TEST, count // 10)
+    names = tuple(map(str, range(NUM_CLASSES)))
+    sides = (count - num_test, 0, num_test)
+    reading = Reading(num_found=count)
+    images = Collected(names, pixels, labels, sides, False, data, reading)
+    choice = cache._Choice(data, is_split=False)
+    cache._write_set(place, cache._set_key(UNSEEN, choice, 0), images, made)
+    cache._write_choice(place, cache._key(UNSEEN, given), choice)
+    return {}
+
+
+class Enough(Exception):  # noqa: N818 - no fault
+    """The steps that are measured are done."""
+
+
+def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
+    """Train for some steps, and see what the feed gives by itself."""
+    import torch
+
+    from vaekit import train as module
+    from vaekit.config import DataConfig, TrainConfig
+    from vaekit.training.feeds import FetchingFeed, ResidentFeed
+    from vaekit.training.step import Stepper
+
+    if not has_files:
+        from vaekit.images import cache
+
+        cache.signature = lambda *_, **__: UNSEEN
+    found: dict[str, Any] = {}
+    advance = Stepper.advance
+
+    def noted(stepper: Stepper, step: int) -> None:
+        advance(stepper, step)
+        if not found:
+            found.update(seconds=time.time() - launched, cpu_seconds=time.process_time())
+        if step + 1 == NUM_STEPS:
+            raise Enough
+
+    Stepper.advance = noted  # type: ignore[method-assign]
+    config = TrainConfig(
+        data=DataConfig(name="folder", root=root, resident_limit=1000),
+        run=f"{root}-run",
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        mixed_precision="no",
+    )
+    memory = Peak()
+    try:
+        module.train(config)
+    except Enough:
+        found["anonymous_mb"] = memory.stop() / 1e6
+    shutil.rmtree(f"{root}-run")
+
+    images = module.load_images(config.data, config.seed).train.pixels
+    device, share = torch.device("cpu"), slice(0, BATCH_SIZE)
+    feeds: dict[str, Any] = {"fetched": FetchingFeed(images, BATCH_SIZE, share, device)}
+    if images.nbytes < 2**30:
+        feeds["resident"] = ResidentFeed(images, BATCH_SIZE, share, device)
+    best = dict.fromkeys(feeds, 0.0)
+    num_batches = min(FED_BATCHES, len(images) // BATCH_SIZE)
+    for turn in range(4):
+        order = np.random.default_rng(turn).permutation(len(images))
+        for name, feed in feeds.items():
+            feed.start_epoch(order, 0)
+            began = time.perf_counter()
+            for number in range(num_batches):
+                feed.make_ready()
+                feed.batch(torch.tensor([number]))
+            rate = num_batches * BATCH_SIZE / (time.perf_counter() - began)
+            best[name] = max(best[name], rate)
+    return found | {f"{name}_images_per_second": rate for name, rate in best.items()}
+
+
+class Peak:
+    """The most memory of this process that no file backs, looked at ten times a second."""
+
+    def __init__(self) -> None:
+        self._most, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.1):
+            status = Path("/proc/self/status").read_text()
+            anonymous = re.search(r"RssAnon:\s+(\d+) kB", status)
+            self._most = max(self._most, 1024 * int(anonymous[1]) if anonymous else 0)
+
+
+def in_a_process(work: str, *arguments: str) -> dict[str, Any]:
+    """What one of the functions above finds in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, __file__, "--do", work, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
+    root = folder / f"made-up-{count}"
+    try:
+        if filled:
+            root.mkdir(parents=True)
+            made = in_a_process("fill", str(root), str(count))
+        else:
+            make(root, count)
+            made = in_a_process("decode", str(root))
+        first, again = (
+            in_a_process("start", str(root), str(time.time()), "" if filled else "files")
+            for _ in range(2)
+        )
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    of_first = {f"first_{name}": first[name] for name in ("seconds", "cpu_seconds")}
+    return made | of_first | again
+
+
+def main(argv: Sequence[str]) -> None:
+    if argv[0] == "--do":
+        _, work, root, *rest = argv
+        if work == "decode":
+            found = decode(root)
+        elif work == "fill":
+            found = fill(root, int(rest[0]))
+        else:
+            found = start(root, float(rest[0]), bool(rest[1]))
+        print(json.dumps(found))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the sets are made, on a disk with room")
+    parser.add_argument("images", type=int, nargs="+")
+    parser.add_argument("--filled", action="store_true", help="no files, and shards of noise")
+    arguments = parser.parse_args(argv)
+    print(f"| images | {' | '.join(title for title, _ in COLUMNS.values())} |")
+    print("|" + "---:|" * (1 + len(COLUMNS)))
+    for count in arguments.images:
+        found = measure(arguments.folder, count, arguments.filled)
+        cells = (
+            f"{found[name]:,.{digits}f}" if name in found else ""
+            for name, (_, digits) in COLUMNS.items()
+        )
+        print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,239 @@
+"""Parts of a long work on files, done by all ranks side by side, each kept once it is done.
+
+A part is NAME.rows.npy, a row for each file or page, whatever else its work writes, as NAME.npy,
+and NAME.json, which seals them and is written last.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from vaekit.errors import UserError, say
+from vaekit.images.ranks import Ranks
+from vaekit.storage.damage import Damaged, as_written, typed
+from vaekit.storage.files import file_sha256, fsync
+from vaekit.storage.sealed import read_sealed, write_sealed
+
+FORMAT_VERSION = 4
+ROWS = ".rows.npy"
+LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process was writing is cleared away
+
+Rows = NDArray[Any]  # with the fields of `rows_of`, and perhaps more
+Settings = dict[str, Any]  # JSON values, on which what is in a part depends
+
+
+class Part(NamedTuple):
+    """What one rank made of some files."""
+
+    folder: Path
+    name: str
+    rows: Rows  # a memory map
+    values: dict[str, Any]  # JSON values: `files`, and what the work says of all rows
+
+    def path(self, suffix: str) -> Path:
+        return self.folder / f"{self.name}{suffix}"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Of its files, by their names."""
+        return {name: sha256 for name, (_, sha256) in self.values["files"].items()}
+
+
+# Does the work on rows, writes files whose names begin with a path, and says more of them.
+Work = Callable[[Rows, str], tuple[Rows, dict[str, Any]]]
+
+
+def rows_of(root: Path, paths: Sequence[Path], pages: Sequence[int] | None = None) -> Rows:
+    """What tells files, and pages in them, from others: name, size, time of change, page."""
+    prefix = os.fsencode(root / "x")[:-1]  # much faster than Path.relative_to
+    names = [os.fsencode(path).removeprefix(prefix) for path in paths]
+    width = max(map(len, names), default=1)
+    rows = np.zeros(len(paths), with_names(width))
+    rows["name"] = names
+    for index, path in enumerate(paths):
+        try:
+            status = path.stat()
+        except OSError:  # a dangling link
+            status = path.lstat()
+        rows["size"][index], rows["time"][index] = status.st_size, status.st_mtime_ns
+    if pages is not None:
+        rows["page"] = pages
+    return rows
+
+
+def with_names(width: int) -> list[tuple[str, str]]:
+    """The fields of rows whose names have so many bytes at most."""
+    return [("name", f"S{width}"), ("size", "<i8"), ("time", "<i8"), ("page", "<i4")]
+
+
+def extended(rows: Rows, fields: Sequence[tuple[Any, ...]]) -> Rows:
+    """`rows` with more fields, which are still zero."""
+    made = np.zeros(len(rows), rows.dtype.descr + list(fields))
+    for name in rows.dtype.names or ():
+        made[name] = rows[name]
+    return made
+
+
+def find(known: Sequence[Rows], wanted: Rows) -> NDArray[np.int64]:
+    """Where each of `wanted` [N] is among all of `known`, the last one of several; -1: nowhere."""
+    count = sum(map(len, known))
+    if not count:
+        return np.full(len(wanted), -1)
+    width = max(each.dtype["name"].itemsize for each in (*known, wanted))
+    keys = np.concatenate([_keys(each, width) for each in known])
+    order = np.argsort(keys, kind="stable")
+    sought = _keys(wanted, width)
+    places = np.searchsorted(keys[order], sought, side="right") - 1
+    found = order[np.maximum(places, 0)]
+    return np.where((places >= 0) & (keys[found] == sought), found, -1)
+
+
+def _keys(rows: Rows, width: int) -> NDArray[np.bytes_]:
+    """All that tells rows from one another, as bytes."""
+    packed = np.empty(len(rows), with_names(width))
+    for name in packed.dtype.names or ():
+        packed[name] = rows[name]
+    return packed.view(f"S{packed.dtype.itemsize}")
+
+
+def read_parts(folder: Path, prefix: str, settings: Settings) -> list[Part]:
+    """The parts in a folder that are whole; others are removed, and it is said why."""
+    parts = []
+    for path in sorted(folder.glob(f"{prefix}-*.json")):
+        try:
+            parts.append(read_part(folder, path.stem, settings))
+        except (OSError, Damaged) as fault:
+            remove_part(folder, path.stem, str(fault))
+    return parts
+
+
+def remove_part(folder: Path, name: str, fault: str) -> None:
+    """Remove what is damaged, so that it is made again."""
+    say(f"{folder / name}: {fault}; it is made again from the files")
+    for path in folder.glob(f"{name}.*"):
+        path.unlink(missing_ok=True)
+
+
+def read_part(folder: Path, name: str, settings: Settings | None = None) -> Part:
+    """A part whose rows are whole. Raises `Damaged` where it is not, or is of other settings.
+
+    Of its other files only the sizes are looked at.
+    """
+    values = read_sealed(folder / f"{name}.json", version=FORMAT_VERSION)
+    with as_written():
+        files = {
+            typed(file, str): (typed(size, int), typed(sha256, str))
+            for file, (size, sha256) in values["files"].items()
+        }
+        if settings is not None and values["settings"] != settings:
+            raise Damaged("made with other settings")
+    for file, (size, _) in files.items():
+        path = folder / file
+        if not path.is_file() or path.stat().st_size != size:
+            raise Damaged(f"{file} is missing or not whole")
+    if file_sha256(folder / f"{name}{ROWS}") != files[f"{name}{ROWS}"][1]:
+        raise Damaged(f"{name}{ROWS} is not the file that was written")
+    return Part(folder, name, open_memmap(folder / f"{name}{ROWS}", mode="r"), values)
+
+
+def plan(folder: Path, prefix: str, rows: Rows, per_part: int) -> dict[str, int]:
+    """Write down what is to be done in parts: their names, and how many rows each has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_away(folder)
+    sealed = (path.name.split("-")[1] for path in folder.glob(f"{prefix}-*.json"))
+    number = max(map(int, sealed), default=-1)
+    planned = {}
+    for start in range(0, len(rows), per_part):
+        some = rows[start : start + per_part]
+        number += 1
+        # Another launch may have planned other files: they are not to be mixed up.
+        name = f"{prefix}-{number:05d}-{hashlib.sha256(some.tobytes()).hexdigest()[:8]}"
+        np.save(_plan_of(folder, name), some)
+        planned[name] = len(some)
+    return planned
+
+
+def do_parts(
+    folder: Path,
+    planned: dict[str, int],
+    settings: Settings,
+    work: Work,
+    ranks: Ranks,
+    advance: Callable[[int], None],
+) -> None:
+    """Each rank does every so manieth of the planned parts. All ranks must call it.
+
+    `advance` is told how many rows other ranks have done. Raises `OSError` on all ranks where one
+    can't keep its part, and `UserError` where rank 0 wrote the plan to another file system.
+    """
+    names = list(planned)
+    for first in range(0, len(names), ranks.number):
+        at, fault = first + ranks.index, None
+        if at < len(names):
+            try:
+                _do_part(folder, names[at], settings, work, ranks)
+            except OSError as error:
+                fault = error
+        if ranks.any(fault is not None):
+            raise fault or OSError(errno.EIO, "another process can't keep its share", str(folder))
+        of_others = [name for name in names[first : first + ranks.number] if name != _at(names, at)]
+        if of_others:
+            advance(sum(planned[name] for name in of_others))
+
+
+def _at(names: Sequence[str], place: int) -> str | None:
+    return names[place] if place < len(names) else None
+
+
+def _do_part(folder: Path, name: str, settings: Settings, work: Work, ranks: Ranks) -> None:
+    path = _plan_of(folder, name)
+    if not path.is_file():
+        if (folder / f"{name}.json").is_file():  # another launch has just done it
+            return
+        raise UserError(
+            f"{folder}: rank {ranks.index} on {os.uname().nodename} does not find there what rank "
+            f"0 has written; give a --data.root on a file system that all machines share"
+        )
+    with TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
+        stem = f"{temporary}/{name}"
+        rows, values = work(np.load(path), stem)
+        np.save(f"{stem}{ROWS}", rows)
+        files = {}
+        for file in sorted(Path(temporary).iterdir()):
+            files[file.name] = (file.stat().st_size, file_sha256(file))
+            fsync(file)
+            file.rename(folder / file.name)
+        sealed = {"format_version": FORMAT_VERSION, "settings": settings, "files": files, **values}
+        try:
+            write_sealed(folder / f"{name}.json", sealed)
+        except FileNotFoundError:  # another launch has written it at the same moment
+            if not (folder / f"{name}.json").is_file():
+                raise
+    path.unlink(missing_ok=True)
+
+
+def _plan_of(folder: Path, name: str) -> Path:
+    return folder / f".plan-{name}.npy"
+
+
+def _clear_away(folder: Path) -> None:
+    """What processes were writing that were killed some time ago."""
+    for path in (*folder.glob(".tmp-*"), *folder.glob(".plan-*")):
+        try:
+            is_old = time.time() - path.stat().st_mtime > LEFT_BEHIND
+        except FileNotFoundError:
+            continue
+        if is_old and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_old:
+            path.unlink(missing_ok=True)

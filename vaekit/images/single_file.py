@@ -1,0 +1,109 @@
+"""The cache of before: a folder's images in one file, which is read and no longer written."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaekit.config import DataConfig
+from vaekit.images.collect import FolderImages, page_name
+from vaekit.images.folder import CACHE_FOLDER, Walk
+from vaekit.images.preparation import RESIZE_FILTER
+from vaekit.images.reading import reading_from_dict
+from vaekit.storage.damage import Damaged, as_written, strings, typed
+from vaekit.storage.files import file_sha256
+from vaekit.storage.sealed import read_sealed
+
+CACHE_FORMAT_VERSION = 3
+
+_PIXELS, _ROWS, _META = "pixels.npy", "rows.npy", "meta.json"
+# What settles before the images are read: all of it, and nothing else, is in the keys.
+_IN_PIXELS = (
+    "image_size", "fit", "background", "channels", "value_range", "pages", "reading",
+    "skip_unreadable",
+)  # fmt: skip
+_SETTLED = ("background", "value_range")
+
+
+class _Choice(NamedTuple):
+    """What the files settled, without which an entry can't be found."""
+
+    data: DataConfig
+    is_split: bool  # whether the entry depends on the seed
+
+
+def read_single_file(found: Walk, data: DataConfig, seed: int) -> FolderImages | None:
+    """The images of a folder from the cache of before; None where they are not there, and whole."""
+    cache = found.root / CACHE_FOLDER
+    names = _names(found)
+    choice = _read_choice(cache, _key(names, data), data)
+    return choice and _read_entry(cache / _entry_key(names, choice, seed), choice.data, found)
+
+
+def _names(found: Walk) -> str:
+    """A hash of the names, sizes and times of all files."""
+    digest = hashlib.sha256(json.dumps([CACHE_FORMAT_VERSION, RESIZE_FILTER]).encode())
+    for path in found.files:
+        try:
+            status = path.stat()
+        except OSError:  # a dangling link
+            status = path.lstat()
+        name = path.relative_to(found.root).as_posix()
+        digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
+    digest.update(json.dumps([found.left_out, [str(each) for each in found.folders]]).encode())
+    return digest.hexdigest()
+
+
+def _key(names: str, data: DataConfig, seed: int | None = None) -> str:
+    settings = {name: value for name, value in asdict(data).items() if name in _IN_PIXELS}
+    return hashlib.sha256(json.dumps([names, settings, seed]).encode()).hexdigest()[:32]
+
+
+def _entry_key(names: str, choice: _Choice, seed: int) -> str:
+    return _key(names, choice.data, seed if choice.is_split else None)
+
+
+def _read_choice(cache: Path, key: str, data: DataConfig) -> _Choice | None:
+    """What the files settled; None where nothing is or it is damaged."""
+    try:
+        values = read_sealed(cache / f"{key}.json", version=CACHE_FORMAT_VERSION)
+        with as_written():
+            background, value_range = (typed(values[name], str) for name in _SETTLED)
+            settled = replace(data, background=background, value_range=value_range)
+            return _Choice(settled, typed(values["is_split"], bool))
+    except (OSError, Damaged):
+        return None
+
+
+def _read_entry(entry: Path, data: DataConfig, found: Walk) -> FolderImages | None:
+    """What was kept; None where nothing is or it is damaged."""
+    try:
+        meta = read_sealed(entry / _META, version=CACHE_FORMAT_VERSION)
+        with as_written():
+            files = {name: typed(meta["files"][name], str) for name in (_PIXELS, _ROWS)}
+            if any(file_sha256(entry / name) != sha256 for name, sha256 in files.items()):
+                return None
+            return _open_entry(entry, meta, data, found)
+    except (OSError, ValueError, Damaged):
+        return None
+
+
+def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig, found: Walk) -> FolderImages:
+    train, validation, test = (typed(number, int) for number in meta["num_on_side"])
+    class_names = strings(meta["class_names"])
+    labels, files, pages = np.load(entry / _ROWS).T
+    return FolderImages(
+        class_names,
+        np.load(entry / _PIXELS, mmap_mode="c"),
+        np.ascontiguousarray(labels) if class_names else None,
+        tuple(
+            page_name(found.files[file].relative_to(found.root).as_posix(), page)
+            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
+        ),
+        (train, validation, test),
+        data,
+        reading_from_dict(meta["reading"]),
+    )
