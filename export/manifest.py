@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
-from vaekit.storage.damage import Damaged, as_written, damage_told, typed
+from vaekit.storage.damage import Damaged, as_written, damage_told, require_version, typed
 from vaekit.storage.files import file_sha256, read_json, write_text
 from vaekit.storage.sealed import require_seal, write_sealed
 
@@ -87,11 +87,7 @@ def read_manifest_file(path: Path) -> Manifest:
     metadata = read_json(path)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise Damaged("not the manifest of a vaekit bundle")
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        is_newer = isinstance(version, int) and version > FORMAT_VERSION
-        by_whom = ", so it is of a newer vaekit: install that" if is_newer else ""
-        raise Damaged(f"format version {version}, expected {FORMAT_VERSION}{by_whom}")
+    require_version(metadata.get("format_version"), FORMAT_VERSION)
     require_seal(path, metadata)
     with as_written():
         source = typed(metadata["source"], dict)

@@ -260,11 +260,32 @@ test("with a finger, on a phone", () =>
 
     await page.locator(".field").tap();
     await page.waitForSelector(".marker:not(.near)", { state: "attached" });
+
+    // Two fingers that part zoom into the map, and the page stays where it is.
+    const map = () => page.$eval(".field canvas", (canvas) => canvas.toDataURL());
+    const scrolled = await page.evaluate(() => window.scrollY);
+    const whole = await map();
+    const touch = await touching(page);
+    for (const [step, apart] of [0.1, 0.3, 0.6].entries()) {
+      const left = await pointIn(page, ".field", 0.5 - apart / 2, 0.5);
+      const right = await pointIn(page, ".field", 0.5 + apart / 2, 0.5);
+      const fingers = [{ id: 0, ...left }, { id: 1, ...right }];
+      await touch(step === 0 ? "touchStart" : "touchMove", fingers);
+    }
+    await touch("touchEnd", []);
+    await changed(map, whole);
+    assert.equal(await page.evaluate(() => window.scrollY), scrolled);
+    await page.locator(".whole").tap();
+    await became(map, whole);
   }));
 
-async function swipe(page, start, end) {
+async function touching(page) {
   const client = await page.context().newCDPSession(page);
-  const touch = (type, touchPoints) => client.send("Input.dispatchTouchEvent", { type, touchPoints });
+  return (type, touchPoints) => client.send("Input.dispatchTouchEvent", { type, touchPoints });
+}
+
+async function swipe(page, start, end) {
+  const touch = await touching(page);
   await touch("touchStart", [start]);
   for (let step = 1; step <= 5; step++) {
     const y = start.y + ((end.y - start.y) * step) / 5;

@@ -38,7 +38,7 @@ from vaekit.runs.reading import write_reading
 from vaekit.runs.resume import resume, with_recorded_precision
 from vaekit.runs.run import Run
 from vaekit.runs.trackers import Trackers, require_trackers
-from vaekit.runs.verdict import judge, lines
+from vaekit.runs.verdict import final_figures, judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
@@ -96,25 +96,24 @@ def train(
     takes = require_room(config, loaded.shape, accelerator, pixels.nbytes if stay else 0)
     if accelerator.is_main_process:
         print(takes, flush=True)
-    with claimed(run, config, accelerator):
+    with claimed(run, config, accelerator), Trackers() as trackers:
         with Interruption() as interruption, kept_checkpoint_named(run):
             training = set_up(config, loaded, accelerator)
             if initial is not None:
                 training.start_from(initial.vae)
             resume(training, run)
             announce(training, run, reading)
-            trackers = start_trackers(training, run)
+            if accelerator.is_main_process:
+                trackers.start(config, run)
             try:
                 with show_progress(training) as progress:
                     for event in loop.run(training, lambda: interruption.exit_code):
                         record(event, training, run, progress, trackers)
             except Interrupted as request:
                 leave(training, run, request)
-            finally:
-                trackers.finish()
         accelerator.end_training()
         if accelerator.is_main_process:
-            compare(training, run)
+            compare(training, run, trackers)
     accelerator.print(f"trained: {run.path}   next: vaekit latents {run.quoted}")
     return Run(run.path, images=images, labels=labels)
 
@@ -236,14 +235,6 @@ def announce(training: Training, run: RunFolder, reading: Reading) -> None:
         say(warning)
 
 
-def start_trackers(training: Training, run: RunFolder) -> Trackers:
-    """Those that the config names; none in any process but the main one."""
-    trackers = Trackers()
-    if training.accelerator.is_main_process:
-        trackers.start(training.config, run)
-    return trackers
-
-
 def note_changes(run: RunFolder) -> None:
     """Say where the last start and the one before it may round in different ways."""
     starts = read_environment(run.environment)
@@ -327,13 +318,14 @@ def leave(training: Training, run: RunFolder, request: Interrupted) -> NoReturn:
     sys.exit(request.exit_code)
 
 
-def compare(training: Training, run: RunFolder) -> None:
+def compare(training: Training, run: RunFolder, trackers: Trackers) -> None:
     """Measure the run against what takes no training, and say which is better."""
     trained = Run(run.path)
     if trained.baselines is None:
         images = training.images
         measure_baselines(run, training.kept, images, training.images_sha256)
         trained.forget("baselines")
+    trackers.log(final_figures(training.metrics, trained.baselines), training.step)
     for line in lines(judge(training.config, training.metrics, trained.baselines)):
         print(line, flush=True)
 

@@ -42,6 +42,8 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   let view = { zoom: 1, centre: null };
   const chosen = new Set(); // labels whose points are shown; all where it is empty
   const thumbs = new Map(); // of points that were in view at a zoom: canvases
+  const pressed = new Map(); // pointers on the field, of a mouse or fingers: where they are
+  let isPinch = false; // from the second finger's touch until the last one's end
   let timer = null; // until images are drawn
 
   const isShown = (index) => chosen.size === 0 || chosen.has(labels[index]);
@@ -203,13 +205,28 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     moveTo(preview, [x, y]);
   }
 
-  /** The point nearest to the pointer, and how many pixels away. */
-  function pointAt({ clientX, clientY }) {
+  function positionOf({ clientX, clientY }) {
     const box = field.getBoundingClientRect();
-    const [x, y] = [clientX - box.left - field.clientLeft, clientY - box.top - field.clientTop];
+    return [clientX - box.left - field.clientLeft, clientY - box.top - field.clientTop];
+  }
+
+  /** The point nearest to the pointer, and how many pixels away. */
+  function pointAt(event) {
+    const [x, y] = positionOf(event);
     const index = nearestRow(points, plane.fromField(x, y), isShown);
     const [pointX, pointY] = plane.toField(index);
     return { index, distance: Math.hypot(x - pointX, y - pointY) };
+  }
+
+  /** Zooms and moves what lies between two fingers with them. */
+  function pinch(event) {
+    const [before, spreadBefore] = between([...pressed.values()]);
+    pressed.set(event.pointerId, positionOf(event));
+    const [after, spread] = between([...pressed.values()]);
+    zoom(spread / spreadBefore, before);
+    if (view.zoom > 1) {
+      pan(after[0] - before[0], after[1] - before[1]);
+    }
   }
 
   function hover(index) {
@@ -224,17 +241,27 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
   field.addEventListener("pointerdown", (event) => {
     if (event.button === 0) {
       field.setPointerCapture(event.pointerId);
+      pressed.set(event.pointerId, positionOf(event));
+      isPinch ||= pressed.size > 1;
       hover(null);
-      if (!event.shiftKey) {
+      if (!event.shiftKey && !isPinch) {
         actions.goTo(pointAt(event).index);
       }
     }
   });
+  field.addEventListener("lostpointercapture", (event) => {
+    pressed.delete(event.pointerId);
+    isPinch &&= pressed.size > 0;
+  });
   field.addEventListener("pointermove", (event) => {
     const { index, distance } = pointAt(event);
-    if (field.hasPointerCapture(event.pointerId) && event.shiftKey) {
+    if (isPinch) {
+      if (pressed.size === 2 && pressed.has(event.pointerId)) {
+        pinch(event);
+      }
+    } else if (pressed.has(event.pointerId) && event.shiftKey) {
       pan(event.movementX, event.movementY);
-    } else if (field.hasPointerCapture(event.pointerId)) {
+    } else if (pressed.has(event.pointerId)) {
       actions.goTo(index);
     } else {
       hover(distance <= HOVER_REACH ? index : null);
@@ -257,9 +284,8 @@ export function showMap(card, { manifest, samples, shape, store, actions, closed
     (event) => {
       if (event.ctrlKey || document.activeElement === field) {
         event.preventDefault();
-        const box = field.getBoundingClientRect();
         const speed = event.ctrlKey ? 0.01 : 0.002;
-        zoom(Math.exp(-speed * event.deltaY), [event.clientX - box.left, event.clientY - box.top]);
+        zoom(Math.exp(-speed * event.deltaY), positionOf(event));
       }
     },
     { passive: false },
@@ -291,6 +317,11 @@ function sharpContext(canvas, width, height) {
   const context = canvas.getContext("2d");
   context.scale(density, density);
   return context;
+}
+
+/** The middle of two positions, and how far they are apart: a pixel or more. */
+function between([[x1, y1], [x2, y2]]) {
+  return [[(x1 + x2) / 2, (y1 + y2) / 2], Math.max(1, Math.hypot(x1 - x2, y1 - y2))];
 }
 
 function moveTo(element, [x, y]) {

@@ -372,6 +372,7 @@ def test_images_without_labels_have_a_map_but_no_confusion(tmp_path: Path) -> No
     assert any("Map" in alt for alt in page.alts())
     assert not any("Confusion" in alt for alt in page.alts())
     assert "no labels" in page.text
+    assert "vaekit svm" not in commands(Run(run))
 
 
 def refusal(run: Path) -> str:

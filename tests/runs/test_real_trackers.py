@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from conftest import TINY_FLAGS, run_command
 
+from vaekit.runs.run import Run
+from vaekit.runs.verdict import final_figures
+
 pytestmark = pytest.mark.slow
 
 
@@ -21,6 +24,11 @@ def of_tensorboard(place: Path) -> dict[str, Any]:
         "losses": [each.value for each in events.Scalars("test_loss")],
         "steps": [each.step for each in events.Scalars("kl")],
         "pictures": sorted(tags["images"]),
+        "final": {
+            tag: [each.value for each in events.Scalars(tag)]
+            for tag in tags["scalars"]
+            if tag.startswith("final/")
+        },
     }
 
 
@@ -35,6 +43,11 @@ def of_mlflow(place: Path) -> dict[str, Any]:
         "losses": [each.value for each in history(run.info.run_id, "test_loss")],
         "steps": [each.step for each in history(run.info.run_id, "kl")],
         "pictures": sorted(each.path for each in client.list_artifacts(run.info.run_id)),
+        "final": {
+            key: [each.value for each in history(run.info.run_id, key)]
+            for key in run.data.metrics
+            if key.startswith("final/")
+        },
     }
 
 
@@ -50,6 +63,12 @@ def of_trackio(place: Path) -> dict[str, Any]:
         "losses": [values["test_loss"] for _, values in logged if "test_loss" in values],
         "steps": [step for step, values in logged if "kl" in values],
         "pictures": sorted({key for _, values in logged for key in values} & PICTURES),
+        "final": {
+            key: [value]
+            for _, values in logged
+            for key, value in values.items()
+            if key.startswith("final/")
+        },
     }
 
 
@@ -90,4 +109,9 @@ def test_a_tracker_has_every_loss_apart_and_the_pictures(
     if "losses" in found:
         assert found["losses"] == pytest.approx([row["test_loss"] for row in rows], rel=1e-5)
         assert found["steps"] == [6, 12]
+        assert found["final"] == {
+            name: [pytest.approx(value, rel=1e-5)]
+            for name, value in final_figures(rows, Run(tmp_path / "run").baselines).items()
+        }
+        assert "final/test_mse_of_pca" in found["final"]
     shutil.rmtree(tmp_path / "run")

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections import Counter
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ def test_a_part_is_read_when_it_is_asked_for_and_then_kept(path: Path) -> None:
     assert run.metrics is metrics
     with pytest.raises(UserError, match="no latents yet"):
         run.latents
+
+
+@pytest.mark.parametrize("part", ["weights", "svm", "latents", "evaluation", "reading"])
+def test_a_part_of_a_newer_version_is_refused_as_such(
+    part: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module(f"vaekit.runs.{part}")
+    monkeypatch.setattr(module, "FORMAT_VERSION", module.FORMAT_VERSION - 1)  # an older vaekit
+    newer = r"format version \d, expected \d, so it is of a newer vaekit: install that; .*`vaekit"
+    with pytest.raises(UserError, match=newer):
+        getattr(Run(path), part)
 
 
 def test_a_part_that_was_made_anew_is_read_again(path: Path) -> None:

@@ -80,8 +80,8 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
 @pytest.mark.injects(14)
 def test_another_version_or_a_strangers_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t")
-    with pytest.raises(Damaged, match="format test version 1, expected test version 2"):
+    with pytest.raises(Damaged, match=r"format version 1, expected 2$"):
         read(tmp_path / "t", version=2)
     save_file({"a": torch.ones(1)}, tmp_path / "s")
-    with pytest.raises(Damaged, match="format None version None, expected test version 1"):
+    with pytest.raises(Damaged, match="format None, expected test"):
         read(tmp_path / "s")

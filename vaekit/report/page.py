@@ -474,7 +474,7 @@ def commands(run: Run) -> str:
             "# or on several processes, from the source tree:",
             f"# accelerate launch --config_file accelerate_config.yaml vaekit/train.py {arguments}",
             f"vaekit latents {again}",
-            f"vaekit svm {again}{svm_flags}",
+            *([f"vaekit svm {again}{svm_flags}"] if run.weights.class_names or run.has_svm else []),
             f"vaekit report {again}",
         ]
     )

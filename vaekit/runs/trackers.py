@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
@@ -17,10 +17,19 @@ PROJECT = "vaekit"
 
 
 class Trackers:
-    """The trackers of a run, in its main process. One that fails is named once and told no more."""
+    """The trackers of a run, in its main process, until the end of the block that it opens.
+
+    One that fails is named once and told no more.
+    """
 
     def __init__(self) -> None:
         self._working: list[GeneralTracker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell(lambda tracker: tracker.finish())
 
     def start(self, config: TrainConfig, run: RunFolder) -> None:
         """Start those that the config names, and tell them every setting."""
@@ -45,11 +54,6 @@ class Trackers:
     def show(self, pictures: Mapping[str, Path], step: int) -> None:
         """PNG files, to those trackers that take pictures."""
         self._tell(lambda tracker: _show(tracker, pictures, step))
-
-    def finish(self) -> None:
-        """The end of the run, or of this start of it."""
-        self._tell(lambda tracker: tracker.finish())
-        self._working = []
 
     def _tell(self, tell: Callable[[GeneralTracker], object]) -> None:
         self._working = [

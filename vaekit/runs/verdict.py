@@ -40,6 +40,19 @@ def judge(
     return verdicts
 
 
+def final_figures(rows: list[Row], baselines: dict[str, Any] | None) -> dict[str, float]:
+    """What trackers show last: the test loss of the weights kept, and errors beside others'."""
+    kept = kept_row(rows)
+    names = ("test_loss", "test_reconstruction", "test_kl")
+    figures: dict[str, float] = {f"final/{name}": kept[name] for name in names}
+    if baselines is not None:
+        figures["final/test_mse"] = baselines["vae"]["mse"]
+        figures["final/test_mse_of_mean_image"] = baselines["mean_image"]["mse"]
+        for each in baselines["pca"][:1]:
+            figures["final/test_mse_of_pca"] = each["mse"]
+    return figures
+
+
 def lines(verdicts: list[Verdict]) -> Iterator[str]:
     """As a terminal shows them."""
     for each in verdicts:

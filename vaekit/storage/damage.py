@@ -38,6 +38,14 @@ def as_written() -> Iterator[None]:
         raise Damaged(f"not as vaekit writes it ({error!r})") from error
 
 
+def require_version(found: Any, version: int) -> None:
+    """Raise `Damaged` where what was found is another version of a format than the one to read."""
+    if found != version:
+        is_newer = isinstance(found, int) and found > version
+        by_whom = ", so it is of a newer vaekit: install that" if is_newer else ""
+        raise Damaged(f"format version {found!s:.100}, expected {version}{by_whom}")
+
+
 def typed(value: Any, kind: type[T]) -> T:
     """`value`, which must be of exactly this kind."""
     if type(value) is not kind:

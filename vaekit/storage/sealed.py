@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vaekit.storage.damage import Damaged
+from vaekit.storage.damage import Damaged, require_version
 from vaekit.storage.files import json_text, read_json, write_json
 
 
@@ -19,8 +19,9 @@ def read_sealed(path: Path, *, version: int) -> dict[str, Any]:
     Raises `Damaged` where it is something else.
     """
     metadata = read_json(path)
-    if not isinstance(metadata, dict) or metadata.get("format_version") != version:
-        raise Damaged(f"expected format version {version}")
+    if not isinstance(metadata, dict):
+        raise Damaged("no object")
+    require_version(metadata.get("format_version"), version)
     require_seal(path, metadata)
     return metadata
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaekit.storage.damage import Damaged
+from vaekit.storage.damage import Damaged, require_version
 from vaekit.storage.files import atomic_path, require_file
 
 METADATA_KEY = "vaekit"  # one key: with more, safetensors orders them at random
@@ -69,12 +69,9 @@ def read_tensors(path: Path, *, format_name: str, version: int) -> TensorFile:
         raise Damaged("damaged, its metadata is no JSON") from error
     if not isinstance(metadata, dict):
         raise Damaged("damaged, its metadata is no object")
-    found = metadata.get("format"), metadata.get("format_version")
-    if found != (format_name, version):
-        raise Damaged(
-            f"format {found[0]!s:.100} version {found[1]!s:.100}, expected {format_name} "
-            f"version {version}"
-        )
+    if (found := metadata.get("format")) != format_name:
+        raise Damaged(f"format {found!s:.100}, expected {format_name}")
+    require_version(metadata.get("format_version"), version)
     if metadata.pop("sha256", None) != _sha256(tensors, metadata):
         raise Damaged("damaged, its content does not match its sha256")
     del metadata["format"], metadata["format_version"]
