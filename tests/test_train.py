@@ -67,7 +67,7 @@ def test_a_run_leaves_the_whole_run_folder(finished_run: Path) -> None:
         "reconstructions/epoch-002.png",
         "latents/train_latents.npy",
         "latents/test_labels.npy",
-        "latents/index.csv",
+        "latents/index.parquet",
         "latents/latents.json",
         "svm/svm.safetensors",
         "svm/config.yaml",

@@ -46,6 +46,7 @@ def svm(
     max_train: int | None = MAX_TRAIN,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
+    cluster: str | None = None,
     data: DataPlace = AS_TRAINED,
 ) -> None:
     """Fit an SVM on the training latents and measure it on the test latents.
@@ -61,6 +62,8 @@ def svm(
             the time grows with their square. null takes all.
         backend: What fits it; auto takes cuML where a GPU is usable, and scikit-learn elsewhere.
         jobs: Pairs of classes that scikit-learn fits at a time (default: all cores at hand).
+        cluster: Whose workers fit them instead: dask://HOST:PORT, or ray for the cluster that this
+            machine is part of.
         data: Where its images lie now, should latents be missing.
     """
     config = SvmConfig(C, gamma, class_weight, max_train)
@@ -68,7 +71,7 @@ def svm(
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm
 
-    fit_svm(Run(run, data.root), config, backend, jobs)
+    fit_svm(Run(run, data.root), config, backend, jobs, cluster)
 
 
 def report(run: str, data: DataPlace = AS_TRAINED) -> None:

@@ -41,7 +41,7 @@ READERS = {
     "latents/train_labels.npy": ["svm", "report", "export"],
     "latents/test_latents.npy": ["svm", "report", "export"],
     "latents/test_labels.npy": ["svm", "report", "export"],
-    "latents/index.csv": ["svm", "report", "export"],
+    "latents/index.parquet": ["svm", "report", "export"],
     "svm/svm.safetensors": ["predict", "report", "export"],
     "svm/metrics.json": ["report", "export"],
     "evaluation/evaluation.json": ["report"],

@@ -51,7 +51,7 @@ WRITES = [
     Write("train", train_module, "measure_baselines", 1, "baselines/train_scores.npy"),
     Write("latents", latents_module, "encode_into", 2, "latents/test_latents.npy"),
     Write("latents", latents_module, "write_array", 2, "latents/test_labels.npy"),
-    Write("latents", latents_module, "write_index", 1, "latents/index.csv"),
+    Write("latents", latents_module, "write_index", 1, "latents/index.parquet"),
     Write("latents", latents_module, "write_sealed", 1, "latents/latents.json"),
     Write("svm", svm_module, "write_table", 1, "svm/svm.safetensors"),
     Write("svm", svm_module, "write_sealed", 1, "svm/metrics.json"),

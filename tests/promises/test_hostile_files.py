@@ -22,7 +22,7 @@ from vaekit.errors import UserError
 from vaekit.report.map import latent_map
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.folder import RunFolder
-from vaekit.runs.latents import INDEX
+from vaekit.runs.index import INDEX
 from vaekit.runs.run import Run
 from vaekit.settings import read_config
 from vaekit.stages.svm import fit_svm

@@ -93,7 +93,7 @@ def test_an_export_parses_each_file_and_hashes_each_file_once(
             path / "model.safetensors",
             path / "svm" / "svm.safetensors",
             *(path / "latents").glob("*.npy"),
-            path / "latents" / "index.csv",
+            path / "latents" / "index.parquet",
         ],
         1,
     )

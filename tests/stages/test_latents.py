@@ -1,6 +1,5 @@
 """Latents are the encoder's word on every image, and bound to its weights."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error, launch, vaekit
+from pyarrow import parquet
 
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
-from vaekit.images.sets import load_images
+from vaekit.images.sets import Images, ImageSet, load_images
+from vaekit.runs import index as index_module
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.index import index_row, read_index, write_index
 from vaekit.runs.latents import read_part
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
@@ -24,6 +26,7 @@ from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import file_sha256
+from vaekit.storage.sealed import write_sealed
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_each_row_is_mean_and_log_variance_of_its_image(run: RunFolder) -> None:
 def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
     """By its pixels: the order in the folder is not that of the rows."""
     run = Run(folder_run)
-    rows = list(csv.DictReader((run.folder.latents / "index.csv").read_text().splitlines()))
+    rows = parquet.read_table(run.folder.latents / "index.parquet").to_pylist()
     assert list(rows[0]) == ["split", "row", "file", "label", "class_name"]
     for split, image_set in (("train", run.images.train), ("test", run.images.test)):
         of_split = [row for row in rows if row["split"] == split]
@@ -67,7 +70,7 @@ def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
                 assert path.is_relative_to(Path(run.data.root) / split / row["class_name"])
                 assert run.images.class_names[int(row["label"])] == row["class_name"]
             else:
-                assert row["label"] == row["class_name"] == ""
+                assert row["label"] is row["class_name"] is None
 
 
 def test_a_set_that_is_no_files_has_an_index_of_rows(run: RunFolder) -> None:
@@ -77,9 +80,9 @@ def test_a_set_that_is_no_files_has_an_index_of_rows(run: RunFolder) -> None:
 
 
 def test_another_index_than_was_written_is_refused(run: RunFolder) -> None:
-    index = run.latents / "index.csv"
-    index.write_text(index.read_text().replace("test,0,", "test,1,", 1))
-    with pytest.raises(UserError, match=r"index\.csv: missing or not the file that was written"):
+    index = run.latents / "index.parquet"
+    index.write_bytes(index.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"index\.parquet: missing or not the file"):
         Run(run.path).latents
 
 
@@ -101,6 +104,50 @@ def test_a_forged_index_whose_hash_fits_is_damaged(content: bytes, tmp_path: Pat
     path.write_bytes(content)
     with pytest.raises(Damaged):
         read_part(path, file_sha256(path))
+    path = path.rename(tmp_path / "index.parquet")
+    with pytest.raises(Damaged, match="no parquet file"):
+        read_part(path, file_sha256(path))
+
+
+def test_an_index_of_other_columns_or_rows_is_refused(run: RunFolder) -> None:
+    index = run.latents / "index.parquet"
+    whole = parquet.read_table(index)
+    for other, words in (
+        (whole.drop_columns(["label"]), "not as vaekit writes it"),
+        (whole.slice(1), "not of the rows"),
+        (whole.take([1, 0, *range(2, len(whole))]), "not of the rows"),
+    ):
+        parquet.write_table(other, index)
+        facts = json.loads((run.latents / "latents.json").read_text())
+        del facts["sha256"]
+        facts["files"]["index.parquet"] = file_sha256(index)
+        write_sealed(run.latents / "latents.json", facts)
+        with pytest.raises(UserError, match=words):
+            Run(run.path).latents
+
+
+def test_an_index_of_many_groups_is_read_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "ROWS_OF_GROUP", 7)
+    images = Images(
+        ImageSet(
+            np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, tuple("abcdefghijklmnopqrst")
+        ),
+        ImageSet(np.zeros((9, 1, 8, 8), np.uint8), np.arange(9) % 2, ("\udcff", *"ABCDEFGH")),
+        ("even", "odd"),
+    )
+    write_index(tmp_path / "index.parquet", images)
+    index = read_index(tmp_path / "index.parquet")
+    expected = [index_row(images, number) for number in range(29)]
+    expected[20] = expected[20]._replace(file="\\udcff")
+    assert len(index) == 29
+    assert [*index] == expected == [index[number] for number in range(29)]
+    assert [*index[5:23]] == expected[5:23]
+    assert [*index[::-6]] == expected[::-6]
+    assert index[-1] == expected[-1]
+    assert index.is_of(20, 9)
+    assert not index.is_of(19, 10)
 
 
 def test_extracting_again_gives_the_same_files(run: RunFolder) -> None:
@@ -139,13 +186,15 @@ def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:
         Run(run.path).latents
 
 
-@pytest.mark.parametrize("damage", ["flipped", "missing", "version"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "version"])
 def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
     path, facts_path = run.latents / "test_latents.npy", run.latents / "latents.json"
     if damage == "flipped":
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1000])
     elif damage == "missing":
         path.unlink()
     else:

@@ -1,6 +1,7 @@
 """The SVM of a run: fitted, measured, and bound to what it was made from."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
+from distributed import LocalCluster
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
@@ -24,6 +26,8 @@ from vaekit.settings import write_config
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
+from vaekit.svm import cluster as clusters
+from vaekit.svm import one_vs_one
 from vaekit.svm.backend import choose_backend
 from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
@@ -212,6 +216,49 @@ def test_the_number_of_jobs_changes_no_bit_of_the_file(
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn", jobs=2)
     assert (run.svm / "svm.safetensors").read_bytes() == first
     assert "with scikit-learn (as told by --backend)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_processes_fits_the_same_file(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = (run.svm / "svm.safetensors").read_bytes()
+    monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address.replace("tcp:", "dask:")
+        fit_svm(Run(run.path), SvmConfig(), cluster=address)
+    assert (run.svm / "svm.safetensors").read_bytes() == first
+    assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
+
+
+@pytest.mark.parametrize(
+    ("backend", "cluster", "words"),
+    [
+        ("auto", "dask://127.0.0.1:1", "no Dask scheduler answers there within 0.5 seconds"),
+        ("auto", "dask://127.0.0.1", "expected dask://HOST:PORT"),
+        ("auto", "spark://127.0.0.1:7077", "expected dask://HOST:PORT"),
+        ("auto", "ray", r"ray is not installed; `pip install 'vaekit\[ray\]'`"),
+        ("cuml", "ray", "leave out one of the two"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_leaves_the_earlier_svm(
+    backend: SvmBackend,
+    cluster: str,
+    words: str,
+    run: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clusters, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (run.svm).mkdir()
+    (run.svm / "svm.safetensors").write_text("the earlier one")
+    with pytest.raises(UserError, match=words):
+        fit_svm(Run(run.path), SvmConfig(), backend, cluster=cluster)
+    assert (run.svm / "svm.safetensors").read_text() == "the earlier one"
 
 
 def test_where_cuml_is_usable_it_fits_the_svm_and_this_is_said(

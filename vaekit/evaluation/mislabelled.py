@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
-from vaekit.evaluation.neighbours import nearest_others
+from vaekit.evaluation.neighbours import Rows, nearest_others
 
 NUM_NEIGHBOURS = 10
 MAX_EXAMINED = 20_000  # images
@@ -27,9 +27,7 @@ class Suspicions(NamedTuple):
         return Suspicions(self.rows[found], self.suspicion[found], self.suggested[found])
 
 
-def suspect_labels(
-    latents: NDArray[np.float32], labels: NDArray[np.int64], k: int = NUM_NEIGHBOURS
-) -> Suspicions:
+def suspect_labels(latents: Rows, labels: NDArray[np.int64], k: int = NUM_NEIGHBOURS) -> Suspicions:
     """Let the k nearest others of each of `latents` [N, L] vote on its label, of `labels` [N].
 
     A vote weighs as much as one over the distance, so that a few wrong labels among the neighbours

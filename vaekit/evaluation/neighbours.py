@@ -1,5 +1,6 @@
 """Exact nearest neighbours, in bounded memory."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from vaekit.errors import UserError
 
 # Blocks of matrix products and a heap a row: scikit-learn holds no N x B distances.
 _METHOD = "brute"
+MAX_VALUES = 2**22  # of the rows that are searched at a time: 16 MB, and a copy of them
 
 
 class Neighbours(NamedTuple):
@@ -21,21 +23,62 @@ class Neighbours(NamedTuple):
     distances: NDArray[np.float64]  # [B, k]
 
 
-def nearest(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbours:
+class Stacked:
+    """Arrays of the same width, one after the other, as one [N, D] that takes no memory."""
+
+    def __init__(self, *parts: NDArray[np.float32]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        found = np.empty((len(rows), self._parts[0].shape[1]), np.float32)
+        first = 0
+        for part in self._parts:
+            is_here = (rows >= first) & (rows < first + len(part))
+            found[is_here] = part[rows[is_here] - first]
+            first += len(part)
+        return found
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Some rows at a time, of their own memory."""
+        for part in self._parts:
+            size = max(1, MAX_VALUES // max(1, part.shape[1]))
+            for start in range(0, len(part), size):
+                yield np.ascontiguousarray(part[start : start + size])
+
+
+Rows = NDArray[np.float32] | Stacked
+
+
+def nearest(rows: Rows, queries: NDArray[np.float32], k: int) -> Neighbours:
     """The k of `rows` [N, D] that lie nearest to each of `queries` [B, D].
 
     Raises `UserError` for fewer than k rows, and for numbers that are not finite.
     """
     require_enough(k, len(rows))
-    _require_finite(rows, queries)
-    search = NearestNeighbors(n_neighbors=k, algorithm=_METHOD).fit(rows)
-    distances, indices = search.kneighbors(queries)
-    return Neighbours(indices.astype(np.int64, copy=False), distances.astype(np.float64))
+    _require_finite(queries)
+    nothing = np.empty((len(queries), 0))
+    found = Neighbours(nothing.astype(np.int64), nothing)
+    first = 0
+    for block in (rows if isinstance(rows, Stacked) else Stacked(rows)).blocks():
+        _require_finite(block)
+        search = NearestNeighbors(n_neighbors=min(k, len(block)), algorithm=_METHOD).fit(block)
+        distances, indices = search.kneighbors(queries)
+        found = _nearer(found, Neighbours(indices + first, distances.astype(np.float64)), k)
+        first += len(block)
+    return found
 
 
-def nearest_others(
-    rows: NDArray[np.float32], k: int, of: NDArray[np.int64] | None = None
-) -> Neighbours:
+def _nearer(found: Neighbours, others: Neighbours, k: int) -> Neighbours:
+    """The k nearest of both."""
+    indices, distances = (np.concatenate(each, axis=1) for each in zip(found, others, strict=True))
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return Neighbours(*(np.take_along_axis(each, order, 1) for each in (indices, distances)))
+
+
+def nearest_others(rows: Rows, k: int, of: NDArray[np.int64] | None = None) -> Neighbours:
     """The k of `rows` [N, D] that lie nearest to each of them, or to those `of` some indices [B].
 
     A row is no neighbour of its own; an equal one is. Raises `UserError` for fewer than k others.

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 from sklearn.manifold import trustworthiness
 
+from vaekit.storage.arrays import blocks_of_rows
+
 ACTIVE = 0.01  # variance of a latent's mean over images, from which on it is in use
 
 WINDOW = 11  # pixels a side, of SSIM
@@ -52,15 +54,20 @@ def kl_of_dimensions(latents: NDArray[np.float32]) -> NDArray[np.float64]:
 
     They are means ++ log-variances (Kingma and Welling, 2014, appendix B).
     """
-    mean, log_variance = np.split(latents.astype(np.float64), 2, axis=1)
-    kl: NDArray[np.float64] = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).mean(axis=0)
-    return kl
+    total = np.zeros(latents.shape[1] // 2)
+    for block in blocks_of_rows(*latents.shape):
+        mean, log_variance = np.split(latents[block].astype(np.float64), 2, axis=1)
+        total += (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=0)
+    return 0.5 * total / len(latents)
 
 
 def active_dimensions(latents: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which dimensions [L] of `latents` [N, 2L] are in use (Burda and others, 2016, section 5)."""
     means = latents[:, : latents.shape[1] // 2]
-    active: NDArray[np.bool_] = means.var(axis=0, dtype=np.float64) > ACTIVE
+    blocks = [*blocks_of_rows(*means.shape)]
+    centre = sum(means[block].sum(axis=0, dtype=np.float64) for block in blocks) / len(means)
+    squares = sum(np.square(means[block] - centre).sum(axis=0) for block in blocks)
+    active: NDArray[np.bool_] = squares / len(means) > ACTIVE
     return active
 
 

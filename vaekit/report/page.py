@@ -145,6 +145,7 @@ def write_report(run: Run) -> Path:
             "evaluation": run.evaluation if run.has_evaluation else None,
             "num_draws": NUM_DRAWS,
             "strangest": standouts.strangest(run),
+            "examined_step": standouts.examined_step(len(run.images.test.pixels)),
             "mislabelled": standouts.mislabelled(run),
             "svm": run.svm_metrics if run.has_svm else None,
             "confusion": draw_confusion(run),

@@ -1,15 +1,16 @@
 """What stands out among the images of a run: the strangest, and those likely mislabelled."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.evaluation.mislabelled import NUM_NEIGHBOURS
+from vaekit.evaluation.mislabelled import MAX_EXAMINED, NUM_NEIGHBOURS
 from vaekit.images.pictures import image_grid
 from vaekit.report.embedding import Picture, embedded
+from vaekit.runs.index import IndexRow, index_row
 from vaekit.runs.inference import reconstruct
-from vaekit.runs.latents import IndexRow, image_index
 from vaekit.runs.run import Run
 from vaekit.runs.scores import score
 
@@ -35,15 +36,18 @@ class Mislabelled(NamedTuple):
 
 
 def strangest(run: Run) -> list[Card]:
-    """The strangest test images, beside their reconstructions."""
+    """The strangest test images beside their reconstructions; of many, see `examined_step`."""
     if not run.has_latents or len(run.latents.train) < 2:
         return []
     weights, latents, images = run.weights, run.latents, run.images
     k = min(NUM_NEIGHBOURS, len(latents.train) - 1)
-    found = score(weights, latents, images, images.test.pixels, k, FALSE_ALARMS)
+    step = examined_step(len(latents.test))
+    examined = images.test.pixels[::step]
+    found = score(weights, latents, images, examined, k, FALSE_ALARMS)
     chosen = np.argsort(-found.strangeness, kind="stable")[:NUM_STRANGE]
-    pixels = images.test.pixels[chosen]
-    index = image_index(images)[len(latents.train) :]
+    pixels = examined[chosen]
+    first = len(latents.train)
+    index = {row: index_row(images, first + step * row) for row in chosen.tolist()}
     return [
         Card(
             embedded(
@@ -64,6 +68,11 @@ def strangest(run: Run) -> list[Card]:
     ]
 
 
+def examined_step(count: int) -> int:
+    """One in how many of `count` test images is examined, at most `MAX_EXAMINED` in all."""
+    return max(1, math.ceil(count / MAX_EXAMINED))
+
+
 def mislabelled(run: Run) -> Mislabelled | None:
     """The images whose neighbours are of another class; None without latents of two classes."""
     if not run.has_latents:
@@ -75,11 +84,11 @@ def mislabelled(run: Run) -> Mislabelled | None:
     if len(np.unique(labels)) < 2:
         return None
     found = run.suspect_labels(min(NUM_NEIGHBOURS, len(labels) - 1))
-    likely, index = found.likely_wrong(), image_index(run.images)
+    likely = found.likely_wrong()
     every = {"train": run.images.train.pixels, "test": run.images.test.pixels}
     cards = []
     for row, suspicion, suggested in list(zip(*likely, strict=True))[:NUM_MISLABELLED]:
-        image = index[row]
+        image = index_row(run.images, int(row))
         picture = image_grid(every[image.split][image.row][None])
         cards.append(
             Card(
@@ -93,10 +102,10 @@ def mislabelled(run: Run) -> Mislabelled | None:
 
 def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
     """What to call some images of a split: its class, where it has one, and its file or number."""
-    index = [each for each in image_index(run.images) if each.split == split]
+    first = 0 if split == "train" else len(run.images.train.pixels)
     return [
         _named(image) if image.class_name is None else f"{image.class_name} · {_named(image)}"
-        for image in (index[row] for row in rows)
+        for image in (index_row(run.images, first + row) for row in rows.tolist())
     ]
 
 

@@ -1,5 +1,6 @@
 """How well the images of a run are told by it, and by what takes no training: baselines/."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from vaekit.images.pixels import as_floats, psnr
 from vaekit.images.sets import Images
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
-from vaekit.storage.arrays import read_npy, write_array
+from vaekit.storage.arrays import read_npy, write_rows
 from vaekit.storage.damage import Damaged, as_written, number, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed, write_sealed
@@ -41,14 +42,14 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     components = untrained.fit_components(train, 2 * vae.latent_dim)
     num_components = len(components.directions)
     errors, own_error = np.zeros(num_components + 1), 0.0
-    train_scores = np.empty((len(train), num_components), np.float32)
-    test_scores = np.empty((len(test), num_components), np.float32)
-    with Progress("comparing with PCA", len(train) + len(test), "images") as progress:
-        for batch in _batches(len(train)):
-            train_scores[batch] = untrained.project(train[batch], components)
-            progress.advance(batch.stop - batch.start)
+    run.baselines.mkdir(exist_ok=True)
+    with Progress("comparing with PCA", len(train) + 2 * len(test), "images") as progress:
+        for name, pixels in zip(SCORES, (train, test), strict=True):
+            batches = (pixels[batch] for batch in _batches(len(pixels)))
+            scores = _projected(batches, components, progress)
+            write_rows(run.baselines / name, (len(pixels), num_components), np.float32, scores)
+        test_scores = read_npy(run.baselines / SCORES[1], np.float32, 2)
         for batch in _batches(len(test)):
-            test_scores[batch] = untrained.project(test[batch], components)
             errors += untrained.squared_errors(test[batch], test_scores[batch], components)
             own_error += _squared_error(vae, test[batch])
             progress.advance(batch.stop - batch.start)
@@ -57,9 +58,6 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     if vae.config.likelihood == "bernoulli":
         nats = untrained.bernoulli_nats(train_mean, len(train), test_mean)
     counts = sorted({min(count, num_components) for count in _component_counts(vae)} - {0})
-    run.baselines.mkdir(exist_ok=True)
-    for name, scores in zip(SCORES, (train_scores, test_scores), strict=True):
-        write_array(run.baselines / name, scores)
     write_sealed(
         run.baselines / "baselines.json",
         {
@@ -109,6 +107,14 @@ def _component_counts(vae: "VAE") -> tuple[int, int]:
 def _batches(count: int) -> list[slice]:
     size = untrained.BATCH_SIZE
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _projected(
+    batches: Iterable[NDArray[np.uint8]], components: untrained.Components, progress: Progress
+) -> Iterator[NDArray[np.float32]]:
+    for batch in batches:
+        yield untrained.project(batch, components)
+        progress.advance(len(batch))
 
 
 def _squared_error(vae: "VAE", batch: NDArray[np.uint8]) -> float:

@@ -1,8 +1,6 @@
 """The latents in a run folder: arrays, an index of their rows, and metadata that bind them."""
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,31 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
+from vaekit.runs.index import CSV_INDEX, INDEX, Index, IndexRow, read_index
 from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged, as_written, strings, typed
-from vaekit.storage.files import file_sha256, write_bytes
+from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vaekit.images.sets import Images
-
 FORMAT_VERSION = 2
 
 LATENT_FILES = ("train_latents.npy", "test_latents.npy")
 LABEL_FILES = ("train_labels.npy", "test_labels.npy")  # none for an unlabelled set
-INDEX = "index.csv"  # none beside the latents of vaekit 0.1
-
-
-class IndexRow(NamedTuple):
-    """Of which image a row of the latents is."""
-
-    split: str
-    row: int  # in the arrays of this split, from 0
-    file: str | None  # relative to the root of the images; None where they are not a file each
-    label: int | None
-    class_name: str | None
+INDEXES = {INDEX, CSV_INDEX}
 
 
 class Latents(NamedTuple):
@@ -48,7 +35,7 @@ class Latents(NamedTuple):
     class_names: tuple[str, ...]
     model_sha256: str  # of the weights that made them
     sha256: str  # of themselves: what an SVM is bound to
-    rows: tuple[IndexRow, ...]  # of train and then of test; empty where none was written
+    rows: Sequence[IndexRow]  # of train and then of test; empty where none was written
 
     @property
     def train_means(self) -> NDArray[np.float32]:
@@ -70,55 +57,27 @@ class Latents(NamedTuple):
             from pandas import DataFrame
         except ModuleNotFoundError as error:
             raise UserError("to_pandas: pandas is not installed; `pip install pandas`") from error
-        rows = self.rows or [
-            row
-            for split, latents, labels in (
-                ("train", self.train, self.train_labels),
-                ("test", self.test, self.test_labels),
-            )
-            for row in index_of(split, None, labels, self.class_names, len(latents))
-        ]
+        rows = self.rows or [*self._rows_without_files()]
         index = DataFrame(rows, columns=IndexRow._fields).dropna(axis=1, how="all")
         names = latent_columns(self.train.shape[1] // 2, log_variances=log_variances)
         values = np.concatenate([self.train, self.test])[:, : len(names)]
         return index.join(DataFrame(values, columns=names))
+
+    def _rows_without_files(self) -> Iterator[IndexRow]:
+        for split, labels, count in (
+            ("train", self.train_labels, len(self.train)),
+            ("test", self.test_labels, len(self.test)),
+        ):
+            for row in range(count):
+                label = None if labels is None else int(labels[row])
+                name = None if label is None else self.class_names[label]
+                yield IndexRow(split, row, None, label, name)
 
 
 def latent_columns(latent_dim: int, *, log_variances: bool) -> list[str]:
     """Names of the latent dimensions, as the report and the explorer have them."""
     names = [f"z{number}" for number in range(1, latent_dim + 1)]
     return names + [f"{name}_log_variance" for name in names] if log_variances else names
-
-
-def index_of(
-    split: str,
-    files: Sequence[str] | None,
-    labels: NDArray[np.int64] | None,
-    class_names: Sequence[str],
-    count: int,
-) -> Iterator[IndexRow]:
-    """The index of one split of `count` images."""
-    for row in range(count):
-        file = None if files is None else files[row]
-        label = None if labels is None else int(labels[row])
-        yield IndexRow(split, row, file, label, None if label is None else class_names[label])
-
-
-def image_index(images: "Images") -> list[IndexRow]:
-    """The index of all images of a run: those of train, and then of test."""
-    return [
-        row
-        for split, (pixels, labels, files) in (("train", images.train), ("test", images.test))
-        for row in index_of(split, files, labels, images.class_names, len(pixels))
-    ]
-
-
-def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
-    """Write UTF-8 CSV with a header; what is unknown is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([IndexRow._fields, *rows])
-    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -128,7 +87,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         typed(metadata["model_sha256"], str)
         strings(metadata["class_names"])
         files = typed(metadata["files"], dict)
-        if {*files} - {INDEX} not in ({*LATENT_FILES}, {*LATENT_FILES, *LABEL_FILES}):
+        if {*files} - INDEXES not in ({*LATENT_FILES}, {*LATENT_FILES, *LABEL_FILES}):
             raise ValueError(f"the files {sorted(files)!s:.100}")
     return metadata
 
@@ -137,36 +96,16 @@ def read_part(path: Path, sha256: str) -> Any:
     """One of the files that latents.json names. Raises `Damaged` where it is another one."""
     if not path.is_file() or file_sha256(path) != sha256:
         raise Damaged("missing or not the file that was written")
-    if path.name == INDEX:
-        return _read_index(path)
+    if path.name in INDEXES:
+        return read_index(path)
     if path.name in LATENT_FILES:
         return read_npy(path, np.float32, 2)
     return read_npy(path, np.int64, 1)
 
 
-def _read_index(path: Path) -> tuple[IndexRow, ...]:
-    with as_written(), path.open(encoding="utf-8", newline="") as file:
-        try:
-            header, *lines = csv.reader(file)
-        except csv.Error as error:
-            raise ValueError(error) from error
-        if tuple(header) != IndexRow._fields:
-            raise ValueError(f"the columns {header!s:.100}")
-        return tuple(
-            IndexRow(
-                split,
-                int(row),
-                file_name or None,
-                int(label) if label else None,
-                class_name if label else None,
-            )
-            for split, row, file_name, label, class_name in lines
-        )
-
-
 def summary_of_part(part: Any) -> str:
     """What the doctor says of one that is whole."""
-    return f"{len(part)} rows" if type(part) is tuple else f"{part.dtype} {list(part.shape)}"
+    return f"{len(part)} rows" if isinstance(part, Index) else f"{part.dtype} {list(part.shape)}"
 
 
 def assemble(metadata: dict[str, Any], parts: Mapping[str, Any]) -> Latents:
@@ -179,7 +118,7 @@ def assemble(metadata: dict[str, Any], parts: Mapping[str, Any]) -> Latents:
         class_names=tuple(metadata["class_names"]),
         model_sha256=metadata["model_sha256"],
         sha256=latents_sha256(metadata),
-        rows=parts.get(INDEX, ()),
+        rows=parts.get(INDEX, parts.get(CSV_INDEX, ())),
     )
     if fault := _fault(latents):
         raise Damaged(fault)
@@ -192,7 +131,7 @@ def latents_sha256(metadata: dict[str, Any]) -> str:
     So an SVM outlives latents that are made again only to get an index.
     """
     files = metadata["files"]
-    text = "".join(f"{name} {files[name]}\n" for name in sorted(files) if name != INDEX)
+    text = "".join(f"{name} {files[name]}\n" for name in sorted(files) if name not in INDEXES)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -213,8 +152,7 @@ def _fault(latents: Latents) -> str | None:
             return f"{len(labels)} {name} labels of {len(rows)} latents"
         if labels.min() < 0 or labels.max() >= len(latents.class_names):
             return f"{name} labels that are no index into the {len(latents.class_names)} classes"
-    places = [("train", row) for row in range(len(latents.train))]
-    places += [("test", row) for row in range(len(latents.test))]
-    if latents.rows and [(each.split, each.row) for each in latents.rows] != places:
-        return f"{INDEX} is not of the rows of the latents"
+    index = latents.rows
+    if isinstance(index, Index) and not index.is_of(len(latents.train), len(latents.test)):
+        return "the index is not of the rows of the latents"
     return None

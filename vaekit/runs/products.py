@@ -179,7 +179,7 @@ LATENTS = Product(
     lambda metadata: f"names {len(metadata['files'])} files",
     "make them with `vaekit latents {run}`",
     absent="no latents yet; make them with `vaekit latents {run}`",
-    required_by=("latents/*.npy", "latents/index.csv"),
+    required_by=("latents/*.npy", "latents/index.*"),
     made_of={
         "weights": Origin(
             lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vaekit.errors import UserError
 from vaekit.evaluation.mislabelled import Suspicions, suspect_labels
-from vaekit.evaluation.neighbours import Neighbours, nearest, require_enough
+from vaekit.evaluation.neighbours import Neighbours, Stacked, nearest, require_enough
 from vaekit.evaluation.strangeness import (
     Figures,
     Typical,
@@ -92,8 +92,7 @@ def find_alike(weights: Weights, latents: Latents, pixels: NDArray[np.uint8], k:
     Indices count the training images, and then the test images. Raises `UserError` for more
     neighbours than there are images.
     """
-    every = np.concatenate([latents.train_means, latents.test_means])
-    return nearest(every, encode(weights, pixels).mean, k)
+    return nearest(_means(latents), encode(weights, pixels).mean, k)
 
 
 def suspect(latents: Latents, k: int) -> Suspicions:
@@ -104,7 +103,12 @@ def suspect(latents: Latents, k: int) -> Suspicions:
     if latents.train_labels is None or latents.test_labels is None:
         raise UserError("the images have no labels, so none of them can be wrong")
     labels = np.concatenate([latents.train_labels, latents.test_labels])
-    return suspect_labels(np.concatenate([latents.train_means, latents.test_means]), labels, k)
+    return suspect_labels(_means(latents), labels, k)
+
+
+def _means(latents: Latents) -> Stacked:
+    """Those of all images of a run."""
+    return Stacked(latents.train_means, latents.test_means)
 
 
 def _typical(weights: Weights, latents: Latents, images: Images, k: int) -> Typical:

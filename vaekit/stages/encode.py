@@ -1,24 +1,20 @@
 """The latents of a person's own files, or of a run's images, as a table."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
+from vaekit.runs.index import IndexRow
 from vaekit.runs.inference import encode as encode_pixels
 from vaekit.runs.latents import latent_columns
 from vaekit.runs.run import Run
-from vaekit.stages.tables import (
-    csv_text,
-    require_table,
-    write_csv,
-    write_parquet,
-)
-from vaekit.storage.arrays import write_array
+from vaekit.stages.tables import csv_texts, require_table, write_csv, write_parquet
+from vaekit.storage.arrays import blocks_of_rows, write_rows
 
 
 def encode(
@@ -38,29 +34,44 @@ def encode(
     """
     if output is not None:
         require_table(output)
-    index, latents = _of_files(run, given, skip_unreadable) if given else _of_the_run(run)
-    num_columns = latents.shape[1] if log_variances else latents.shape[1] // 2
-    names = latent_columns(latents.shape[1] // 2, log_variances=log_variances)
-    latents = latents[:, :num_columns]
-    columns = index | {name: latents[:, i] for i, name in enumerate(names)}
+    table = _of_files(run, given, skip_unreadable) if given else _of_the_run(run)
+    names = latent_columns(run.weights.vae.latent_dim, log_variances=log_variances)
+
+    def columns() -> Iterator[dict[str, Any]]:
+        for block in table.blocks():
+            values = block.latents[:, : len(names)].T
+            yield block.columns | dict(zip(names, values, strict=True))
+
     if output is None:
-        sys.stdout.write(csv_text(columns))
+        sys.stdout.writelines(csv_texts(columns()))
         return
     if output.suffix.lower() == ".npy":
-        write_array(output, np.ascontiguousarray(latents))
-        write_csv(output.with_suffix(".index.csv"), index)
+        shape = (table.num_images, len(names))
+        values = (block.latents[:, : len(names)] for block in table.blocks())
+        write_rows(output, shape, np.float32, values)
+        write_csv(output.with_suffix(".index.csv"), (block.columns for block in table.blocks()))
     elif output.suffix.lower() == ".parquet":
-        write_parquet(output, columns)
+        write_parquet(output, columns())
     else:
-        write_csv(output, columns)
-    print(
-        f"{len(latents):,} images, {latents.shape[1]} columns {names[0]} ... {names[-1]}: {output}"
-    )
+        write_csv(output, columns())
+    print(f"{table.num_images:,} images, {len(names)} columns {names[0]} ... {names[-1]}: {output}")
 
 
-def _of_files(
-    run: Run, given: Sequence[Path], skip_unreadable: bool
-) -> tuple[dict[str, Any], NDArray[np.float32]]:
+class _Block(NamedTuple):
+    """Some rows of the table."""
+
+    columns: dict[str, Any]  # of the index
+    latents: NDArray[np.float32]  # [n, 2 * latent_dim]
+
+
+class _Table(NamedTuple):
+    """What is written, in blocks of rows."""
+
+    num_images: int
+    blocks: Callable[[], Iterable[_Block]]
+
+
+def _of_files(run: Run, given: Sequence[Path], skip_unreadable: bool) -> _Table:
     inputs = run.inputs(given, skip_unreadable)
     assert inputs.files is not None
     class_names = run.weights.class_names
@@ -70,15 +81,25 @@ def _of_files(
         index["class_name"] = [
             None if label is None else class_names[label] for label in inputs.labels
         ]
-    return index, np.concatenate(encode_pixels(run.weights, inputs.pixels), axis=1)
+    latents = np.concatenate(encode_pixels(run.weights, inputs.pixels), axis=1)
+    return _Table(len(latents), lambda: [_Block(index, latents)])
 
 
-def _of_the_run(run: Run) -> tuple[dict[str, Any], NDArray[np.float32]]:
+def _of_the_run(run: Run) -> _Table:
     latents = run.latents
     if not latents.rows:
         raise UserError(
             f"{run.folder.latents}: of an earlier version, which kept no index; make them again "
             f"with `vaekit latents {run.folder.quoted}`"
         )
-    columns = zip(latents.rows[0]._fields, zip(*latents.rows, strict=True), strict=True)
-    return dict(columns), np.concatenate([latents.train, latents.test])
+
+    def blocks() -> Iterator[_Block]:
+        first = 0
+        for values in (latents.train, latents.test):
+            for block in blocks_of_rows(*values.shape):
+                rows = latents.rows[first + block.start : first + block.stop]
+                columns = zip(IndexRow._fields, zip(*rows, strict=True), strict=True)
+                yield _Block(dict(columns), values[block])
+            first += len(values)
+
+    return _Table(len(latents.rows), blocks)

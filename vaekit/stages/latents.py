@@ -1,6 +1,5 @@
 """The latents of a run's images: mean ++ log-variance of each, by all ranks into one file."""
 
-import io
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 
 from vaekit.errors import UserError
@@ -16,10 +14,11 @@ from vaekit.images.pixels import as_floats
 from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
-from vaekit.runs.latents import FORMAT_VERSION, INDEX, image_index, write_index
+from vaekit.runs.index import CSV_INDEX, INDEX, write_index
+from vaekit.runs.latents import FORMAT_VERSION
 from vaekit.runs.products import LATENTS
 from vaekit.runs.run import Run
-from vaekit.storage.arrays import write_array
+from vaekit.storage.arrays import npy_header, write_array
 from vaekit.storage.files import atomic_path, errors_naming, file_sha256, temporary_path
 from vaekit.storage.sealed import write_sealed
 from vaekit.training.noise import rank_slice
@@ -92,7 +91,7 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
             write_array(written[-1], image_set.labels)
     if ranks.is_main_process:
         written.append(folder / INDEX)
-        write_index(written[-1], image_index(images))
+        write_index(written[-1], images)
         write_sealed(
             LATENTS.path(run.folder),
             {
@@ -103,6 +102,7 @@ def _write_latents(run: Run, ranks: PartialState, keep_train: bool = False) -> l
                 "files": {path.name: file_sha256(path) for path in written},
             },
         )
+        (folder / CSV_INDEX).unlink(missing_ok=True)
     return kept
 
 
@@ -131,7 +131,7 @@ def encode_into(
     count, width = len(image_set.pixels), 2 * vae.latent_dim
     batch_size = batch_size_on(ranks.device)
     share = rank_slice(count, ranks.process_index, ranks.num_processes)
-    header = _npy_header((count, width))
+    header = npy_header((count, width), np.float32)
     first_row = len(header) + share.start * width * np.dtype(np.float32).itemsize
     progress = Progress(
         path.stem.replace("_", " "),
@@ -157,11 +157,3 @@ def encode_into(
                 progress.advance(batch.stop - batch.start)
         ranks.wait_for_everyone()
     return kept
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """The beginning of a .npy file of float32 in C order."""
-    header = io.BytesIO()
-    kind = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
-    write_array_header_1_0(header, kind)
-    return header.getvalue()

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaekit.errors import UserError, say
 from vaekit.images.pictures import neighbour_grid, write_image
-from vaekit.runs.latents import image_index
+from vaekit.runs.index import index_row
 from vaekit.runs.run import Run
 from vaekit.runs.scores import find_alike
 from vaekit.stages.tables import csv_text
@@ -30,8 +30,7 @@ def find_neighbours(
     latents, images = run.latents, run.images  # before files are read
     inputs = run.inputs(given, skip_unreadable)
     found = find_alike(run.weights, latents, inputs.pixels, k)
-    index = image_index(images)
-    neighbours = [index[row] for row in found.indices.flat]
+    neighbours = [index_row(images, row) for row in found.indices.ravel().tolist()]
     columns: dict[str, Any] = {
         "file": [file for file in inputs.files or () for _ in range(k)],
         "rank": np.tile(np.arange(1, k + 1), len(inputs.pixels)),

@@ -50,7 +50,7 @@ def score_files(
     if output is None:
         sys.stdout.write(csv_text(columns))
     else:
-        write_csv(output, columns)
+        write_csv(output, [columns])
     if scores.smallest_share > false_alarms:
         say(
             f"note: {len(latents.test):,} test images can tell no share of false alarms below "

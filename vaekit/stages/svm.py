@@ -18,13 +18,15 @@ from vaekit.runs.svm import METRICS_VERSION, Svm, write_table
 from vaekit.runs.verdict import judge_svm, lines
 from vaekit.settings import write_config
 from vaekit.stages.latents import extract_missing_latents
+from vaekit.storage.arrays import blocks_of_rows
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import TITLES, choose_backend
+from vaekit.svm.cluster import on_cluster
 from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
-from vaekit.svm.scores import Scores, evaluate
-from vaekit.svm.table import predict, require_finite
+from vaekit.svm.scores import Scores, confusion, evaluate
+from vaekit.svm.table import SvmTable, predict_labels, require_finite
 from vaekit.training.memory import available
 
 
@@ -33,19 +35,22 @@ def fit_svm(
     config: SvmConfig,
     backend: SvmBackendFlag = "auto",
     jobs: int | None = None,
+    cluster: str | None = None,
 ) -> None:
     """Fit an SVM on a run's training latents and measure it on the test latents.
 
     Where the run has no latents, they are made first; cuML takes them from the GPU that made them,
     without a copy by way of the host. Writes the table, its config and its metrics into the run's
-    svm/ folder. `backend` and `jobs` (None: one a core) say how it is fitted; the SVM is the same.
+    svm/ folder. `backend`, `jobs` (None: one a core) and `cluster`, as `on_cluster` takes it, say
+    how it is fitted; the SVM is the same.
     Of more latents than `config` says a draw is fitted on, and so are the simpler classifiers.
     Raises `UserError` where latents are damaged, unlabelled, not finite, of one class only, or of
-    more classes than fit into memory, and where cuML is demanded but not usable.
+    more classes than fit into memory, where cuML is demanded but not usable, and where a cluster
+    doesn't answer.
     """
     folder, run_config = run.folder, run.config
-    with folder.lock():
-        choice = choose_backend(backend)
+    choice = choose_backend(backend, cluster)
+    with on_cluster(cluster), folder.lock():
         on_device = extract_missing_latents(run, keep_on_device=choice.backend == "cuml")
         latents = run.latents
         train_labels, test_labels = _require_labels(latents, run)
@@ -69,16 +74,13 @@ def fit_svm(
         seconds = time.perf_counter() - start
         print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
 
-        predicted = predict(table, latents.test).labels
-        scores = evaluate(test_labels, predicted, latents.class_names)
+        scores = _measured(table, latents.test, test_labels, latents.class_names)
         majority = commonest_class(train_labels, test_labels, latents.class_names)
         pca = []
         for count, scores_of in components.items():
             print(f"fitting the same SVM on {count} principal components", flush=True)
             simpler = fit_table(scores_of.train[drawn], fitted_labels, config, choice.backend, jobs)
-            found = evaluate(
-                test_labels, predict(simpler, scores_of.test).labels, latents.class_names
-            )
+            found = _measured(simpler, scores_of.test, test_labels, latents.class_names)
             pca.append({"components": count, **_both(found)})
         reference = reference_for(run_config)
         svm = Svm(
@@ -147,8 +149,22 @@ def commonest_class(
 ) -> dict[str, Any]:
     """How well it does to say the commonest class of the training images of every test image."""
     commonest = np.bincount(train_labels).argmax()
-    scores = evaluate(test_labels, np.full_like(test_labels, commonest), names)
-    return {"name": names[commonest], **_both(scores)}
+    counts = np.zeros((len(names), len(names)), np.int64)
+    counts[:, commonest] = np.bincount(test_labels, minlength=len(names))
+    return {"name": names[commonest], **_both(evaluate(counts, names))}
+
+
+def _measured(
+    table: SvmTable,
+    latents: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    names: tuple[str, ...],
+) -> Scores:
+    """How well it tells apart `latents` [N, D] of these `labels` [N]."""
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for block in blocks_of_rows(*latents.shape):
+        counts += confusion(labels[block], predict_labels(table, latents[block]), len(names))
+    return evaluate(counts, names)
 
 
 def _both(scores: Scores) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
-from vaekit.storage.files import atomic_path, write_bytes
+from vaekit.storage.files import atomic_path
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 
@@ -26,33 +25,49 @@ def require_table(output: Path) -> None:
         raise UserError(f"--output {output}: expected a name that ends in {', '.join(SUFFIXES)}")
     if output.is_dir():
         raise UserError(f"--output {output}: a folder, expected the name of a file")
-    if suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise UserError(
-            f"--output {output}: parquet needs pyarrow, which is not installed; "
-            f"`pip install pyarrow`, or give a name that ends in .csv"
-        )
 
 
-def csv_text(columns: Columns) -> str:
+def csv_text(columns: Columns, *, header: bool = True) -> str:
     """UTF-8 CSV with a header; floats have as many digits as tell them apart, None is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    if header:
+        writer.writerow(columns)
     writer.writerows(zip(*(_shown(column) for column in columns.values()), strict=True))
     return text.getvalue()
 
 
-def write_csv(path: Path, columns: Columns) -> None:
-    write_bytes(path, csv_text(columns).encode(errors="backslashreplace"))
+def csv_texts(blocks: Iterable[Columns]) -> Iterator[str]:
+    """A table in blocks of rows, of which the first begins with a header."""
+    for number, columns in enumerate(blocks):
+        yield csv_text(columns, header=number == 0)
 
 
-def write_parquet(path: Path, columns: Columns) -> None:
+def write_csv(path: Path, blocks: Iterable[Columns]) -> None:
+    """Write a table that comes in blocks of rows."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for text in csv_texts(blocks):
+            file.write(text.encode(errors="backslashreplace"))
+
+
+def write_parquet(path: Path, blocks: Iterable[Columns]) -> None:
+    """Write a table that comes in blocks of rows, and whose first has all its types."""
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table({name: _as_text(column) for name, column in columns.items()})
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
+    tables = (
+        pyarrow.table({name: _as_text(column) for name, column in columns.items()})
+        for columns in blocks
+    )
+    first = next(tables)
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        parquet.ParquetWriter(file, first.schema) as writer,
+    ):
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table.cast(first.schema))
 
 
 def _shown(column: Column) -> Column:

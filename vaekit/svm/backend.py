@@ -22,8 +22,18 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_backend(flag: SvmBackendFlag) -> Choice:
-    """What `--backend` comes to here. Raises `UserError` for a cuML that is not usable."""
+def choose_backend(flag: SvmBackendFlag, cluster: str | None = None) -> Choice:
+    """What `--backend` comes to here, or on a cluster, whose workers have scikit-learn.
+
+    Raises `UserError` for a cuML that is not usable.
+    """
+    if cluster is not None:
+        if flag == "cuml":
+            raise UserError(
+                f"--backend cuml: fits on the GPU of this machine, not on --cluster {cluster}; "
+                f"leave out one of the two"
+            )
+        return Choice("sklearn", f"many rows on {cluster}")
     if flag == "sklearn":
         return Choice("sklearn", "as told by --backend")
     obstacle = _obstacle_to_cuml()

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 
 class ClassScores(NamedTuple):
@@ -30,23 +30,36 @@ class Scores(NamedTuple):
     confusion_matrix: NDArray[np.int64]  # rows true, columns predicted
 
 
-def evaluate(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], class_names: tuple[str, ...]
-) -> Scores:
-    """Compare `predicted` with the true `labels`, both [N]: indices into `class_names`.
+def confusion(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int
+) -> NDArray[np.int64]:
+    """How often each class [K, K] was `predicted` [N] for each of the true `labels` [N]."""
+    counts = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def evaluate(confusion: NDArray[np.int64], class_names: tuple[str, ...]) -> Scores:
+    """What to say of predictions that were counted [K, K], rows true, columns predicted.
 
     What is undefined (the precision of a class never predicted) counts as 0.
     """
+    labels, predicted = np.nonzero(confusion)
+    counts = confusion[labels, predicted]
     every_class = range(len(class_names))
     per_class = precision_recall_fscore_support(
-        labels, predicted, labels=every_class, zero_division=0
+        labels, predicted, labels=every_class, zero_division=0, sample_weight=counts
     )
     _, recalls, _, supports = per_class
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
+        labels,
+        predicted,
+        labels=np.unique(labels),
+        average="macro",
+        zero_division=0,
+        sample_weight=counts,
     )
     return Scores(
-        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy=float(accuracy_score(labels, predicted, sample_weight=counts)),
         balanced_accuracy=float(recalls[supports > 0].mean()),
         precision=float(precision),
         recall=float(recall),
@@ -57,5 +70,5 @@ def evaluate(
             else ClassScores(label, class_names[label], None, None, None, 0)
             for label, p, r, f, support in zip(every_class, *per_class, strict=True)
         ),
-        confusion_matrix=confusion_matrix(labels, predicted, labels=every_class),
+        confusion_matrix=confusion,
     )

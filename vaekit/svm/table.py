@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError
+from vaekit.storage.arrays import blocks_of_rows
 
 # Shapes in comments: B batch, D features (twice the latent dimensions), S support vectors,
 # K classes, P = K(K-1)/2 pairs of classes in the order (0, 1), (0, 2) ... (1, 2) ...
@@ -52,6 +53,13 @@ def predict(table: SvmTable, latents: NDArray[np.floating]) -> Prediction:
     of_chunks = [_scores(chunk) for chunk in margins(table, latents)]
     scores = np.concatenate(of_chunks) if of_chunks else np.empty((0, len(table.classes)))
     return Prediction(table.classes[scores.argmax(axis=1)], scores)
+
+
+def predict_labels(table: SvmTable, latents: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The labels alone [B] of finite `latents` [B, D]: without the scores of all images at once."""
+    best = np.concatenate([_scores(chunk).argmax(axis=1) for chunk in margins(table, latents)])
+    labels: NDArray[np.int64] = table.classes[best]
+    return labels
 
 
 def margins(table: SvmTable, latents: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
@@ -195,7 +203,10 @@ def _rows_of_classes(table: SvmTable) -> list[slice]:
 
 
 def require_finite(latents: NDArray[np.floating], name: str) -> None:
-    num_bad = len(latents) - np.isfinite(latents).all(axis=1).sum()
+    num_bad = sum(
+        int((~np.isfinite(latents[block]).all(axis=1)).sum())
+        for block in blocks_of_rows(*latents.shape)
+    )
     if num_bad:
         raise UserError(
             f"{name}: {num_bad:,} of {len(latents):,} rows are not finite (NaN or infinite); "
