@@ -256,8 +256,8 @@ class TrainConfig:
     batch_size: AutoInt = "auto"
     """Images a step, over all processes together (auto: 128, or less for a small set)."""
 
-    learning_rate: float = 1e-3
-    """Peak learning rate of Adam; a cosine takes it to zero."""
+    learning_rate: float | Auto = "auto"
+    """Peak learning rate of Adam; a cosine takes it to zero (auto: by the model)."""
 
     warmup_steps: AutoInt = "auto"
     """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
@@ -329,7 +329,8 @@ class TrainConfig:
             )
         if self.importance_weighted:
             self._require_importance_weighted()
-        _positive("--learning_rate", self.learning_rate)
+        if self.learning_rate != "auto":
+            _positive("--learning_rate", self.learning_rate)
         if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
 

@@ -51,6 +51,24 @@ def test_a_small_set_that_starts_from_components_is_seen_less_often(
     assert (config.batch_size, config.epochs <= grey.epochs) == (grey.batch_size, True)
 
 
+@pytest.mark.parametrize(
+    ("model", "channels", "num_images", "rate"),
+    [
+        (ModelConfig("reference"), 1, 60_000, 1e-3),
+        (ModelConfig("reference"), 1, 500, 1e-3),
+        (ModelConfig("conv"), 1, 60_000, 4e-3),
+        (ModelConfig("conv"), 1, 1_000, 2e-3),
+        (ModelConfig("conv"), 3, 60_000, 1e-3),
+    ],
+)
+def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
+    model: ModelConfig, channels: int, num_images: int, rate: float
+) -> None:
+    images = images_of(num_images, channels)
+    assert settle(TrainConfig(model=model), images).learning_rate == rate
+    assert settle(TrainConfig(model=model, learning_rate=0.1), images).learning_rate == 0.1
+
+
 def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
     config = settle(TrainConfig(epochs=1, batch_size=32), images_of(850))
     assert config.warmup_steps == 1

@@ -61,8 +61,8 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         As `vaekit.ModelConfig` has them.
     epochs, batch_size : int or "auto", default="auto"
         Passes over the images, and images a step, at most all; auto gives a small set its steps.
-    learning_rate : float, default=1e-3
-        The peak; it warms up and falls to zero.
+    learning_rate : float or "auto", default="auto"
+        The peak, by default that of the model; it warms up and falls to zero.
     beta : float, default=1.0
         Weight of the KL in what a step minimises; scores have it at 1.
     value_range : (low, high), default=None
@@ -93,7 +93,7 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         width: int | Auto = "auto",
         epochs: AutoInt = "auto",
         batch_size: AutoInt = "auto",
-        learning_rate: float = 1e-3,
+        learning_rate: float | Auto = "auto",
         beta: float = 1.0,
         value_range: tuple[float, float] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -127,7 +127,7 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             ),
             epochs=_plain(self.epochs),
             batch_size=batch_size if batch_size == "auto" else min(batch_size, len(pixels)),
-            learning_rate=self.learning_rate,
+            learning_rate=_plain(self.learning_rate),
             beta=self.beta,
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
         )

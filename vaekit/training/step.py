@@ -97,7 +97,7 @@ class Stepper:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config, is_recorded = self._config, self.path == "cuda graph"
-        rate = config.learning_rate
+        rate = settled(config.learning_rate)
         parameters = list(self._vae.parameters())
         optimizer = torch.optim.AdamW(
             [
@@ -205,7 +205,8 @@ class Stepper:
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
     warmup = min(1.0, (step + 1) / max(1, settled(config.warmup_steps)))
-    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+    peak = settled(config.learning_rate)
+    return peak * warmup * 0.5 * (1 + math.cos(math.pi * step / total_steps))
 
 
 def kl_weight(config: TrainConfig, step: int, total_steps: int) -> float:
