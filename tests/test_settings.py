@@ -326,10 +326,11 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
         *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
         *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep", "kl_warmup"),
-        *("model.architecture", "model.likelihood", "model.width", "num_samples", "weight_decay"),
+        *("model.architecture", "model.likelihood", "model.to_pixels", "model.width"),
+        *("num_samples", "weight_decay"),
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
-    model = ModelConfig(architecture="reference", likelihood="bernoulli", width=None)
+    model = ModelConfig("reference", "bernoulli", width=None, to_pixels="transposed")
     before = TrainConfig(data=data, model=model, keep="last")
     assert from_dict(TrainConfig, recorded) == before
     for name in recorded:

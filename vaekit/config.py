@@ -27,6 +27,7 @@ SvmBackend = Literal["sklearn", "cuml"]
 SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 ArchitectureName = Literal["auto", "reference", "conv"]
 LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
+ToPixels = Literal["auto", "shuffled", "transposed"]
 Auto = Literal["auto"]
 AutoWidths = tuple[int, ...] | Auto
 AutoInt = int | Auto  # follows from the images; a run records what it came to
@@ -188,6 +189,9 @@ class ModelConfig:
     hidden_dims: AutoWidths | None = "auto"
     """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
+    to_pixels: ToPixels = setting("auto", before="transposed")
+    """The decoder's last convolution: shuffled (auto for grey of conv) or transposed."""
+
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
         if self.latent_dim != "auto":
@@ -212,6 +216,13 @@ class ModelConfig:
             for each in widths:
                 _at_least(flag, each, 1)
                 _at_most(flag, each, MAX_WIDTH)
+        if self.to_pixels == "shuffled" and (
+            self.architecture == "reference" or self._of_reference()
+        ):
+            raise UserError(
+                "--model.to_pixels shuffled: is of the architecture conv, this is reference; leave "
+                "it out"
+            )
         if self.architecture == "reference" and width is not None:
             raise UserError(
                 f"--model.width {width}: is of the architecture conv, this is reference; give "

@@ -8,6 +8,22 @@ from vaekit.models.settle import REFERENCE, settle_model
 from vaekit.models.vae import VAE, num_parameters
 
 
+@pytest.mark.parametrize(
+    ("config", "channels", "to_pixels"),
+    [
+        (ModelConfig("reference"), 1, "transposed"),
+        (ModelConfig("conv"), 1, "shuffled"),
+        (ModelConfig("conv"), 3, "transposed"),
+        (ModelConfig("conv", to_pixels="transposed"), 1, "transposed"),
+        (ModelConfig("conv", to_pixels="shuffled"), 3, "shuffled"),
+    ],
+)
+def test_pixels_are_shuffled_where_a_model_starts_from_nothing(
+    config: ModelConfig, channels: int, to_pixels: str
+) -> None:
+    assert settle_model(config, (channels, 28, 28)).to_pixels == to_pixels
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
     assert settle_model(ModelConfig(), (1, 28, 28), name) == REFERENCE
@@ -55,6 +71,11 @@ def test_the_default_is_small(channels: int, side: int, at_most: float) -> None:
         ({"architecture": "conv", "hidden_dims": (8,)}, r"hidden_dims \[8\]: is of .* reference"),
         ({"architecture": "reference", "width": 8}, "width 8: is of the architecture conv"),
         ({"width": 8, "hidden_dims": (8,)}, "width 8: is of the architecture conv, and"),
+        (
+            {"architecture": "reference", "to_pixels": "shuffled"},
+            "to_pixels shuffled: is of the architecture conv, this is reference",
+        ),
+        ({"hidden_dims": (8,), "to_pixels": "shuffled"}, "to_pixels shuffled: is of"),
     ],
 )
 def test_a_flag_of_the_other_architecture_is_refused(

@@ -10,7 +10,9 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from vaekit.config import LikelihoodName, ModelConfig
 from vaekit.models.gaussian import Posterior
 from vaekit.models.likelihoods import LIKELIHOODS
+from vaekit.models.settle import settle_model
 from vaekit.models.vae import ARCHITECTURES, VAE, VAEOutput
+from vaekit.settings import from_dict, to_dict
 
 SHAPE = (2, 9, 8)
 CONFIGS = {
@@ -60,6 +62,15 @@ def test_a_vae_takes_any_channels_sizes_and_widths(
     assert loss.shape == (2,)
     loss.sum().backward()
     assert all(parameter.grad is not None for parameter in vae.parameters())
+
+
+def test_pixels_of_a_model_that_was_recorded_before_they_were_shuffled_come_as_they_did() -> None:
+    recorded = to_dict(settle_model(CONFIGS["conv"], SHAPE))
+    del recorded["to_pixels"]
+    before = VAE(from_dict(ModelConfig, recorded), SHAPE).dec
+    assert [*before.state_dict()][-2:] == ["stages.0.weight", "stages.0.bias"]
+    assert before.get_parameter("stages.0.weight").shape == (3, 2, 3, 3)
+    assert before(torch.zeros(1, 4)).shape == (1, *SHAPE)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

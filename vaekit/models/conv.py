@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pixel_shuffle, silu
 
 from vaekit.config import ModelConfig, settled
 from vaekit.images.mapped import PixelArray
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         for stage, larger in pairwise(reversed(stages)):
             up = _up(stage, larger)
             self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
-        self.stages.append(_up(stages[0], Stage(image_shape[0], image_shape[1:])))
+        self.stages.append(_to_pixels(config, stages[0], image_shape))
         self.components = None
         if starts_from_components(config):
             self.components = LinearDecoder(settled(config.latent_dim), image_shape)
@@ -95,6 +95,24 @@ class Decoder(nn.Module):
         if self.components is not None:
             outputs = outputs + self.components(latents)
         return outputs
+
+
+class Shuffled(nn.Module):
+    """A 3x3 convolution to four channels for each of the images', shuffled to twice the size.
+
+    Sub-pixel convolution (Shi and others, 2016): each pixel is made from nine features of every
+    channel, where a transposed convolution of stride 2 takes one to four. Gives images of
+    `image_shape`, of the very size that was halved, be it odd or even.
+    """
+
+    def __init__(self, in_channels: int, image_shape: ImageShape) -> None:
+        super().__init__()
+        self._size = image_shape[1:]
+        self.conv = nn.Conv2d(in_channels, 4 * image_shape[0], KERNEL_SIZE, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = self._size
+        return pixel_shuffle(self.conv(features), 2)[..., :height, :width]
 
 
 class ForAllImages(nn.Module):
@@ -176,6 +194,12 @@ def _up(stage: Stage, larger: Stage) -> nn.ConvTranspose2d:
         padding=1,
         output_padding=(height, width),
     )
+
+
+def _to_pixels(config: ModelConfig, stage: Stage, image_shape: ImageShape) -> nn.Module:
+    if config.to_pixels == "transposed":
+        return _up(stage, Stage(image_shape[0], image_shape[1:]))
+    return Shuffled(stage.channels, image_shape)
 
 
 def _normed(stage: Stage) -> list[nn.Module]:

@@ -1,9 +1,10 @@
 """What is left `auto` in the settings of a model, settled by the images."""
 
 import math
+from dataclasses import replace
 from typing import TypeVar
 
-from vaekit.config import ModelConfig
+from vaekit.config import ModelConfig, ToPixels
 from vaekit.images.pixels import ImageShape
 
 Value = TypeVar("Value")
@@ -18,6 +19,7 @@ REFERENCE = ModelConfig(
     width=None,
     conv_channels=(16, 32),
     hidden_dims=(512, 256),
+    to_pixels="transposed",
 )
 DEFAULT_WIDTH = 32
 MIN_LATENT_DIM, MAX_LATENT_DIM = 16, 64
@@ -29,7 +31,8 @@ def settle_model(
     """`config` with nothing left `auto`, for images of `image_shape`, perhaps of a named set."""
     architecture = config.architecture
     if architecture == "auto":
-        is_reference = config.width in (None, "auto") and image_set in SETS_OF_REFERENCE
+        is_left_open = config.width in (None, "auto") and config.to_pixels != "shuffled"
+        is_reference = is_left_open and image_set in SETS_OF_REFERENCE
         is_given = any(isinstance(it, tuple) for it in (config.conv_channels, config.hidden_dims))
         architecture = "reference" if is_reference or is_given else "conv"
     likelihood = config.likelihood
@@ -44,8 +47,9 @@ def settle_model(
             width=None,
             conv_channels=_given(config.conv_channels, REFERENCE.conv_channels),
             hidden_dims=_given(config.hidden_dims, REFERENCE.hidden_dims),
+            to_pixels=REFERENCE.to_pixels,
         )
-    return ModelConfig(
+    conv = ModelConfig(
         architecture=architecture,
         likelihood=likelihood,
         latent_dim=_given(latent_dim, latent_dim_for(image_shape)),
@@ -53,6 +57,9 @@ def settle_model(
         conv_channels=None,
         hidden_dims=None,
     )
+    # Who starts from components overfits the sooner with shuffled pixels: seen on icons.
+    to_pixels: ToPixels = "transposed" if starts_from_components(conv) else "shuffled"
+    return replace(conv, to_pixels=_given(config.to_pixels, to_pixels))
 
 
 def starts_from_components(config: ModelConfig) -> bool:
