@@ -102,7 +102,10 @@ class SvmGraph(nn.Module):
         smaller than float32's rounding.
         """
         scores = votes + confidences / (3 * (confidences.abs() + 1))
-        is_first = votes == votes.topk(1, dim=1).values  # amax is written otherwise since opset 18
+        # By index: amax is written otherwise since opset 18, and topk of an empty batch ends the
+        # process in onnxruntime 1.22 to 1.30.
+        most = votes.gather(1, votes.argmax(dim=1, keepdim=True))
+        is_first = votes == most
         winner = torch.where(is_first, confidences, -torch.inf).argmax(dim=1)
         label = self.classes.index_select(0, winner)
         undefined = torch.isnan(scores.sum(dim=1))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 
 from vaekit.storage.files import file_sha256
 
@@ -18,9 +17,6 @@ REFORMATTED: dict[str, Callable[[str], str]] = {
     "with the line ends of Windows": lambda text: text.replace("\n", "\r\n"),
     "without its last line end": lambda text: text.rstrip(),
 }
-
-# TopK of onnxruntime before 1.31 divides by the size of the batch, and ends the process.
-SVM_TAKES_NONE = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 31)
 
 
 def facts_of(bundle: Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ import pytest
 from browser_helpers import NODE_MODULES, missing, require_chromium, require_node
 from bundle_helpers import (
     REFORMATTED,
-    SVM_TAKES_NONE,
     change_graph,
     facts_of,
     forge,
@@ -498,8 +497,6 @@ def test_latents_that_are_not_finite_show_in_what_comes_out(bundle: Path, value:
 
 def test_a_batch_of_none_gives_outputs_of_none(bundle: Path) -> None:
     for graph, signature in facts_of(bundle)["graphs"].items():
-        if graph in ("svm.onnx", "classifier.onnx") and not SVM_TAKES_NONE:
-            continue
         outputs = run(bundle, graph, **{each["name"]: empty(each) for each in signature["inputs"]})
         assert {name: (value.dtype, value.shape) for name, value in outputs.items()} == {
             each["name"]: (empty(each).dtype, empty(each).shape) for each in signature["outputs"]
