@@ -266,12 +266,39 @@ def to_onnx(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     model.opset_import[0].version, model.ir_version = OPSET, IR_VERSION
+    _state_sizes(model)
     _strip_traces(model)
     return model
 
 
 def _constant(array: NDArray[np.float64]) -> nn.Buffer:
     return nn.Buffer(torch.from_numpy(array.astype(np.float32)))
+
+
+def _state_sizes(model: onnx.ModelProto) -> None:
+    """Write out the size that group norm leaves to a reshape, [0, groups, -1].
+
+    The 0 is the batch, whatever it is; of a batch of none no runtime can infer the rest.
+    """
+    graph = model.graph
+    sizes = {
+        info.name: [dimension.dim_value for dimension in info.type.tensor_type.shape.dim]
+        for info in graph.value_info
+    }
+    shapes = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    inferred = {name for name, shape in shapes.items() if _leaves_a_size_beside_the_batch(shape)}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in inferred:
+            name, (_, *stated) = f"{node.output[0]}_shape", sizes[node.output[0]]
+            stated_shape = np.array([0, *stated], np.int64)
+            graph.initializer.append(onnx.numpy_helper.from_array(stated_shape, name))
+            node.input[1] = name
+    for each in [each for each in graph.initializer if each.name in inferred]:
+        graph.initializer.remove(each)
+
+
+def _leaves_a_size_beside_the_batch(shape: NDArray[np.generic]) -> bool:
+    return shape.dtype == np.int64 and shape.ndim == 1 and [*shape[:1]] == [0] and -1 in shape
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
