@@ -28,7 +28,7 @@ MAX_VOTES = 10**8  # of pairs of classes on latents to compare labels on, which 
 FEW = 500  # where nothing is timed
 ROUNDS = 3
 ROUNDS_OF_PREDICTING = 6
-MIN_AGREEMENT = 0.9  # of labels: SVC breaks a tie in another way, and many classes have many
+MIN_AGREEMENT = 0.95  # of labels
 
 all_threads = pytest.mark.parametrize(
     "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
@@ -139,6 +139,8 @@ def _contest(
     config = SvmConfig()
 
     def agree(ours: SvmTable, theirs: Pipeline) -> None:
+        if "break_ties" in theirs[-1].get_params():
+            theirs[-1].set_params(break_ties=True)  # as vaekit: many classes have many ties
         labels, their_labels = predict(ours, task.test).labels, theirs.predict(task.test)
         assert np.mean(labels == their_labels) >= MIN_AGREEMENT
 
