@@ -66,7 +66,7 @@ def svm(
             machine is part of.
         data: Where its images lie now, should latents be missing.
     """
-    config = SvmConfig(C, gamma, class_weight, max_train)
+    config = SvmConfig(C, class_weight, max_train, gamma)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm

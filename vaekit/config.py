@@ -373,14 +373,15 @@ class SvmConfig:
     C: float = 10.0
     """Penalty of a margin violation."""
 
-    gamma: float = 1.0
-    """Inverse width of the kernel, in units of 1 / number of features."""
-
     class_weight: ClassWeight | None = setting(None, before=None)
     """balanced makes C greater for rare classes: by number of images / (classes * its images)."""
 
     max_train: int | None = setting(MAX_TRAIN, before=None)
     """Latents that it is fitted on at most, of more a draw in which every class has its share."""
+
+    # Last, since a file that was cut off behind a setting of the first version is seen to be.
+    gamma: float = 1.0
+    """Inverse width of the kernel, in units of 1 / number of features."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)

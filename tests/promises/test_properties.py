@@ -132,8 +132,8 @@ def require_round_trip(config: TrainConfig, place: Path) -> None:
 def test_any_settings_of_an_svm_come_back_from_their_file(
     C: float, gamma: float, place: Path
 ) -> None:
-    write_config(place / "config.yaml", SvmConfig(C, gamma))
-    assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma)
+    write_config(place / "config.yaml", SvmConfig(C, gamma=gamma))
+    assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma=gamma)
 
 
 @pytest.mark.injects(13, times=40)

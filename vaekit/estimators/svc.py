@@ -63,7 +63,7 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.class_weight not in (None, "balanced"):
             raise UserError(f"class_weight {self.class_weight}: expected balanced or None")
         self.classes_, indices = np.unique(labels, return_inverse=True)
-        config = SvmConfig(self.C, self.gamma, self.class_weight, self.max_train)
+        config = SvmConfig(self.C, self.class_weight, self.max_train, self.gamma)
         drawn = draw_rows(indices, self.max_train)
         self.table_ = fit_table(features[drawn], indices[drawn], config, jobs=self.n_jobs)
         return self
