@@ -69,7 +69,7 @@ def test_pixels_of_a_model_that_was_recorded_before_they_were_shuffled_come_as_t
     del recorded["to_pixels"]
     before = VAE(from_dict(ModelConfig, recorded), SHAPE).dec
     assert [*before.state_dict()][-2:] == ["stages.0.weight", "stages.0.bias"]
-    assert before.get_parameter("stages.0.weight").shape == (3, 2, 3, 3)
+    assert before.get_parameter("stages.0.weight").shape == (12, 2, 3, 3)
     assert before(torch.zeros(1, 4)).shape == (1, *SHAPE)
 
 

@@ -28,10 +28,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     pixels, labels, _ = read_digits((SIDE, SIDE))
     config = TrainConfig(
         run=str(tmp_path_factory.mktemp("digits") / "run"),
-        model=ModelConfig(latent_dim=16, width=4),
-        epochs=8,
+        model=ModelConfig(latent_dim=16, width=8),
+        epochs=16,
         batch_size=32,
-        learning_rate=3e-3,
         mixed_precision="no",
     )
     run = train(config, pixels, _with_wrong_ones(labels))

@@ -86,6 +86,7 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
         model=ModelConfig(latent_dim=3, conv_channels=(2,), hidden_dims=(8,)),
         epochs=2,
         batch_size=128,
+        learning_rate=1e-3,
     )
     run = RunFolder(folder / "run")
     run.path.mkdir()
