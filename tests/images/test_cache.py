@@ -300,8 +300,8 @@ def write_single_file(data: DataConfig) -> None:
     found = walk(root, by_suffix=False)
     names = single_file._names(found)
     images = collect(found, data, 0, InMemory())
-    choice = single_file._Choice(images.data, images.is_split)
-    entry = root / ".vaekit-cache" / single_file._entry_key(names, choice, 0)
+    seed = 0 if images.is_split else None
+    entry = root / ".vaekit-cache" / single_file._key(names, images.data, seed)
     entry.mkdir(parents=True)
     np.save(entry / "pixels.npy", images.pixels)
     np.save(entry / "rows.npy", images.rows)

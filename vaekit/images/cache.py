@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.ranks import ALONE, Ranks
 from vaekit.images.reading import reading_from_dict, reading_to_dict
+from vaekit.images.settled import SETTLED, Settled, in_pixels, read_settled, write_settled
 from vaekit.images.shards import FileNames, ShardedReader, Task, do, mapped_images
 from vaekit.images.single_file import read_single_file
 from vaekit.storage.damage import Damaged, as_written, strings, typed
@@ -41,12 +42,6 @@ from vaekit.storage.sealed import read_sealed, write_sealed
 IN_MEMORY_BYTES = 2**28
 
 _ROWS, _INDEX = "rows.npy", "index.json"
-# What settles before the images are read: all of it, and nothing else, is in the keys.
-_IN_PIXELS = (
-    "image_size", "fit", "background", "channels", "value_range", "pages", "reading",
-    "skip_unreadable",
-)  # fmt: skip
-_SETTLED = ("background", "value_range")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIMES = 3  # that shards are made again where they are damaged, before that is given up
 
@@ -57,13 +52,6 @@ class KeptImages(NamedTuple):
     images: FolderImages
     place: Path | None = None  # a folder beside the index; None where they are in memory
     index_sha256: str = ""
-
-
-class _Choice(NamedTuple):
-    """What the files settled, without which a set can't be found."""
-
-    data: DataConfig
-    is_split: bool  # whether the set depends on the seed
 
 
 class _Order(NamedTuple):
@@ -157,10 +145,10 @@ def _follow(root: Path, cache: Path, data: DataConfig, ranks: Ranks) -> _Order:
 def _find_or_make(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) -> _Order:
     by_suffix = data.reading == "suffix"
     files = signature(root, by_suffix=by_suffix)
-    choice = _read_choice(cache, _key(files, data), data)
-    if choice is not None:
-        key = _set_key(files, choice, seed)
-        opened = _open(cache, key, choice.data)
+    settled = read_settled(_settled_path(cache, files, data), data, FORMAT_VERSION)
+    if settled is not None:
+        key = _set_key(files, settled, seed)
+        opened = _open(cache, key, settled.data)
         if opened is not None:
             return _order_to_open(key, opened)
     found = walk(root, by_suffix=by_suffix)
@@ -171,11 +159,11 @@ def _find_or_make(root: Path, cache: Path, data: DataConfig, seed: int, ranks: R
         cache.mkdir(exist_ok=True)
         reader = ShardedReader(root, cache, ranks)
         images = collect(found, data, seed, reader)
-        choice = _Choice(images.data, images.is_split)
-        key = _set_key(files, choice, seed)
+        settled = Settled(images.data, images.is_split)
+        key = _set_key(files, settled, seed)
         _write_set(cache, key, images, reader.shards)
         for each in (data, images.data):
-            _write_choice(cache, _key(files, each), choice)
+            write_settled(_settled_path(cache, files, each), settled, FORMAT_VERSION)
         opened = _open(cache, key, images.data)
         if opened is None:
             raise OSError(f"{cache / key}: what was written there a moment ago is gone")
@@ -187,7 +175,7 @@ def _find_or_make(root: Path, cache: Path, data: DataConfig, seed: int, ranks: R
 
 
 def _order_to_open(key: str, opened: _Opened) -> _Order:
-    settled = tuple(getattr(opened.images.data, name) for name in _SETTLED)
+    settled = tuple(getattr(opened.images.data, name) for name in SETTLED)
     return _Order("open", key, opened.sha256, settled)
 
 
@@ -209,31 +197,16 @@ def _disagreement(cache: Path, ranks: Ranks) -> str:
 
 
 def _key(files: str, data: DataConfig, seed: int | None = None) -> str:
-    settings = {name: value for name, value in asdict(data).items() if name in _IN_PIXELS}
-    text = json.dumps([FORMAT_VERSION, RESIZE_FILTER, files, settings, seed])
+    text = json.dumps([FORMAT_VERSION, RESIZE_FILTER, files, in_pixels(data), seed])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _set_key(files: str, choice: _Choice, seed: int) -> str:
-    return _key(files, choice.data, seed if choice.is_split else None)
+def _settled_path(cache: Path, files: str, data: DataConfig) -> Path:
+    return cache / f"{_key(files, data)}.json"
 
 
-def _read_choice(cache: Path, key: str, data: DataConfig) -> _Choice | None:
-    """What `_write_choice` kept; None where nothing is or it is damaged."""
-    try:
-        values = read_sealed(cache / f"{key}.json", version=FORMAT_VERSION)
-        with as_written():
-            background, value_range = (typed(values[name], str) for name in _SETTLED)
-            settled = replace(data, background=background, value_range=value_range)
-            return _Choice(settled, typed(values["is_split"], bool))
-    except (OSError, Damaged):
-        return None
-
-
-def _write_choice(cache: Path, key: str, choice: _Choice) -> None:
-    settled = {name: getattr(choice.data, name) for name in _SETTLED}
-    values = {"format_version": FORMAT_VERSION, **settled, "is_split": choice.is_split}
-    write_sealed(cache / f"{key}.json", values)
+def _set_key(files: str, settled: Settled, seed: int) -> str:
+    return _key(files, settled.data, seed if settled.is_split else None)
 
 
 def _write_set(cache: Path, key: str, images: Collected, shards: Sequence[Part]) -> None:

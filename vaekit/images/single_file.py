@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from vaekit.images.collect import FolderImages, page_name
 from vaekit.images.folder import CACHE_FOLDER, Walk
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import reading_from_dict
+from vaekit.images.settled import in_pixels, read_settled
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed
@@ -20,27 +20,17 @@ from vaekit.storage.sealed import read_sealed
 CACHE_FORMAT_VERSION = 3
 
 _PIXELS, _ROWS, _META = "pixels.npy", "rows.npy", "meta.json"
-# What settles before the images are read: all of it, and nothing else, is in the keys.
-_IN_PIXELS = (
-    "image_size", "fit", "background", "channels", "value_range", "pages", "reading",
-    "skip_unreadable",
-)  # fmt: skip
-_SETTLED = ("background", "value_range")
-
-
-class _Choice(NamedTuple):
-    """What the files settled, without which an entry can't be found."""
-
-    data: DataConfig
-    is_split: bool  # whether the entry depends on the seed
 
 
 def read_single_file(found: Walk, data: DataConfig, seed: int) -> FolderImages | None:
     """The images of a folder from the cache of before; None where they are not there, and whole."""
     cache = found.root / CACHE_FOLDER
     names = _names(found)
-    choice = _read_choice(cache, _key(names, data), data)
-    return choice and _read_entry(cache / _entry_key(names, choice, seed), choice.data, found)
+    settled = read_settled(cache / f"{_key(names, data)}.json", data, CACHE_FORMAT_VERSION)
+    if settled is None:
+        return None
+    key = _key(names, settled.data, seed if settled.is_split else None)
+    return _read_entry(cache / key, settled.data, found)
 
 
 def _names(found: Walk) -> str:
@@ -58,24 +48,7 @@ def _names(found: Walk) -> str:
 
 
 def _key(names: str, data: DataConfig, seed: int | None = None) -> str:
-    settings = {name: value for name, value in asdict(data).items() if name in _IN_PIXELS}
-    return hashlib.sha256(json.dumps([names, settings, seed]).encode()).hexdigest()[:32]
-
-
-def _entry_key(names: str, choice: _Choice, seed: int) -> str:
-    return _key(names, choice.data, seed if choice.is_split else None)
-
-
-def _read_choice(cache: Path, key: str, data: DataConfig) -> _Choice | None:
-    """What the files settled; None where nothing is or it is damaged."""
-    try:
-        values = read_sealed(cache / f"{key}.json", version=CACHE_FORMAT_VERSION)
-        with as_written():
-            background, value_range = (typed(values[name], str) for name in _SETTLED)
-            settled = replace(data, background=background, value_range=value_range)
-            return _Choice(settled, typed(values["is_split"], bool))
-    except (OSError, Damaged):
-        return None
+    return hashlib.sha256(json.dumps([names, in_pixels(data), seed]).encode()).hexdigest()[:32]
 
 
 def _read_entry(entry: Path, data: DataConfig, found: Walk) -> FolderImages | None:
