@@ -17,6 +17,7 @@ from vaekit.errors import UserError
 from vaekit.images.pictures import image_grid, write_image
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
+from vaekit.report import page
 from vaekit.report.page import (
     commands,
     commonest_confusions,
@@ -422,3 +423,15 @@ def test_a_folder_without_a_run_is_refused_and_left_alone(tmp_path: Path) -> Non
 def test_a_run_that_another_process_writes_to_is_refused(run: Path) -> None:
     with RunFolder(run).lock():
         assert "another process" in refusal(run)
+
+
+@pytest.mark.parametrize(
+    ("value", "lower_is_better", "verdict"),
+    [(0.986072, False, "equal"), (0.986072, True, "equal"), (0.9871, False, "better"),
+     (0.9871, True, "worse"), (0.9851, True, "better")],
+)  # fmt: skip
+def test_figures_that_are_printed_alike_are_equal(
+    value: float, lower_is_better: bool, verdict: str
+) -> None:
+    compared = page._comparison("x", value, 0.986072, digits=4, lower_is_better=lower_is_better)
+    assert (compared.reference, compared.verdict) == ("0.9861", verdict)

@@ -79,6 +79,7 @@ def svm(own: float, pca: tuple[float, ...], majority: float, **more: Any) -> dic
         (svm(0.95, (0.90, 0.94), 0.2), "better than the same SVM on PCA: the SVM's accuracy is"),
         (svm(0.95, (0.90, 0.96), 0.2), "WORSE than the same SVM on PCA"),
         (svm(0.95, (0.90, 0.96), 0.2), "on 20 components 0.9600, saying cat of each 0.2000"),
+        (svm(0.95, (0.90, 0.95), 0.2), "no better than the same SVM on PCA"),
         (svm(0.30, (), 0.2), "better than naming the commonest class"),
         (svm(0.20, (0.1,), 0.2), "WORSE than naming the commonest class"),
         (svm(0.9, (), 0.2, class_weight="balanced"), "the SVM's balanced accuracy is 0.4500"),

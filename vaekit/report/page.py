@@ -533,9 +533,10 @@ def _comparison(
     printed = f"{value:.{digits}f}"
     if reference is None:
         return Comparison(name, printed)
-    lead = reference - float(printed) if lower_is_better else float(printed) - reference
-    verdict = "equal" if lead == 0 else "better" if lead > 0 else "worse"
-    return Comparison(name, printed, f"{reference:.{digits}f}", verdict)
+    beside = f"{reference:.{digits}f}"
+    lead = float(printed) - float(beside)
+    verdict = "equal" if lead == 0 else "better" if (lead < 0) == lower_is_better else "worse"
+    return Comparison(name, printed, beside, verdict)
 
 
 def _fitted_of(svm: dict[str, Any]) -> tuple[int, int]:

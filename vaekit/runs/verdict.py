@@ -1,7 +1,7 @@
 """Whether a run does better than what takes no training, in words, and what to change if not."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vaekit.config import TrainConfig
 from vaekit.models.settle import starts_from_components
@@ -16,10 +16,14 @@ PCA = "PCA with as many numbers as latents"
 SVM_ADVICE = "more latents (--model.latent_dim), a longer training, another --C or --gamma"
 
 
+Outcome = Literal["better", "equal", "worse"]
+_WORDS = {"better": "better", "equal": "no better", "worse": "WORSE"}
+
+
 class Verdict(NamedTuple):
     """One finding about a run."""
 
-    is_good: bool  # better than
+    outcome: Outcome
     than: str
     found: str  # the figures
     advice: str = ""  # what to change
@@ -56,7 +60,7 @@ def final_figures(rows: list[Row], baselines: dict[str, Any] | None) -> dict[str
 def lines(verdicts: list[Verdict]) -> Iterator[str]:
     """As a terminal shows them."""
     for each in verdicts:
-        yield f"{'better' if each.is_good else 'WORSE'} than {each.than}: {each.found}"
+        yield f"{_WORDS[each.outcome]} than {each.than}: {each.found}"
         if each.advice:
             yield f"  to change: {each.advice}"
 
@@ -74,10 +78,10 @@ def judge_reconstructions(
         ]
     )
     if own["mse"] >= mean_image["mse"]:
-        return Verdict(False, "the mean image", found, _advice(config, rows))
+        return Verdict("worse", "the mean image", found, _advice(config, rows))
     if any(own["mse"] > each["mse"] for each in pca):
-        return Verdict(False, PCA, found, _advice(config, rows))
-    return Verdict(True, PCA if pca else "the mean image", found)
+        return Verdict("worse", PCA, found, _advice(config, rows))
+    return Verdict("better", PCA if pca else "the mean image", found)
 
 
 def judge_svm(metrics: dict[str, Any]) -> Verdict:
@@ -92,13 +96,14 @@ def judge_svm(metrics: dict[str, Any]) -> Verdict:
     ]
     found = f"the SVM's {name} is {own:.4f} on the latents, {', '.join(others)}"
     if own <= majority[figure]:
-        return Verdict(False, "naming the commonest class", found, SVM_ADVICE)
-    if any(own < each[figure] for each in baselines["pca"]):
-        return Verdict(False, "the same SVM on PCA", found, SVM_ADVICE)
-    is_compared = bool(baselines["pca"])
-    return Verdict(
-        True, "the same SVM on PCA" if is_compared else "naming the commonest class", found
-    )
+        return Verdict("worse", "naming the commonest class", found, SVM_ADVICE)
+    best = max((each[figure] for each in baselines["pca"]), default=None)
+    if best is None:
+        return Verdict("better", "naming the commonest class", found)
+    if own > best:
+        return Verdict("better", "the same SVM on PCA", found)
+    outcome: Outcome = "equal" if own == best else "worse"
+    return Verdict(outcome, "the same SVM on PCA", found, SVM_ADVICE)
 
 
 def _advice(config: TrainConfig, rows: list[Row]) -> str:
