@@ -89,7 +89,7 @@ def decode(root: str) -> dict[str, Any]:
 def fill(root: str, count: int) -> dict[str, Any]:
     """A cache of noise, as decoding leaves it, of files that are not there."""
     from vaekit.config import DataConfig
-    from vaekit.images import cache, parts, shards
+    from vaekit.images import cache, parts, settled, shards
     from vaekit.images.collect import Collected
     from vaekit.images.copies import digests
     from vaekit.images.ranks import ALONE
@@ -124,9 +124,10 @@ def fill(root: str, count: int) -> dict[str, Any]:
     sides = (count - num_test, 0, num_test)
     reading = Reading(num_found=count)
     images = Collected(names, pixels, labels, sides, False, data, reading)
-    choice = cache._Choice(data, is_split=False)
-    cache._write_set(place, cache._set_key(UNSEEN, choice, 0), images, made)
-    cache._write_choice(place, cache._key(UNSEEN, given), choice)
+    found = settled.Settled(data, is_split=False)
+    cache._write_set(place, cache._set_key(UNSEEN, found, 0), images, made)
+    path = cache._settled_path(place, UNSEEN, given)
+    settled.write_settled(path, found, parts.FORMAT_VERSION)
     return {}
 
 
