@@ -24,7 +24,7 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 	$(BIN)/vaekit export --check runs/digits/onnx
 	$(BIN)/vaekit export runs/digits --weights fp16
 
-quick: $(INSTALLED)  ## something of every room, while one works: a minute on two cores
+quick: $(INSTALLED)  ## something of every room, while one works: a minute and a half on two cores
 	$(BIN)/python -m pytest $(ON_ALL_CORES) --ignore tests/promises -m 'not slow and $(IN_TEST)'
 
 test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
