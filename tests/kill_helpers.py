@@ -1,4 +1,4 @@
-"""Training runs in processes that are meant to die, forked quickly from one that is ready."""
+"""Runs in processes that are meant to die, forked quickly from one that is ready."""
 
 import multiprocessing
 import os
@@ -61,6 +61,31 @@ class _DyingSave:
             if self._num_events == self._die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             self._num_events += 1
+
+
+def start_extracting(run: Path, die_at: int) -> BaseProcess:
+    """A process that encodes a run's images by eights and kills itself before so many operations
+    on files of its latents."""
+    process = FORKS.Process(target=_extract, args=(run, die_at))
+    process.start()
+    return process
+
+
+def _extract(run: Path, die_at: int) -> None:
+    from vaekit.stages import latents as module
+
+    module.batch_size_on = lambda _: 8
+    num_events = 0
+
+    def on_event(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal num_events
+        if event in FILE_EVENTS and f"{run.name}/latents/" in str(arguments[0]):
+            if num_events == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            num_events += 1
+
+    sys.addaudithook(on_event)
+    module.extract_latents(Run(run))
 
 
 def newest_step(run: Path) -> int:

@@ -346,6 +346,7 @@ def test_what_is_not_vaekits_and_what_killed_writers_left_is_noted_and_does_no_h
         (run / name).write_text("x")
     (run / "checkpoints" / ".tmp-step-00000018.safetensors").touch()
     (run / ".tmp-onnx").mkdir()
+    (run / "latents" / ".parts-test_latents.npy").mkdir()
     (run / "onnx").rename(run / ".old-onnx")
     (run / "others" / "deep").mkdir(parents=True)
     (run / "mine.png").symlink_to("/dev/null")
@@ -360,6 +361,7 @@ def test_what_is_not_vaekits_and_what_killed_writers_left_is_noted_and_does_no_h
         "figures/.tmp-loss.png",
     }
     assert "rename it to onnx" in of(findings, ".old-onnx").text
+    assert f"`vaekit latents {run}` goes on" in of(findings, "latents/.parts-test_latents.npy").text
     strangers = {each.subject for each in findings if "not written by vaekit" in each.text}
     assert strangers == {"thesis.txt", "model.pkl", "others", "mine.png"}
     assert any(each == Finding("mine.png", "note", "a link to /dev/null") for each in findings)

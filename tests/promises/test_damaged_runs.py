@@ -240,7 +240,10 @@ def test_no_stage_writes_through_a_link_that_lies_where_it_writes(
     for path in places:
         temporary = path.with_name(f".tmp-{path.name}")
         temporary.symlink_to(target)
+    (run / "latents" / ".parts-train_latents.npy").symlink_to(tmp_path)
+    before = sorted(tmp_path.iterdir())
     main(["latents", str(run)])
     main(["svm", str(run)])
     assert target.read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == before
     assert Run(run).weights.class_names[0] == "0"

@@ -1,14 +1,30 @@
-"""A run that is killed, whenever that is, loses nothing beyond its last checkpoint."""
+"""A run that is killed, whenever that is, loses nothing beyond its last checkpoint.
 
+Nor does an encoding lose more than the part under way.
+"""
+
+import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import tiny_config
-from kill_helpers import assert_same_result, finish, newest_step, start
+from damage_helpers import copy, snapshot
+from kill_helpers import (
+    assert_same_result,
+    finish,
+    newest_step,
+    start,
+    start_extracting,
+)
+from rank_helpers import run_ranks
 
 from vaekit.config import DataConfig, TrainConfig
+from vaekit.runs.run import Run
+from vaekit.stages import latents as latents_module
+from vaekit.stages.latents import extract_latents
 
 NUM_KILLS = 50
 LONGEST_WAIT = 3.0  # seconds from the start of a process to its death
@@ -64,3 +80,63 @@ def test_a_kill_at_each_step_of_the_checkpoint_protocol_is_survived(tmp_path: Pa
     assert len(steps) >= 4
     assert set(steps) == {5, 10}, "the second one counts from the rename on"
     assert steps == sorted(steps)
+
+
+NUM_KILLS_OF_AN_ENCODING = 16
+
+
+@pytest.mark.faults
+@pytest.mark.injects(2, times=NUM_KILLS_OF_AN_ENCODING)
+def test_a_killed_encoding_goes_on_from_the_parts_that_it_had_done(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+    whole, encoded, encode = copy(finished_run, tmp_path / "whole"), [], latents_module._encode
+    monkeypatch.setattr(latents_module, "_encode", lambda *its: encoded.append(1) or encode(*its))
+    extract_latents(Run(whole))
+    assert len(encoded) == 8, "parts of both sides"
+    found = set()
+    for die_at in range(0, 6 * NUM_KILLS_OF_AN_ENCODING, 6):
+        run = copy(finished_run, tmp_path / f"killed-{die_at}")
+        process = start_extracting(run, die_at)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        num_done = len([*run.glob("latents/.parts-*/[0-9]*")])
+        found.add(num_done)
+        encoded.clear()
+        extract_latents(Run(run))
+        assert len(encoded) == 8 - num_done
+        assert snapshot(run / "latents") == snapshot(whole / "latents")
+    assert found == {*range(9)}
+
+
+def extract_as_a_rank(run: Path, is_killed: bool) -> None:
+    write, num_written = latents_module.write_part, 0
+
+    def write_or_die(*arguments: object) -> None:
+        nonlocal num_written
+        if is_killed and os.environ.get("RANK") == "1" and num_written == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(*arguments)  # type: ignore[arg-type]
+        num_written += 1
+
+    latents_module.write_part = write_or_die  # type: ignore[assignment]
+    latents_module.batch_size_on = lambda _: 8  # type: ignore[assignment]
+    extract_latents(Run(run))
+
+
+@pytest.mark.faults
+@pytest.mark.injects(9)
+def test_where_a_rank_is_killed_while_encoding_the_next_start_goes_on(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+    whole, run = copy(finished_run, tmp_path / "whole"), copy(finished_run, tmp_path / "run")
+    extract_latents(Run(whole))
+    ended = run_ranks(partial(extract_as_a_rank, run, True), 2, tmp_path)
+    assert ended.exit_codes == [2, -signal.SIGKILL], ended.errors
+    assert "rank 0 can't go on alone" in ended.errors[0]
+    ended = run_ranks(partial(extract_as_a_rank, run, False), 2, tmp_path)
+    assert ended.exit_codes == [0, 0], ended.errors
+    assert "train_latents.npy: 32 of 96 images are still to be encoded" in ended.errors[0]
+    assert snapshot(run / "latents") == snapshot(whole / "latents")

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error, launch, vaekit
+from damage_helpers import snapshot
 from pyarrow import parquet
 
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
 from vaekit.images.sets import Images, ImageSet, load_images
+from vaekit.models.gaussian import Posterior
+from vaekit.models.vae import VAE
 from vaekit.runs import index as index_module
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.index import index_row, read_index, write_index
@@ -27,6 +30,8 @@ from vaekit.stages.svm import fit_svm
 from vaekit.storage.damage import Damaged
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -166,6 +171,85 @@ def test_one_of_several_processes_makes_no_latents_for_itself(
     assert not run.latents.exists()
 
 
+class Encoder:
+    """Counts the batches that a run's images are encoded in, and may break off before one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_batches, self.breaks_at = 0, -1
+        self._encode = VAE.encode
+        monkeypatch.setattr(VAE, "encode", lambda *arguments: self.encode(*arguments))
+        monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+
+    def encode(self, vae: VAE, images: torch.Tensor) -> Posterior:
+        if self.num_batches == self.breaks_at:
+            raise KeyboardInterrupt
+        self.num_batches += 1
+        return self._encode(vae, images)
+
+    def extract(self, run: RunFolder) -> int:
+        """The number of batches that it takes."""
+        self.num_batches = 0
+        extract_latents(Run(run.path))
+        return self.num_batches
+
+    def break_off(self, run: RunFolder, batch: int) -> None:
+        self.breaks_at = batch
+        with pytest.raises(KeyboardInterrupt):
+            self.extract(run)
+        self.breaks_at = -1
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """Of 12 batches of each side, in 4 parts of 3."""
+    return Encoder(monkeypatch)
+
+
+@pytest.mark.parametrize(("batch", "left"), [(0, []), (7, [48]), (12, [0]), (23, [0, 24])], ids=str)
+@pytest.mark.injects(2)
+def test_an_encoding_that_was_broken_off_goes_on_to_the_same_bytes(
+    run: RunFolder, encoder: Encoder, batch: int, left: list[int], capsys: Capture
+) -> None:
+    assert encoder.extract(run) == 24
+    whole = snapshot(run.latents)
+    encoder.break_off(run, batch)
+    assert encoder.extract(run) == 24 - batch // 3 * 3
+    assert snapshot(run.latents) == whole
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "still to be encoded" in line] == [
+        f"vaekit: {run.latents}/{name}_latents.npy: {number} of 96 images are still to be encoded"
+        for name, number in zip(("train", "test"), left, strict=False)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "forged"])
+@pytest.mark.injects(5)
+def test_a_part_that_is_not_whole_is_encoded_again(
+    run: RunFolder, encoder: Encoder, damage: str
+) -> None:
+    encoder.extract(run)
+    whole = snapshot(run.latents)
+    encoder.break_off(run, 9)
+    path = sorted((run.latents / ".parts-train_latents.npy").iterdir())[1]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes({"cut": content[:-9], "flipped": content, "forged": b""}[damage])
+    assert encoder.extract(run) == 24 - 6
+    assert snapshot(run.latents) == whole
+
+
+@pytest.mark.injects(8)
+def test_nothing_that_other_weights_encoded_is_taken_over(run: RunFolder, encoder: Encoder) -> None:
+    encoder.break_off(run, 9)
+    weights = Run(run.path).weights
+    weights.vae.enc.mu.bias += 1
+    write_weights(run, weights.vae, weights.class_names, weights.images_sha256)
+    assert encoder.extract(run) == 24
+    resumed = snapshot(run.latents)
+    encoder.extract(run)
+    assert snapshot(run.latents) == resumed
+
+
 @pytest.mark.slow
 def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
     one = Run(run.path).latents
@@ -173,9 +257,9 @@ def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
     result = launch(2, "-m", "vaekit", "latents", run.path)
     assert result.returncode == 0, result.stderr
     two = Run(run.path).latents
-    np.testing.assert_allclose(two.train, one.train, atol=1e-5)
-    np.testing.assert_allclose(two.test, one.test, atol=1e-5)
-    assert not list(run.latents.glob(".tmp*"))
+    np.testing.assert_array_equal(two.train, one.train)
+    np.testing.assert_array_equal(two.test, one.test)
+    assert not list(run.latents.glob(".*"))
 
 
 def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:

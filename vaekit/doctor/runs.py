@@ -22,6 +22,7 @@ from vaekit.export.manifest import (
 from vaekit.models.vae import VAE
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.runs.folder import RunFolder
+from vaekit.runs.latent_parts import PARTS
 from vaekit.runs.latents import assemble, latents_sha256, read_part
 from vaekit.runs.metrics import Row
 from vaekit.runs.products import (
@@ -461,6 +462,9 @@ def list_others(
             text = "left by an export that was killed; "
             text += "it can be deleted" if place.exists() else f"rename it to {place.name}"
             yield Finding(name, "note", text)
+        elif path.name.startswith(PARTS):
+            text = f"of an encoding that was interrupted; `vaekit latents {run.quoted}` goes on"
+            yield Finding(name, "note", "being written" if is_being_written else text)
         elif name in FOLDERS and path.is_dir() and not fault_of_folder(path):
             yield from list_others(run, path, examined, is_being_written)
         elif name not in examined | MADE_BESIDES:
