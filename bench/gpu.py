@@ -60,6 +60,11 @@ def benchmarks(*arguments: str) -> tuple[str, ...]:
     return tests(*arguments, *(() if torch.cuda.is_available() else ("--benchmark-disable",)))
 
 
+def search(seconds: int, *trials: str) -> tuple[str, ...]:
+    """Trials of bench/search.py, all if none is named."""
+    return "-m", "bench.search", str(seconds), "auto", *trials
+
+
 EXACTNESS = "tests/training/test_exactness.py"
 LATENTS = "bench/test_latents.py::test_against_a_data_loader"
 TWO_RANKS = "tests/training/test_two_ranks_on_one_gpu.py"
@@ -93,6 +98,7 @@ PARTS = (
     ),
     Part("mnist", 60, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
+    Part("search", 120, "other settings on held-out images", search(90)),
     Part("variants", 35, "what a step's parts cost, and other ways to do them", ask("variants")),
     Part("ranks", 40, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
     Part("latents", 20, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),

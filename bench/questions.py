@@ -71,6 +71,11 @@ MAX_IMAGES = 60_000 if ON_GPU else 200
 COMPARED_IMAGES = min(1000, MAX_IMAGES)
 NUM_POINTS = 2000 if ON_GPU else 200
 EPOCHS = 20 if ON_GPU else 1
+MNIST = (
+    DataConfig(name="mnist", root=os.environ.get("DATA", "data"))
+    if ON_GPU
+    else DataConfig(name="digits", limit=100)
+)
 
 NEEDED_BY_A_PART = (
     "jsonargparse",
@@ -342,18 +347,14 @@ def architectures() -> None:
 def train_and_measure(
     architecture: str, seed: int, mixed_precision: MixedPrecision = "auto"
 ) -> None:
-    data = DataConfig(name="mnist", root=os.environ.get("DATA", "data"))
     config = TrainConfig(
-        data=data,
+        data=MNIST,
         model=MODELS[architecture],
         epochs=EPOCHS,
         seed=seed,
-        batch_size=128,
+        batch_size=128 if ON_GPU else 10,
         mixed_precision=mixed_precision,
     )
-    if not ON_GPU:
-        data = DataConfig(name="digits", limit=100)
-        config = dataclasses.replace(config, data=data, batch_size=10)
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(config, run=str(Path(folder) / "run"))
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -365,7 +366,7 @@ def train_and_measure(
             "run",
             architecture=architecture,
             seed=seed,
-            images=data.name,
+            images=MNIST.name,
             precision=environment["mixed_precision"],
             path=environment["execution_path"],
             seconds=seconds,
