@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState
+from torch import Tensor
 from torch.nn.functional import dropout
 
 from bench.answers import answer
@@ -40,14 +41,16 @@ from vaekit.training.state import Training
 HELD_OUT = 5000 if ON_GPU else 50
 EPOCHS = 20 if ON_GPU else 1
 AT_ONCE = 10
+LATENT_DIM = 10
 ENCODED = 5000  # images at once
 
 
-class Trial(NamedTuple):
-    """`settings` are those of `TrainConfig`; `within` is entered while the model is made."""
+@dataclass(frozen=True)
+class Trial:
+    """`within` is entered while the model is made, `prepare` changes it before the first step."""
 
-    settings: dict[str, Any] = {}
-    model: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)  # of `TrainConfig`
+    model: dict[str, Any] = field(default_factory=dict)  # of `ModelConfig`
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
     prepare: Callable[[Training], object] = lambda training: None
 
@@ -57,12 +60,29 @@ def of_conv(name: str, value: Any) -> Trial:
     return Trial(within=partial(patch.object, conv, name, value))
 
 
-def betas(second: float) -> Trial:
+def second_beta(value: float, **settings: Any) -> Trial:
     def prepare(training: Training) -> None:
         for group in training.stepper._optimizer.param_groups:
-            group["betas"] = (0.9, second)
+            group["betas"] = (0.9, value)
 
-    return Trial(prepare=prepare)
+    return Trial(settings, prepare=prepare)
+
+
+def stick_the_landing(training: Training) -> None:
+    """The KL of the sample, without the gradient of the score (Roeder and others, 2017)."""
+    stepper = training.stepper
+
+    def bound(images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        output = stepper._parallel_vae(seen, noise)
+        elbo = training.vae.bound(output, images)
+        latents = output.posterior.sample(noise)
+        mean, log_variance = (each.detach() for each in output.posterior)
+        squares = (latents - mean).square() * torch.exp(-log_variance)
+        kl = 0.5 * (latents.square() - squares - log_variance).sum(dim=2).mean(dim=0)
+        row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()])
+        return (elbo.reconstruction + kl).mean(), row.detach()
+
+    stepper._pass = bound
 
 
 def decay_of_encoder(weight_decay: float) -> Trial:
@@ -108,7 +128,14 @@ CONV = {
     "average 0.9995": Trial({"ema_decay": 0.9995}),
     "width 36": Trial(model={"width": 36}),
     "weight decay 0.3": Trial({"weight_decay": 0.3}),
-    "beta2 0.99": betas(0.99),
+    "beta2 0.99": second_beta(0.99),
+    "beta2 0.99, weight decay 0.05": second_beta(0.99, weight_decay=0.05),
+    "beta2 0.99, weight decay 0.1": second_beta(0.99, weight_decay=0.1),
+    "beta2 0.95, weight decay 0.05": second_beta(0.95, weight_decay=0.05),
+    "beta2 0.99, weight decay 0.1, rate 0.006": second_beta(
+        0.99, weight_decay=0.1, learning_rate=6e-3
+    ),
+    "stick the landing": Trial(prepare=stick_the_landing),
     "hidden 512": of_conv("HIDDEN_DIM", 512),
     "hidden 128": of_conv("HIDDEN_DIM", 128),
     "input noise 0.03": Trial({"input_noise": 0.03}),
@@ -123,6 +150,7 @@ REFERENCE = {
     "rate 0.002": rate(2e-3),
     "weight decay 0.1": Trial({"weight_decay": 0.1}),
     "weight decay 0.5": Trial({"weight_decay": 0.5}),
+    "beta2 0.99": second_beta(0.99),
     "batch 64": rate(7e-4, 64),
     "batch 256": rate(1.4e-3, 256),
     "average 0.9998": Trial({"ema_decay": 0.9998}),
@@ -151,7 +179,8 @@ def main(names: Iterable[str], precision: MixedPrecision, seconds: float) -> Non
             while waiting and in_time and len(running) < AT_ONCE:
                 name = waiting.popleft()
                 stream = torch.cuda.Stream() if ON_GPU else None
-                running.append((name, stream, trying(name, precision, images["@" not in name], later)))
+                events = trying(name, precision, images["@" not in name], later)
+                running.append((name, stream, events))
             if not running:
                 break
             name, stream, events = running.popleft()
@@ -179,7 +208,7 @@ def trying(
     settings |= trial.settings
     config = TrainConfig(
         data=MNIST,
-        model=replace(MODELS[architecture], **trial.model),
+        model=replace(MODELS[architecture], latent_dim=LATENT_DIM, **trial.model),
         epochs=EPOCHS,
         **settings if ON_GPU else settings | {"batch_size": 16},
     )
