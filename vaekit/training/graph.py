@@ -43,7 +43,7 @@ def require_compilable(accelerator: Accelerator) -> None:
         raise UserError(
             f"--compile: compiles the step that one process records on a GPU in float32 or bf16; "
             f"this run has {number} process(es) on {accelerator.device.type}, mixed precision "
-            f"{precision}; leave it out"
+            f"{precision}; leave it out, or go on on a GPU with a run that was begun with it"
         )
     compilers = (os.environ.get("CC"), "gcc", "clang")
     if find_spec("triton") is None or not any(name and shutil.which(name) for name in compilers):
