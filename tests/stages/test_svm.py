@@ -1,7 +1,11 @@
 """The SVM of a run: fitted, measured, and bound to what it was made from."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
+from damage_helpers import snapshot
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
@@ -17,6 +22,7 @@ from vaekit.cli import main
 from vaekit.config import DataConfig, ModelConfig, SvmBackend, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.models.vae import VAE
+from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
@@ -235,6 +241,70 @@ def test_a_cluster_of_two_processes_fits_the_same_file(
         fit_svm(Run(run.path), SvmConfig(), cluster=address)
     assert (run.svm / "svm.safetensors").read_bytes() == first
     assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
+
+
+@pytest.mark.slow
+@pytest.mark.injects(9)
+def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = snapshot(run.svm)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+
+        class Deadly(Progress):
+            def advance(self, count: int, note: str = "") -> None:
+                super().advance(count, note)
+                if self._done == 8:
+                    os.kill(cluster.workers[0].pid, signal.SIGKILL)
+
+        monkeypatch.setattr(one_vs_one, "Progress", Deadly)
+        address = cluster.scheduler_address.replace("tcp:", "dask:")
+        with pytest.raises(UserError, match="a worker or the scheduler was lost"):
+            fit_svm(Run(run.path), SvmConfig(), cluster=address)
+    assert snapshot(run.svm) == first
+
+
+HEAD = """
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One of two workers on this machine, which RAY_ADDRESS names."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token into the home folder
+    command = [sys.executable, "-c", HEAD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        monkeypatch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
+        yield
+        head.stdin.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_a_cluster_of_ray_fits_the_same_file(
+    run: RunFolder, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = (run.svm / "svm.safetensors").read_bytes()
+    monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
+    fit_svm(Run(run.path), SvmConfig(), cluster="ray")
+    assert (run.svm / "svm.safetensors").read_bytes() == first
 
 
 @pytest.mark.parametrize(

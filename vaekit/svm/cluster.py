@@ -38,6 +38,8 @@ def on_cluster(address: str | None) -> Iterator[None]:
 def _dask(address: str, scheduler: str) -> Iterator[None]:
     try:
         from distributed import Client
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
     except ModuleNotFoundError as error:
         raise _missing(address, "dask") from error
     try:
@@ -63,12 +65,15 @@ def _dask(address: str, scheduler: str) -> Iterator[None]:
             raise UserError(
                 f"--cluster {address}: its workers find no vaekit; install there what is here"
             ) from error
+        except (FutureCancelledError, KilledWorker) as error:
+            raise _lost(address, error) from error
 
 
 @contextmanager
 def _ray() -> Iterator[None]:
     try:
         import ray
+        from ray.exceptions import RayError
         from ray.util.joblib import register_ray
     except ModuleNotFoundError as error:
         raise _missing("ray", "ray") from error
@@ -85,9 +90,18 @@ def _ray() -> Iterator[None]:
     try:
         with joblib.parallel_config("ray"):
             yield
+    except RayError as error:
+        raise _lost("ray", error) from error
     finally:
         if not is_callers:
             ray.shutdown()
+
+
+def _lost(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"--cluster {address}: a worker or the scheduler was lost ({type(error).__name__}); see to "
+        f"it there, and give the same command again"
+    )
 
 
 def _missing(address: str, extra: str) -> UserError:
