@@ -62,6 +62,23 @@ def num_decoded(errors: list[str]) -> list[int]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("num_files", "num_ranks", "size"),
+    [
+        (60_000, 1, 60_000),
+        (60_000, 2, 30_000),
+        (400_000, 1, 133_334),
+        (400_000, 2, 100_000),
+        (1_000_001, 3, 166_667),
+        (300, 8, 1000),
+    ],
+)
+def test_shards_are_so_large_that_all_ranks_have_as_many(
+    num_files: int, num_ranks: int, size: int
+) -> None:
+    assert shards.evenly(num_files, 171_196, num_ranks) == size
+
+
 @pytest.mark.slow
 def test_each_rank_decodes_its_shards_and_all_have_the_same_images(tmp_path: Path) -> None:
     root, alone = write_pets(tmp_path / "pets"), write_pets(tmp_path / "alone")

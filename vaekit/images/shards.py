@@ -38,6 +38,7 @@ from vaekit.storage.files import reserve
 # A shard of grey images has at most 128 MB of pixels, one of colours three times that.
 SHARD_BYTES = 2**27
 MOST_FILES = 2**18  # in a part, whose work is lost where it is killed
+FEWEST_FILES = 1000  # in a part that is made smaller so that every rank has one
 
 HEADERS, SHARD = "headers", "shard"
 PIXELS = ".npy"
@@ -98,7 +99,9 @@ class ShardedReader:
         places = self._find(parts, wanted)
         if (places < 0).any():
             missing = wanted[places < 0]
-            planned = plan(folder, task.prefix, missing, files_in_a_part(task, data))
+            most = files_in_a_part(task, data)
+            size = evenly(len(missing), most, self._ranks.number)
+            planned = plan(folder, task.prefix, missing, size)
             task = task._replace(planned=planned)
             self._ranks.share(task.text())
             do(task, data, self._root, self._cache, self._ranks)
@@ -192,6 +195,12 @@ def files_in_a_part(task: Task, data: DataConfig) -> int:
     height, width = data.size
     most = SHARD_BYTES // (height * width) if task.prefix == SHARD else MOST_FILES
     return max(1, min(MOST_FILES, most))
+
+
+def evenly(count: int, most: int, num_ranks: int) -> int:
+    """So many of `count` files in a part, at most `most`, that all ranks have as many parts."""
+    num_parts = -(-count // (most * num_ranks)) * num_ranks
+    return min(most, max(FEWEST_FILES, -(-count // num_parts)))
 
 
 def do(task: Task, data: DataConfig, root: Path, cache: Path, ranks: Ranks) -> None:
