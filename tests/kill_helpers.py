@@ -72,9 +72,11 @@ def start_extracting(run: Path, die_at: int) -> BaseProcess:
 
 
 def _extract(run: Path, die_at: int) -> None:
+    from vaekit.runs import latent_parts
     from vaekit.stages import latents as module
 
     module.batch_size_on = lambda _: 8
+    latent_parts.MOST_BATCHES = 3
     num_events = 0
 
     def on_event(event: str, arguments: tuple[object, ...]) -> None:

@@ -22,6 +22,7 @@ from kill_helpers import (
 from rank_helpers import run_ranks
 
 from vaekit.config import DataConfig, TrainConfig
+from vaekit.runs import latent_parts
 from vaekit.runs.run import Run
 from vaekit.stages import latents as latents_module
 from vaekit.stages.latents import extract_latents
@@ -91,6 +92,7 @@ def test_a_killed_encoding_goes_on_from_the_parts_that_it_had_done(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+    monkeypatch.setattr(latent_parts, "MOST_BATCHES", 3)
     whole, encoded, encode = copy(finished_run, tmp_path / "whole"), [], latents_module._encode
     monkeypatch.setattr(latents_module, "_encode", lambda *its: encoded.append(1) or encode(*its))
     extract_latents(Run(whole))
@@ -115,13 +117,14 @@ def extract_as_a_rank(run: Path, is_killed: bool) -> None:
 
     def write_or_die(*arguments: object) -> None:
         nonlocal num_written
-        if is_killed and os.environ.get("RANK") == "1" and num_written == 2:
+        if is_killed and os.environ.get("RANK") == "1" and num_written == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         write(*arguments)  # type: ignore[arg-type]
         num_written += 1
 
     latents_module.write_part = write_or_die  # type: ignore[assignment]
     latents_module.batch_size_on = lambda _: 8  # type: ignore[assignment]
+    latent_parts.MOST_BATCHES = 3
     extract_latents(Run(run))
 
 
@@ -131,6 +134,7 @@ def test_where_a_rank_is_killed_while_encoding_the_next_start_goes_on(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+    monkeypatch.setattr(latent_parts, "MOST_BATCHES", 3)
     whole, run = copy(finished_run, tmp_path / "whole"), copy(finished_run, tmp_path / "run")
     extract_latents(Run(whole))
     ended = run_ranks(partial(extract_as_a_rank, run, True), 2, tmp_path)
@@ -138,5 +142,5 @@ def test_where_a_rank_is_killed_while_encoding_the_next_start_goes_on(
     assert "rank 0 can't go on alone" in ended.errors[0]
     ended = run_ranks(partial(extract_as_a_rank, run, False), 2, tmp_path)
     assert ended.exit_codes == [0, 0], ended.errors
-    assert "train_latents.npy: 32 of 96 images are still to be encoded" in ended.errors[0]
+    assert "train_latents.npy: 24 of 96 images are still to be encoded" in ended.errors[0]
     assert snapshot(run / "latents") == snapshot(whole / "latents")

@@ -19,6 +19,7 @@ from vaekit.images.sets import Images, ImageSet, load_images
 from vaekit.models.gaussian import Posterior
 from vaekit.models.vae import VAE
 from vaekit.runs import index as index_module
+from vaekit.runs import latent_parts
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.index import index_row, read_index, write_index
 from vaekit.runs.latents import read_part
@@ -179,6 +180,7 @@ class Encoder:
         self._encode = VAE.encode
         monkeypatch.setattr(VAE, "encode", lambda *arguments: self.encode(*arguments))
         monkeypatch.setattr(latents_module, "batch_size_on", lambda _: 8)
+        monkeypatch.setattr(latent_parts, "MOST_BATCHES", 3)
 
     def encode(self, vae: VAE, images: torch.Tensor) -> Posterior:
         if self.num_batches == self.breaks_at:
@@ -220,6 +222,28 @@ def test_an_encoding_that_was_broken_off_goes_on_to_the_same_bytes(
         f"vaekit: {run.latents}/{name}_latents.npy: {number} of 96 images are still to be encoded"
         for name, number in zip(("train", "test"), left, strict=False)
     ]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_ranks", "sizes"),
+    [
+        (60_000, 1, [15_000] * 4),
+        (60_000, 2, [15_000] * 4),
+        (60_000, 3, [10_000] * 6),
+        (499, 8, [499]),
+        (64_001, 1, [16_000] * 4 + [1]),
+        (200_000, 3, [16_000] * 12 + [8_000]),
+        (200_000, 1, [16_000] * 12 + [8_000]),
+    ],
+)
+def test_ranks_have_even_parts_and_large_sets_the_same_ones_for_all(
+    num_images: int, num_ranks: int, sizes: list[int]
+) -> None:
+    parts = latent_parts.plan_parts(Path("latents.npy"), num_images, 500, num_ranks)
+    assert [len(part.rows) for part in parts] == sizes
+    batches = [batch for part in parts for batch in part.batches(500)]
+    assert [batch.start for batch in batches] == list(range(0, num_images, 500))
+    assert batches[-1].stop == num_images
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "forged"])

@@ -16,7 +16,7 @@ from vaekit.storage.tensors import read_tensors, write_tensors
 FORMAT, FORMAT_VERSION = "vaekit-latents-part", 1
 PARTS = ".parts-"  # how the names of their folders begin
 MOST_BATCHES = 32  # of a part, whose encoding is lost where it is killed
-PARTS_OF_A_RANK = 4  # at least, where there are so many batches
+MANY_PARTS = 4  # of a rank, among which one more than another has is no matter
 
 _LATENTS = "latents"
 
@@ -34,9 +34,13 @@ class Part(NamedTuple):
 
 
 def plan_parts(path: Path, count: int, batch_size: int, num_ranks: int) -> list[Part]:
-    """The parts of `count` rows: whole batches, counted from the first row whoever encodes them."""
-    num_batches = -(-count // batch_size)
-    in_a_part = min(max(1, num_batches // (PARTS_OF_A_RANK * num_ranks)), MOST_BATCHES)
+    """The parts of `count` rows: whole batches, counted from the first row whoever encodes them.
+
+    Few parts are divided evenly among the ranks; many are the same for any number of ranks.
+    """
+    of_a_rank = -(-count // (batch_size * num_ranks))
+    num_parts = -(-of_a_rank // MOST_BATCHES)
+    in_a_part = MOST_BATCHES if num_parts > MANY_PARTS else -(-of_a_rank // num_parts)
     every = range(count)
     size = in_a_part * batch_size
     ranges = [every[start : start + size] for start in every[::size]]
