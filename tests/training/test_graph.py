@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_config
 
 from vaekit.errors import UserError
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.training import step as step_module
 from vaekit.training.graph import ExecutionPath, choose_execution_path
 from vaekit.training.ranks import start_accelerator
