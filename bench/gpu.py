@@ -60,6 +60,11 @@ def benchmarks(*arguments: str) -> tuple[str, ...]:
     return tests(*arguments, *(() if torch.cuda.is_available() else ("--benchmark-disable",)))
 
 
+def search(seconds: int, *trials: str) -> tuple[str, ...]:
+    """Trials of bench/search.py, all if none is named."""
+    return "-m", "bench.search", str(seconds), "auto", *trials
+
+
 EXACTNESS = "tests/training/test_exactness.py"
 LATENTS = "bench/test_latents.py::test_against_a_data_loader"
 TWO_RANKS = "tests/training/test_two_ranks_on_one_gpu.py"
@@ -73,13 +78,18 @@ def other_cuda_tests() -> tuple[str, ...]:
     return tuple(name for name in names if name not in (EXACTNESS, TWO_RANKS))
 
 
-NUM_WITH_TIME_LEFT = 6  # the last parts get what time the others leave
+NUM_WITH_TIME_LEFT = 8  # the last parts get what time the others leave
 
 PARTS = (
     Part("machine", 20, "device, driver, versions, rates of copies and products", ask("machine")),
-    Part("steps", 75, "a step by precision and batch; images fetched", ask("steps", "fetched")),
     Part(
-        "exactness", 75, "twice, resumed, fetched, graph and eager", tests("-m", "cuda", EXACTNESS)
+        "steps",
+        75,
+        "a step by precision and batch; images fetched; compiled",
+        ask("steps", "fetched", "compiled_steps"),
+    ),
+    Part(
+        "exactness", 100, "twice, resumed, fetched, graph and eager", tests("-m", "cuda", EXACTNESS)
     ),
     Part("tf32", 20, "latents with and without TF32 against a CPU's", ask("tf32")),
     Part("hand-over", 20, "latents to cuML without a copy, with a stand-in", ask("handed_over")),
@@ -93,12 +103,13 @@ PARTS = (
     ),
     Part("mnist", 60, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
-    Part("variants", 35, "what a step's parts cost, and other ways to do them", ask("variants")),
     Part("ranks", 40, "two ranks on one GPU, over Gloo", tests("-m", "cuda", TWO_RANKS)),
     Part("latents", 20, "against a DataLoader", benchmarks(f"{LATENTS}[threads=1]")),
+    Part("variants", 90, "what a step's parts cost, and other ways to do them", ask("variants")),
     Part("float32", 60, "MNIST in float32: what bf16 costs", ask("in_float32")),
     Part("architectures", 60, "MNIST with the other architectures", ask("architectures")),
     Part("seeds", 80, "MNIST twice more, of other seeds", ask("seeds")),
+    Part("search", 120, "ten other settings at once, on held-out images", search(10)),
     Part(
         "ratios-conv",
         70,

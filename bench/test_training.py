@@ -54,7 +54,8 @@ def corner(
     num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
     training = start_training(model, batch_size, num_steps, precision=precision)
     pixels = training.images.train.pixels
-    return Corner(training, deepcopy(training.vae), pixels, batch_size, precision)
+    theirs = deepcopy(training.vae).to(memory_format=torch.contiguous_format)
+    return Corner(training, theirs, pixels, batch_size, precision)
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("beta", "data.background", "data.channels", "data.fit", "data.holdout"),
+        *("beta", "compile", "data.background", "data.channels", "data.fit", "data.holdout"),
         *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
         *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),

@@ -306,6 +306,9 @@ class TrainConfig:
     mixed_precision: MixedPrecision = "auto"
     """auto is bf16 on GPUs that compute it natively, and elsewhere no, which is float32."""
 
+    compile: bool = setting(False, before=False)
+    """Compile the step that a GPU records: worth its half minute in runs of many steps."""
+
     gradient_exchange: GradientExchange = setting("float32", before="float32")
     """Precision in which several processes exchange gradients; bf16 halves the traffic."""
 

@@ -45,6 +45,7 @@ from vaekit.settings import parse, write_config
 from vaekit.training import loop
 from vaekit.training.environment import describe_environment
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, is_resident, resident_limit
+from vaekit.training.graph import require_compilable
 from vaekit.training.interruption import Interrupted, Interruption
 from vaekit.training.memory import estimate, require_memory
 from vaekit.training.precision import TITLES
@@ -81,6 +82,8 @@ def train(
     config = with_recorded_precision(run.as_recorded(config), run)
     require_trackers(config.tracker)
     accelerator = start_accelerator(config)
+    if config.compile:
+        require_compilable(accelerator)
     config = replace(config, mixed_precision=accelerator.mixed_precision)
     initial = read_initial(config, run)
     if config.data.name == "folder" and initial is None:  # grey at least; before decoding
@@ -231,6 +234,8 @@ def announce(training: Training, run: RunFolder, reading: Reading) -> None:
         if not run.model.exists():
             save_weights(training, run)
     print(_plan(training, environment), flush=True)
+    if config.compile:
+        print("the first step is compiled, which takes half a minute", flush=True)
     warning = too_few_steps(config, len(training.images.train.pixels))
     if warning and training.step == 0:
         say(warning)

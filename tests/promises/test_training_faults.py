@@ -328,6 +328,7 @@ OFF_TRAJECTORY_TOO = {"run", "tracker"}
 # Given beside the settings of the tiny run these say nothing new, or are refused at once.
 ON_TRAJECTORY_TOO = {
     "keep", "init_sha256", "data.image_column", "data.label_column", "importance_weighted",
+    "compile",
     "model.architecture", "model.width", "model.to_pixels",
 }  # fmt: skip
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
-from distributed import LocalCluster
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
@@ -223,6 +222,8 @@ def test_the_number_of_jobs_changes_no_bit_of_the_file(
 def test_a_cluster_of_two_processes_fits_the_same_file(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from distributed import LocalCluster  # of the extra dask
+
     monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
     first = (run.svm / "svm.safetensors").read_bytes()

@@ -43,17 +43,19 @@ class Case(NamedTuple):
     device: str
     precision: MixedPrecision
     architecture: str
+    is_compiled: bool = False
 
     def __str__(self) -> str:
-        return "-".join(self)
+        return "-".join([*self[:3], *(["compiled"] if self.is_compiled else [])])
 
 
 ON_CPU = [Case("cpu", "no", each) for each in ARCHITECTURES]
-ON_CUDA = [
-    pytest.param(Case("cuda", precision, each), marks=ON_A_GPU, id=f"cuda-{precision}-{each}")
-    for precision in ("no", "bf16", "fp16")
-    for each in ARCHITECTURES
+PRECISIONS: tuple[MixedPrecision, ...] = ("no", "bf16", "fp16")
+ON_A_GPU_TOO = [
+    *(Case("cuda", precision, each) for precision in PRECISIONS for each in ARCHITECTURES),
+    *(Case("cuda", "bf16", each, is_compiled=True) for each in ARCHITECTURES),
 ]
+ON_CUDA = [pytest.param(each, marks=ON_A_GPU, id=str(each)) for each in ON_A_GPU_TOO]
 RECORDED = [each for each in ON_CUDA if "fp16" not in str(each.id)]
 
 
@@ -71,7 +73,9 @@ def config_of(case: Case) -> TrainConfig:
     if case.architecture != "reference":
         model = ModelConfig(architecture=case.architecture, **({"width": 4} if is_tiny else {}))
     batch_size = tiny.batch_size if is_tiny else 128
-    return replace(tiny, model=model, batch_size=batch_size, epochs=NUM_EPOCHS)
+    return replace(
+        tiny, model=model, batch_size=batch_size, epochs=NUM_EPOCHS, compile=case.is_compiled
+    )
 
 
 def start(case: Case, config: TrainConfig | None = None) -> Training:
@@ -113,7 +117,7 @@ def stopped_and_resumed(case: Case) -> dict[str, Tensor]:
         deque(loop.run(stopped, lambda: 143 if stopped.step == last_step else 0), maxlen=0)
     checkpoint = stopped.checkpoint()
     assert checkpoint.step == last_step
-    on_disk = {name: tensor.cpu().clone() for name, tensor in checkpoint.tensors.items()}
+    on_disk = {name: each.cpu().contiguous().clone() for name, each in checkpoint.tensors.items()}
     resumed = start(case)
     resumed.restore(checkpoint._replace(tensors=on_disk))
     return finish(resumed)
@@ -129,12 +133,13 @@ def test_a_recorded_step_gives_the_weights_and_losses_of_eager_steps(
     assert recorded.stepper.path == "cuda graph"
     finish(recorded)
     monkeypatch.setattr(step_module, "choose_execution_path", lambda *_: "eager")
-    eager = start(case)
+    eager = start(case._replace(is_compiled=False))
     finish(eager)
     way = (parameters(eager) - initial).norm()
     drift = float((parameters(recorded) - parameters(eager)).norm() / way)
     record_property("drift", drift)
-    assert drift < DRIFT[case.precision]
+    if not case.is_compiled:  # which rounds to bf16 in fewer places: the losses agree, no weight
+        assert drift < DRIFT[case.precision]
     for row, other in zip(recorded.metrics, eager.metrics, strict=True):
         assert row["test_loss"] == pytest.approx(other["test_loss"], rel=1e-3)
 

@@ -3,17 +3,23 @@
 That it gives what an eager one gives is in test_exactness.
 """
 
+from collections import deque
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
 
+from vaekit.config import ModelConfig
 from vaekit.errors import UserError
 from vaekit.images.image_set import Images, ImageSet
+from vaekit.training import graph
 from vaekit.training import step as step_module
-from vaekit.training.graph import ExecutionPath, choose_execution_path
+from vaekit.training.graph import ExecutionPath, choose_execution_path, require_compilable
+from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
 
@@ -40,9 +46,70 @@ def test_a_graph_is_for_one_process_on_cuda_without_a_loss_scale(
     assert choose_execution_path(device, num_processes, mixed_precision) == path
 
 
-def a_training(run: Path, path: ExecutionPath, monkeypatch: pytest.MonkeyPatch) -> Training:
+class Launch(NamedTuple):
+    """What a step asks of an Accelerator."""
+
+    device: torch.device
+    num_processes: int
+    mixed_precision: str
+
+
+@pytest.mark.parametrize(
+    ("launch", "words"),
+    [
+        (Launch(CPU, 1, "no"), "has 1 process.* on cpu, mixed precision no; leave it out"),
+        (Launch(CUDA, 2, "bf16"), "has 2 process.* on cuda"),
+        (Launch(CUDA, 1, "fp16"), "mixed precision fp16; leave it out"),
+    ],
+)
+def test_a_step_that_is_not_recorded_is_not_compiled(launch: Any, words: str) -> None:
+    with pytest.raises(UserError, match=f"^--compile: .*{words}"):
+        require_compilable(launch)
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "find_spec", lambda _: object())
+    monkeypatch.setattr(graph.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(UserError, match=r"^--compile: needs Triton.* and a C compiler"):
+        require_compilable(Launch(CUDA, 1, "bf16"))  # type: ignore[arg-type]
+    monkeypatch.setattr(graph.shutil, "which", lambda name: name == "clang")
+    require_compilable(Launch(CUDA, 1, "bf16"))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"input_noise": 0.1, "beta": 2.0, "kl_warmup": 0.5, "free_bits": 0.1},
+        {"num_samples": 2, "importance_weighted": True},
+        {"model": ModelConfig(architecture="conv", width=4)},
+        {"model": ModelConfig(architecture="conv", width=4, likelihood="logistic")},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_the_passes_of_a_step_can_be_compiled_as_a_whole_and_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """But for the code that is made of them: that takes a compiler, and minutes."""
+    compile_ = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(graph.torch, "compile", compile_)
+    plain, compiled = (
+        a_training(tmp_path, "eager", monkeypatch, compile=is_compiled, **changes)
+        for is_compiled in (False, True)
+    )
+    for training in (plain, compiled):
+        deque(train_epoch(training, 1), maxlen=0)
+    assert compiled.read_losses().loss == pytest.approx(plain.read_losses().loss, rel=1e-5)
+
+
+def a_training(
+    run: Path, path: ExecutionPath, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> Training:
     monkeypatch.setattr(step_module, "choose_execution_path", lambda *_: path)
-    config = tiny_config(run, input_noise=0.1, mixed_precision="no")
+    settings = {"input_noise": 0.1, "mixed_precision": "no"} | changes
+    config = tiny_config(run, **settings)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_STEPS * 16, 1, 12, 12), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
     return Training(config, images, start_accelerator(config))

@@ -2,14 +2,22 @@
 
 import os
 import sys
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, tiny_config, vaekit
+from rank_helpers import run_ranks
 
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
+from vaekit.runs.run import Run
+from vaekit.stages.latents import extract_latents
+from vaekit.train import train
+from vaekit.training import ranks
 from vaekit.training.ranks import start_accelerator, start_ranks
 
 SCRIPT = ROOT / "vaekit" / "train.py"
@@ -139,3 +147,21 @@ def test_a_launcher_that_starts_one_process_of_two_has_it_do_the_work_and_say_so
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("before training") == 1
     assert "cpu, 1 process(es)" in result.stdout
+
+
+def train_and_encode_twice(config: TrainConfig) -> None:
+    ranks.PATIENCE = timedelta(minutes=2)  # the main one measures baselines meanwhile
+    run = train(config)
+    for _ in range(2):
+        extract_latents(run)
+
+
+@pytest.mark.slow
+def test_one_launch_trains_and_then_encodes(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", epochs=1)
+    ended = run_ranks(partial(train_and_encode_twice, config), 2, tmp_path)
+    assert ended.exit_codes == [0, 0], ended.errors
+    latents = np.load(tmp_path / "run" / "latents" / "test_latents.npy")
+    extract_latents(Run(tmp_path / "run"))
+    alone = np.load(tmp_path / "run" / "latents" / "test_latents.npy")
+    np.testing.assert_allclose(latents, alone, rtol=0, atol=1e-5)

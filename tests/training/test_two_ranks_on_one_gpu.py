@@ -6,14 +6,21 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from conftest import tiny_config
 from rank_helpers import run_ranks
 
 from vaekit.config import TrainConfig
 from vaekit.models.vae import VAE
+
+
+class OverGloo(PartialState):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(backend="gloo", **settings)
 
 
 def train_over_gloo(config: TrainConfig) -> None:
@@ -24,7 +31,7 @@ def train_over_gloo(config: TrainConfig) -> None:
     if "RANK" in os.environ:
         os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         ranks.PATIENCE = timedelta(minutes=1)  # a first step on a GPU takes seconds
-        ranks.PartialState = partial(ranks.PartialState, backend="gloo")  # type: ignore[misc, assignment]
+        ranks.PartialState = OverGloo  # type: ignore[misc]
     train(config)
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, silu
 from vaekit.config import ModelConfig, settled
 from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import ImageShape
+from vaekit.models.few_channels import Conv2d
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
 from vaekit.models.linear_way import LinearDecoder, LinearEncoder, start_as_components
 from vaekit.models.settle import starts_from_components
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         self.stages = nn.Sequential()
         channels = image_shape[0]
         for stage in stages:
-            down = nn.Conv2d(channels, stage.channels, KERNEL_SIZE, stride=2, padding=1)
+            down = Conv2d(channels, stage.channels, KERNEL_SIZE, stride=2, padding=1)
             self.stages.append(nn.Sequential(down, *_normed(stage), *_blocks(stage)))
             channels = stage.channels
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)

@@ -8,6 +8,7 @@ from torch.nn.functional import relu
 from vaekit.config import ModelConfig, settled
 from vaekit.errors import UserError
 from vaekit.images.pixels import ImageShape
+from vaekit.models.few_channels import Conv2d, ConvTranspose2d
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
 
 KERNEL_SIZE = 3
@@ -26,7 +27,7 @@ class Encoder(nn.Module):
         channels = [image_shape[0], *conv_channels]
         self._convs = _numbered("conv", len(conv_channels), first="1")
         for name, inputs, outputs in zip(self._convs, channels, channels[1:], strict=False):
-            self.add_module(name, nn.Conv2d(inputs, outputs, KERNEL_SIZE))
+            self.add_module(name, Conv2d(inputs, outputs, KERNEL_SIZE))
         hidden_dims = settled(config.hidden_dims)
         widths = [math.prod(feature_shape(config, image_shape)), *hidden_dims]
         self._linears = _numbered("linear", len(hidden_dims))
@@ -61,7 +62,7 @@ class Decoder(nn.Module):
         channels = [*reversed(conv_channels), image_shape[0]]
         self._deconvs = _numbered("deconv", len(conv_channels), first="1")
         for name, inputs, outputs in zip(self._deconvs, channels, channels[1:], strict=False):
-            self.add_module(name, nn.ConvTranspose2d(inputs, outputs, KERNEL_SIZE))
+            self.add_module(name, ConvTranspose2d(inputs, outputs, KERNEL_SIZE))
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = latents

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DDPCommunicationHookType,
     DistributedDataParallelKwargs,
@@ -30,6 +31,8 @@ PATIENCE_WITH_IMAGES = timedelta(hours=2)
 ROLL_CALL = timedelta(seconds=10)  # for a rank to answer that it is there
 
 Purpose = Literal["agreement", "images", "roll call"]
+
+_num_ended = 0  # groups of ranks that this process has been in and left
 
 _MEETING_POINT = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _GRADIENT_HOOKS = {
@@ -59,6 +62,7 @@ def start_ranks() -> PartialState:
     """The ranks of this launch, which have all met. Raises `UserError` where they can't."""
     world_size, rank = _launched_processes(), _require_rank()
     _require_a_gpu_each()
+    _forget_ended_ranks()
     try:
         # Accelerate keeps the ranks for all that comes later.
         ranks = PartialState(
@@ -82,6 +86,15 @@ def start_ranks() -> PartialState:
             f"start all of them, on machines that reach one another, or unset WORLD_SIZE"
         ) from error
     return ranks
+
+
+def _forget_ended_ranks() -> None:
+    """Accelerate would go on with them, where one process of a launch trains and then encodes."""
+    global _num_ended
+    if PartialState._shared_state.get("backend") and not distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        _hosts.cache_clear()
+        _num_ended += 1
 
 
 def agree(accelerator: Accelerator, request: int) -> int:
@@ -208,12 +221,20 @@ def _missing_ranks() -> str | None:
 
 
 def _store() -> Store | None:
-    """Where the ranks tell one another their addresses; None for that of `init_process_group`."""
-    if _launched_processes() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    """Where the ranks tell one another their addresses; None for a process that meets no other."""
+    if _launched_processes() == 1 or any(name not in os.environ for name in _MEETING_POINT):
         return None
-    # The launcher's own store outlives a restart of the ranks, with the addresses of the dead.
+    # A store outlives the ranks that have met by it, and may hold the addresses of dead ones.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"start-{restart}-{_num_ended}", _launchs_store())
+
+
+@cache
+def _launchs_store() -> Store:
+    """The launcher's own, or one that the first rank keeps for as long as it lives."""
+    store: Store
     store, _, _ = next(rendezvous("env://", timeout=_device_patience()))
-    return PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return store
 
 
 def _require_plain_launch() -> None:
@@ -233,8 +254,8 @@ def _require_plain_launch() -> None:
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if backend.lower() != "no" and os.environ.get("RANK", "0") == "0":
         say(
-            f"the launcher asks for dynamo ({backend.lower()}), which is not used: nothing is "
-            f"compiled"
+            f"the launcher asks for dynamo ({backend.lower()}), which is not used: only --compile "
+            f"has a step compiled"
         )
 
 

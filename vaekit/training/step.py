@@ -15,7 +15,8 @@ from vaekit.images.pixels import as_floats
 from vaekit.models.objective import importance_weighted, weighted
 from vaekit.models.vae import VAE, VAEOutput
 from vaekit.training.feeds import Feed
-from vaekit.training.graph import choose_execution_path, record
+from vaekit.training.graph import choose_execution_path, compiled, record
+from vaekit.training.layout import are_finite, lay_out, like, pairs_of_parameters
 from vaekit.training.losses import EpochLosses
 from vaekit.training.noise import Stream, draw_normal, rank_slice
 
@@ -48,7 +49,10 @@ class Stepper:
             device, accelerator.num_processes, accelerator.mixed_precision
         )
         self.losses = EpochLosses(steps_per_epoch, device)
+        lay_out((vae, average), device)
         self._parallel_vae: nn.Module = accelerator.prepare(vae)
+        is_recorded = self.path == "cuda graph"
+        self._averaged = pairs_of_parameters(average, vae, in_one=is_recorded)
         self._scaler = accelerator.scaler
         self._failed = torch.zeros((), device=device)  # 1 from the first step that was not finite
         self._optimizer = self._make_optimizer()
@@ -65,6 +69,7 @@ class Stepper:
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
             self._pixel_noise = torch.zeros(batch_size, *vae.image_shape, device=device)
+        self._pass = compiled(self._bound) if config.compile else self._bound
         self._run: Callable[[], None] | None = None
 
     def start_epoch(
@@ -163,7 +168,14 @@ class Stepper:
         seen = images
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
-        noise = self._latent_noise[:, self._share]
+        loss, row = self._pass(images, seen, self._latent_noise[:, self._share])
+        self._update_weights(loss)
+        self._update_average()
+        self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
+        self._batch += 1
+
+    def _bound(self, images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What the step minimises, and the row [2] of losses that it reports."""
         output: VAEOutput = self._parallel_vae(seen, noise)
         elbo = self._vae.bound(output, images)
         if self._config.importance_weighted:
@@ -171,11 +183,7 @@ class Stepper:
             loss = importance_weighted(nats, output.posterior, noise)
         else:
             loss = weighted(elbo, output.posterior, self._kl_weight, self._config.free_bits)
-        self._update_weights(loss.mean())
-        self._update_average()
-        row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
-        self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
-        self._batch += 1
+        return loss.mean(), torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
 
     def _update_weights(self, loss: Tensor) -> None:
         # A gradient that is no number reaches every rank, whichever rank's loss was none.
@@ -184,8 +192,7 @@ class Stepper:
         self._optimizer.zero_grad()
         if self._scaler is None:
             loss.backward()
-            gradients = [p.grad.sum() for p in self._vae.parameters() if p.grad is not None]
-            self._failed.copy_(~torch.stack(gradients).sum().isfinite())
+            self._failed.copy_(~are_finite([p.grad for p in self._vae.parameters()]))
             self._optimizer.step()
         else:
             # Here gradients may overflow: the scaler leaves the step out and lowers its scale.
@@ -197,8 +204,7 @@ class Stepper:
     @torch.no_grad()
     def _update_average(self) -> None:
         share_of_new = self._share_of_new * (1 - self._failed)
-        pairs = zip(self._average.parameters(), self._vae.parameters(), strict=True)
-        for average, current in pairs:
+        for average, current in self._averaged:
             average.lerp_(current, share_of_new)
 
 
@@ -226,4 +232,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _load_moments(optimizer: torch.optim.Optimizer, moments: dict[int, dict[str, Tensor]]) -> None:
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    parameters = _parameters(optimizer)
+    state = {
+        index: {name: like(parameters[index], moment) for name, moment in each.items()}
+        for index, each in moments.items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
