@@ -84,6 +84,11 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--num_samples 0", "--num_samples 0: expected at least 1"),
         ("--importance_weighted", "--num_samples 1: the importance-weighted bound of a single"),
         ("--importance_weighted --num_samples 2 --beta 2", "--beta 2.0: the importance-weighted"),
+        (
+            "--importance_weighted --num_samples 2 --kl_gradient path",
+            "--kl_gradient path: the importance-weighted bound has no KL to weigh",
+        ),
+        ("--kl_gradient path --free_bits 0.1", "--kl_gradient path: --free_bits 0.1 is of the KL"),
         ("--data.limit 0", "--data.limit 0: expected at least 1"),
         ("--data.name imagenet", "'mnist', 'fashion-mnist', 'kmnist', 'digits', 'folder'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
@@ -325,13 +330,14 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
         *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
-        *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep", "kl_warmup"),
+        *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep"),
+        *("kl_gradient", "kl_warmup"),
         *("model.architecture", "model.likelihood", "model.to_pixels", "model.width"),
         *("num_samples", "weight_decay"),
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
     model = ModelConfig("reference", "bernoulli", width=None, to_pixels="transposed")
-    before = TrainConfig(data=data, model=model, keep="last")
+    before = TrainConfig(data=data, model=model, keep="last", kl_gradient="exact")
     assert from_dict(TrainConfig, recorded) == before
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):

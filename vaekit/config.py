@@ -28,6 +28,7 @@ SvmBackendFlag = Literal["auto", "sklearn", "cuml"]
 ArchitectureName = Literal["auto", "reference", "conv"]
 LikelihoodName = Literal["auto", "bernoulli", "gaussian", "logistic"]
 ToPixels = Literal["auto", "shuffled", "transposed"]
+KlGradient = Literal["auto", "exact", "path"]
 Auto = Literal["auto"]
 AutoWidths = tuple[int, ...] | Auto
 AutoInt = int | Auto  # follows from the images; a run records what it came to
@@ -285,6 +286,9 @@ class TrainConfig:
     free_bits: float = setting(0.0, before=0.0)
     """Nats of KL that each latent dimension of an image may have for nothing in a step."""
 
+    kl_gradient: KlGradient = setting("auto", before="exact")
+    """Of the KL itself, or of a sample's path alone, with less noise (auto: path for grey conv)."""
+
     num_samples: int = setting(1, before=1)
     """Latents drawn for each image in a step."""
 
@@ -343,6 +347,11 @@ class TrainConfig:
             )
         if self.importance_weighted:
             self._require_importance_weighted()
+        if self.kl_gradient == "path" and self.free_bits:
+            raise UserError(
+                f"--kl_gradient path: --free_bits {self.free_bits} is of the KL itself; give "
+                f"exact, or leave --free_bits out"
+            )
         if self.learning_rate != "auto":
             _positive("--learning_rate", self.learning_rate)
         if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
@@ -358,6 +367,7 @@ class TrainConfig:
             ("--beta", self.beta, 1),
             ("--kl_warmup", self.kl_warmup, 0),
             ("--free_bits", self.free_bits, 0),
+            ("--kl_gradient", "path" if self.kl_gradient == "path" else "", ""),
         ):
             if value != usual:
                 raise UserError(

@@ -7,7 +7,13 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vaekit.config import ModelConfig
 from vaekit.models.gaussian import Posterior
-from vaekit.models.objective import NegativeElbo, importance_weighted, weighted
+from vaekit.models.objective import (
+    NegativeElbo,
+    importance_weighted,
+    kl_along_path,
+    kl_beyond,
+    weighted,
+)
 from vaekit.models.vae import VAE
 
 NUM_SAMPLES = 5
@@ -58,4 +64,28 @@ def test_a_weighted_bound_weighs_the_kl_above_its_free_nats() -> None:
         (0.0, 0.5, torch.tensor(10.0)),
     ):
         weight = None if kl_weight is None else torch.tensor(kl_weight)
-        torch.testing.assert_close(weighted(elbo, posterior, weight, free_bits), wanted[None])
+        kl = kl_beyond(posterior, free_bits)
+        torch.testing.assert_close(weighted(elbo, kl, weight), wanted[None])
+
+
+def test_the_kl_along_a_path_and_its_gradient_are_on_average_those_of_the_kl() -> None:
+    torch.manual_seed(0)
+    mean, log_variance = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
+    exact = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(dim=1)
+    found = kl_along_path(Posterior(mean, log_variance), torch.randn(200_000, 2, 3))
+    torch.testing.assert_close(found, exact, rtol=0.01, atol=0.01)
+    leaves = (mean, log_variance)
+    gradients = (torch.autograd.grad(each.sum(), leaves) for each in (found, exact))
+    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.02)
+
+
+def test_along_the_path_no_sample_moves_a_posterior_that_is_exact() -> None:
+    # z is standard normal and x normal about it, so that z given x is normal about x / 2.
+    images, noise = torch.randn(5, 1), torch.randn(7, 5, 1)
+    mean = (images / 2).requires_grad_()
+    log_variance = torch.full_like(images, math.log(0.5)).requires_grad_()
+    posterior = Posterior(mean, log_variance)
+    nats = 0.5 * (images - posterior.sample(noise)).square().sum(dim=2).mean(dim=0)
+    loss = (nats + kl_along_path(posterior, noise)).sum()
+    for gradient in torch.autograd.grad(loss, (mean, log_variance)):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)

@@ -314,6 +314,7 @@ ON_TRAJECTORY = {
     "seed": "1",
     "mixed_precision": "bf16",
     "gradient_exchange": "bf16",
+    "kl_gradient": "path",
 }
 OFF_TRAJECTORY = {
     "data.root": "elsewhere",

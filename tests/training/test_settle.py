@@ -69,6 +69,28 @@ def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
     assert settle(TrainConfig(model=model, learning_rate=0.1), images).learning_rate == 0.1
 
 
+@pytest.mark.parametrize(
+    ("config", "channels", "gradient"),
+    [
+        (TrainConfig(model=ModelConfig("reference")), 1, "exact"),
+        (TrainConfig(model=ModelConfig("conv")), 1, "path"),
+        (TrainConfig(model=ModelConfig("conv")), 3, "exact"),
+        (TrainConfig(model=ModelConfig("conv"), free_bits=0.1), 1, "exact"),
+        (
+            TrainConfig(model=ModelConfig("conv"), num_samples=2, importance_weighted=True),
+            1,
+            "exact",
+        ),
+        (TrainConfig(model=ModelConfig("conv"), kl_gradient="exact"), 1, "exact"),
+        (TrainConfig(model=ModelConfig("reference"), kl_gradient="path"), 1, "path"),
+    ],
+)
+def test_the_gradient_of_the_kl_is_of_the_path_where_the_rate_is_high(
+    config: TrainConfig, channels: int, gradient: str
+) -> None:
+    assert settle(config, images_of(1_000, channels)).kl_gradient == gradient
+
+
 def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
     config = settle(TrainConfig(epochs=1, batch_size=32), images_of(850))
     assert config.warmup_steps == 1

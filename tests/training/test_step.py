@@ -160,6 +160,7 @@ def test_the_kl_weighs_ever_more_until_its_warm_up_is_over() -> None:
         {"kl_warmup": 1.0},
         {"free_bits": 0.5},
         {"num_samples": 2},
+        {"kl_gradient": "path"},
         {"num_samples": 2, "importance_weighted": True},
     ],
     ids=lambda changes: str([*changes]),

@@ -22,19 +22,30 @@ class NegativeElbo(NamedTuple):
         return self.reconstruction + self.kl
 
 
-def weighted(
-    elbo: NegativeElbo, posterior: Posterior, kl_weight: Tensor | None, free_bits: float
-) -> Tensor:
-    """The bound [B] with `kl_weight` on its KL (Higgins and others, 2017); None stands for 1.
-
-    A latent dimension whose KL for an image is below `free_bits` nats counts as that much, so
-    that nothing is gained by emptying it (Kingma and others, 2016; theirs is of a batch's mean,
-    which would depend on how ranks divide the batch).
-    """
-    kl = elbo.kl
-    if free_bits > 0:
-        kl = kl_per_dimension(posterior).clamp(min=free_bits).sum(dim=1)
+def weighted(elbo: NegativeElbo, kl: Tensor, kl_weight: Tensor | None) -> Tensor:
+    """The bound [B] with `kl_weight` on `kl` (Higgins and others, 2017); None stands for 1."""
     return elbo.reconstruction + (kl if kl_weight is None else kl_weight * kl)
+
+
+def kl_beyond(posterior: Posterior, free_bits: float) -> Tensor:
+    """The KL [B], of which each dimension counts as no less than `free_bits` nats.
+
+    So that nothing is gained by emptying one (Kingma and others, 2016; theirs is of a batch's
+    mean, which would depend on how ranks divide the batch).
+    """
+    return kl_per_dimension(posterior).clamp(min=free_bits).sum(dim=1)
+
+
+def kl_along_path(posterior: Posterior, noise: Tensor) -> Tensor:
+    """The KL of the samples that `noise` [K, B, L] gives, their mean [B], for its gradient alone.
+
+    That leaves out the score of the posterior, which is zero on average and the more of the noise
+    the better the posterior is (Roeder and others, 2017).
+    """
+    latents = posterior.sample(noise)
+    mean, log_variance = posterior.mean.detach(), posterior.log_variance.detach()
+    squares = (latents - mean).square() * torch.exp(-log_variance)
+    return 0.5 * (latents.square() - squares - log_variance).sum(dim=2).mean(dim=0)
 
 
 def importance_weighted(nats: Tensor, posterior: Posterior, noise: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from vaekit.config import Keep, ModelConfig, TrainConfig, settled
+from vaekit.config import Keep, KlGradient, ModelConfig, TrainConfig, settled
 from vaekit.errors import UserError
 from vaekit.images.image_set import Images
 from vaekit.models.settle import settle_model, starts_from_components
@@ -43,6 +43,7 @@ def settle(config: TrainConfig, images: Images) -> TrainConfig:
         model=model,
         data=images.data or config.data,
         keep=_settle_keep(config, images),
+        kl_gradient=_settle_kl_gradient(config, model),
         **_settle_schedule(config, model, len(images.train.pixels))._asdict(),
     )
 
@@ -57,6 +58,14 @@ def _settle_keep(config: TrainConfig, images: Images) -> Keep:
     if config.keep == "auto":
         return "best" if has_validation else "last"
     return config.keep
+
+
+def _settle_kl_gradient(config: TrainConfig, model: ModelConfig) -> KlGradient:
+    """Of the path where group norm bears a high rate; see `learning_rate_for`."""
+    if config.kl_gradient != "auto":
+        return config.kl_gradient
+    has_own = config.importance_weighted or config.free_bits > 0
+    return "path" if _is_normed(model) and not has_own else "exact"
 
 
 class _Schedule(NamedTuple):
@@ -109,9 +118,13 @@ def epochs_for(steps_per_epoch: int) -> int:
 
 def learning_rate_for(model: ModelConfig, batch_size: int) -> float:
     """The peak. What starts from principal components is to keep them: a lower one."""
-    if model.architecture != "conv" or starts_from_components(model):
+    if not _is_normed(model):
         return RATE
     return round(NORMED_RATE * math.sqrt(min(1, batch_size / BATCH_SIZE)), 4)
+
+
+def _is_normed(model: ModelConfig) -> bool:
+    return model.architecture == "conv" and not starts_from_components(model)
 
 
 def batch_size_for(num_images: int) -> int:

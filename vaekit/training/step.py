@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from vaekit.config import TrainConfig, settled
 from vaekit.images.pixels import as_floats
-from vaekit.models.objective import importance_weighted, weighted
+from vaekit.models.gaussian import Posterior
+from vaekit.models.objective import (
+    NegativeElbo,
+    importance_weighted,
+    kl_along_path,
+    kl_beyond,
+    weighted,
+)
 from vaekit.models.vae import VAE, VAEOutput
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, compiled, record
@@ -182,8 +189,15 @@ class Stepper:
             nats = self._vae.sample_nats(output, images)
             loss = importance_weighted(nats, output.posterior, noise)
         else:
-            loss = weighted(elbo, output.posterior, self._kl_weight, self._config.free_bits)
+            loss = weighted(elbo, self._kl(elbo, output.posterior, noise), self._kl_weight)
         return loss.mean(), torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
+
+    def _kl(self, elbo: NegativeElbo, posterior: Posterior, noise: Tensor) -> Tensor:
+        if self._config.kl_gradient == "path":
+            return kl_along_path(posterior, noise)
+        if self._config.free_bits > 0:
+            return kl_beyond(posterior, self._config.free_bits)
+        return elbo.kl
 
     def _update_weights(self, loss: Tensor) -> None:
         # A gradient that is no number reaches every rank, whichever rank's loss was none.
