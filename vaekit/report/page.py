@@ -73,7 +73,7 @@ def write_report(run: Run) -> Path:
             "confusions": commonest_confusions(run),
             "commands": commands(run),
         }
-        write_text(folder.report, render("page.html.jinja", page))
+        write_text(folder.report, render("vaekit.report", "page.html.jinja", page))
     for line in lines(verdicts):
         print(line, flush=True)
     print(f"report: {folder.report}", flush=True)
