@@ -6,6 +6,7 @@ BUNDLE ?= runs/digits/onnx
 BIN := .venv/bin
 ON_ALL_CORES := -n logical --maxprocesses 8 --dist worksteal
 IN_TEST := not install and not faults and not commands
+UNUSED := -p no:hypothesispytest -p no:benchmark -p no:anyio # seconds to import
 INSTALLED := .venv/.installed
 WEB := export/node_modules/onnxruntime-web
 
@@ -25,7 +26,8 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 	$(BIN)/vaekit export runs/digits --weights fp16
 
 quick: $(INSTALLED)  ## something of every room, while one works: a minute and a half on two cores
-	$(BIN)/python -m pytest $(ON_ALL_CORES) --ignore tests/promises -m 'not slow and $(IN_TEST)'
+	$(BIN)/python -m pytest $(ON_ALL_CORES) $(UNUSED) --ignore tests/promises \
+		-m 'not slow and $(IN_TEST)'
 
 test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
 	$(BIN)/python -m pytest $(ON_ALL_CORES)

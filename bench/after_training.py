@@ -21,7 +21,7 @@ from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.evaluation.mislabelled import suspect_labels
 from vaekit.evaluation.neighbours import Stacked
 from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.models.vae import VAE
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.index import write_index

@@ -21,8 +21,8 @@ from torch import nn
 
 from bench.plain_loops import LEARNING_RATE
 from vaekit.config import SvmConfig, settled
+from vaekit.images.image_set import Images
 from vaekit.images.pixels import ImageShape, as_floats
-from vaekit.images.sets import Images
 from vaekit.models.vae import num_parameters
 from vaekit.runs.run import Run
 from vaekit.svm.fit import fit_table

@@ -37,8 +37,8 @@ from bench.trainings import IMAGE_SHAPE, epochs_of, models, start_training
 from bench.variants import VARIANTS
 from vaekit.config import DataConfig, MixedPrecision, SvmConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.runs.run import Run
 from vaekit.stages.latents import encode_into, extract_latents

@@ -28,8 +28,9 @@ from bench.answers import answer
 from bench.defaults import set_for_training
 from bench.questions import DEVICE, MNIST, MODELS, ON_GPU, going_on
 from vaekit.config import MixedPrecision, SvmConfig, TrainConfig
+from vaekit.images.image_set import Images
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import Images, load_images
+from vaekit.images.sets import load_images
 from vaekit.models import conv
 from vaekit.models.vae import VAE, num_parameters
 from vaekit.svm.fit import fit_table

@@ -65,7 +65,7 @@ def train_with_loader(folder: Path) -> Work:
 def encode_latents(folder: Path) -> Work:
     from accelerate import PartialState
 
-    from vaekit.images.sets import ImageSet
+    from vaekit.images.image_set import ImageSet
     from vaekit.models.vae import VAE
     from vaekit.stages.latents import encode_into
 

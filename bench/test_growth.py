@@ -15,7 +15,7 @@ from bench.growth import Growth, seconds_of
 from bench.made_up import clouds, noisy_images
 from bench.trainings import PRECISIONS, SMALL, epochs_of, start_training
 from vaekit.config import ModelConfig, SvmConfig
-from vaekit.images.sets import ImageSet
+from vaekit.images.image_set import ImageSet
 from vaekit.models.settle import REFERENCE
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import encode_into

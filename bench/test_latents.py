@@ -9,7 +9,7 @@ import torch
 
 from bench.interleaved import Contest
 from bench.plain_loops import encode_with_loader
-from vaekit.images.sets import ImageSet
+from vaekit.images.image_set import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import batch_size_on, encode_into
 from vaekit.training.ranks import start_ranks

@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from bench.made_up import noisy_images
 from bench.plain_loops import LEARNING_RATE, Epoch, Precision, synchronise
 from vaekit.config import DataConfig, MixedPrecision, ModelConfig, TrainConfig
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from torch import nn
 
@@ -58,6 +57,7 @@ from vaekit.export.preparation import preparation
 from vaekit.export.verify import verify
 from vaekit.images.mapped import PixelArray
 from vaekit.models.gaussian import Posterior
+from vaekit.report.embedding import render
 from vaekit.report.map import latent_map
 from vaekit.runs.run import Run
 from vaekit.storage.files import fsync, write_bytes, write_json, write_text
@@ -327,14 +327,7 @@ def write_for_triton(folder: Path, metadata: dict[str, Any]) -> None:
 
 def readme(metadata: dict[str, Any]) -> str:
     """The bundle's own README, in Markdown."""
-    environment = Environment(
-        loader=PackageLoader("vaekit.export", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("README.md.jinja").render(metadata)
+    return render("vaekit.export", "README.md.jinja", metadata)
 
 
 def _require_replaceable(target: Path) -> None:

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from vaekit.errors import UserError
 from vaekit.export.bounds import ACCURACY_BOUND, require_same_accuracy
 from vaekit.export.compare import MAX_BATCH, Reference
+from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
 from vaekit.progress import Progress
 from vaekit.svm.table import predict
 

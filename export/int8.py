@@ -22,8 +22,8 @@ from vaekit.errors import UserError
 from vaekit.export.bounds import ACCURACY_BOUND, require_same_accuracy
 from vaekit.export.compare import MAX_BATCH, Comparison, Reference
 from vaekit.export.manifest import CLASSIFIER, DECODER, ENCODER, GoldenCase
+from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
 from vaekit.progress import Progress
 from vaekit.svm.table import predict
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from vaekit.config import DataConfig, ImageSetName
 from vaekit.errors import UserError
-from vaekit.images.sets import Images, ImageSet, load_images
+from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.sets import load_images
 
 
 def load(root: Path, name: ImageSetName = "folder", seed: int = 0, **settings: Any) -> Images:

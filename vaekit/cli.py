@@ -403,7 +403,9 @@ def main(arguments: list[str] | None = None) -> None:
             return
         from vaekit.settings import parse  # which stands on packages that may be missing
 
-        parsed = parse(COMMANDS, arguments, prog="vaekit")
+        # To describe the flags of every verb would take most of the time of a short command.
+        named = {name: COMMANDS[name] for name in given[:1] if name in COMMANDS}
+        parsed = parse(named or COMMANDS, arguments, prog="vaekit")
         if isinstance(parsed, TrainConfig):
             from vaekit.train import train
 

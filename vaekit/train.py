@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaekit.config import TrainConfig, settled
 from vaekit.errors import UserError, say, user_errors_in_one_line
+from vaekit.images.image_set import Images
 from vaekit.images.in_memory import settings_of
 from vaekit.images.pixels import ImageShape
 from vaekit.images.ranks import Ranks
 from vaekit.images.reading import Reading
-from vaekit.images.sets import Images, count, images_in_memory, load_images
+from vaekit.images.sets import count, images_in_memory, load_images
 from vaekit.models.settle import settle_model
 from vaekit.models.vae import require_fit
 from vaekit.progress import Progress

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skops.io
 import torch
 from accelerate.state import AcceleratorState
 from sklearn.base import clone
@@ -143,6 +142,8 @@ def test_a_search_over_a_pipeline_finds_its_best_and_is_saved_without_a_pickle(
     assert search.best_params_ == {"vaetransformer__latent_dim": 4}
     assert search.best_score_ > 0.3
     best = search.best_estimator_
+    import skops.io  # which imports all of scikit-learn
+
     skops.io.dump(best, tmp_path / "pipeline.skops")
     assert skops.io.get_untrusted_types(file=tmp_path / "pipeline.skops") == sorted(OURS)
     again = skops.io.load(tmp_path / "pipeline.skops", trusted=OURS)

@@ -15,7 +15,7 @@ from vaekit.export.bounds import require_same_accuracy
 from vaekit.export.compare import Reference
 from vaekit.export.float16 import round_weights, store_as_float16
 from vaekit.export.graphs import EncoderGraph, to_onnx
-from vaekit.images.sets import ImageSet
+from vaekit.images.image_set import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.stages.svm import fit_table
 

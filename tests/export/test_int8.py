@@ -20,7 +20,7 @@ from vaekit.export import int8
 from vaekit.export.compare import Reference
 from vaekit.export.graphs import ClassifierGraph, DecoderGraph, EncoderGraph, svm_graph, to_onnx
 from vaekit.export.manifest import read_golden
-from vaekit.images.sets import ImageSet
+from vaekit.images.image_set import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.svm.fit import fit_table
 

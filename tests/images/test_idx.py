@@ -17,13 +17,12 @@ import torch
 from conftest import ROOT
 from image_helpers import fault, flip_a_bit, load
 from numpy.typing import NDArray
-from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 from vaekit.config import ImageSetName
 from vaekit.images.idx import IDX_SETS
 from vaekit.images.sets import IMAGE_SETS
 
-TORCHVISION = {"mnist": MNIST, "fashion-mnist": FashionMNIST, "kmnist": KMNIST}
+IN_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 
@@ -67,15 +66,18 @@ def put_idx_files(
     return put
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
+@pytest.mark.slow  # torchvision takes seconds to import
+@pytest.mark.parametrize("name", IN_TORCHVISION)
 def test_idx_sets_hold_what_torchvision_reads(
     name: ImageSetName, tmp_path: Path, put_idx_files: Callable[[ImageSetName], Path]
 ) -> None:
+    from torchvision import datasets
+
     put_idx_files(name)
     ours = load(tmp_path, name)
     assert ours.shape == (1, 28, 28)
     for image_set, is_train in ((ours.train, True), (ours.test, False)):
-        theirs = TORCHVISION[name](tmp_path, train=is_train)
+        theirs = getattr(datasets, IN_TORCHVISION[name])(tmp_path, train=is_train)
         torch.from_numpy(image_set.pixels)  # without PyTorch's warning of read-only arrays
         np.testing.assert_array_equal(image_set.pixels[:, 0], theirs.data.numpy())
         assert image_set.labels is not None
@@ -83,9 +85,13 @@ def test_idx_sets_hold_what_torchvision_reads(
         np.testing.assert_array_equal(image_set.labels, theirs.targets.numpy())
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_TORCHVISION)
 def test_every_class_of_an_idx_set_has_its_name(name: ImageSetName) -> None:
-    short_names = tuple(label.split(" - ")[0] for label in TORCHVISION[name].classes)
+    from torchvision import datasets
+
+    classes = getattr(datasets, IN_TORCHVISION[name]).classes
+    short_names = tuple(label.split(" - ")[0] for label in classes)
     assert IMAGE_SETS[name].class_names == short_names
 
 
@@ -156,6 +162,7 @@ def test_a_set_that_lacks_one_file_names_that_one(
     assert "1 of the 4 files expected are missing (t10k-labels-idx1-ubyte)" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "kmnist"])
 @pytest.mark.injects(20)
 def test_only_missing_files_are_downloaded_and_a_dead_mirror_is_passed_over(
@@ -173,8 +180,9 @@ def test_only_missing_files_are_downloaded_and_a_dead_mirror_is_passed_over(
         (folder / "train-labels-idx1-ubyte").unlink()
         (folder / "train-labels-idx1-ubyte.gz").write_bytes(b"half of an earlier download")
     md5 = [(file_name, hashlib.md5(content).hexdigest()) for file_name, content in archives.items()]
-    monkeypatch.setattr(TORCHVISION[name], "resources", md5)
-    monkeypatch.setattr(TORCHVISION[name], "mirrors", ["http://dead/", "http://alive/"])
+    known = f"torchvision.datasets.{IN_TORCHVISION[name]}"
+    monkeypatch.setattr(f"{known}.resources", md5)
+    monkeypatch.setattr(f"{known}.mirrors", ["http://dead/", "http://alive/"])
     asked = []
 
     def serve(request: urllib.request.Request) -> io.BytesIO:

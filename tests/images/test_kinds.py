@@ -12,7 +12,8 @@ from PIL import Image, features
 
 from vaekit.images.decode import prepare_readable
 from vaekit.images.formats import REFUSED, formats
-from vaekit.images.sets import Images, count
+from vaekit.images.image_set import Images
+from vaekit.images.sets import count
 
 # A name, and what Pillow calls the format that lies in the file.
 NAMES = [

@@ -8,7 +8,8 @@ from image_helpers import fault, flat, load, values, write
 
 from vaekit.cli import main
 from vaekit.images.folder import TEST, TRAIN, VALIDATION, side_of
-from vaekit.images.sets import Images, count
+from vaekit.images.image_set import Images
+from vaekit.images.sets import count
 from vaekit.runs.run import Run
 
 

@@ -8,7 +8,8 @@ import pytest
 from image_helpers import fault, flat, load, values, write
 
 from vaekit.config import ImageSetName
-from vaekit.images.sets import IMAGE_SETS, Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.sets import IMAGE_SETS
 
 
 def test_the_sets_that_can_be_named_are_those_of_the_table() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files, prepare_readable
-from vaekit.images.sets import Images
+from vaekit.images.image_set import Images
 
 RAMP = np.arange(64).reshape(8, 8)  # 0 to 63
 

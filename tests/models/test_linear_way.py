@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from vaekit.config import ModelConfig, TrainConfig
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.pixels import ImageShape, as_floats
-from vaekit.images.sets import Images, ImageSet
 from vaekit.models.vae import VAE
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training, initial_vae

@@ -1,6 +1,8 @@
 """Every file that a stage reads, damaged in every way: named in one line, and nothing harmed."""
 
 import shutil
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -66,35 +68,22 @@ NO_HARM = {
 REMADE = {("latents/latents.json", "svm", damage) for damage in (deleted, made_a_dangling_link)}
 
 
-def cases(quick: bool) -> list[object]:
+def cases() -> Iterator[object]:
     """A report takes a second or two, so few of the quick ones are on it."""
-    return [
-        pytest.param(name, stage, damage, id=f"{name}-{stage}-{damage.__name__}")
-        for name, stages in READERS.items()
-        for stage in stages
-        for damage in DAMAGES
-        if (name, damage) not in NO_HARM
-        and (name, stage, damage) not in REMADE
-        and quick
-        == (stage == stages[0] and (stage != "report" or damage in (truncated, data_flipped)))
-    ]
+    for name, stages in READERS.items():
+        for stage, damage in product(stages, DAMAGES):
+            if (name, damage) in NO_HARM or (name, stage, damage) in REMADE:
+                continue
+            is_quick = stage == stages[0] and (
+                stage != "report" or damage in (truncated, data_flipped)
+            )
+            marks = [] if is_quick else [pytest.mark.faults]
+            yield pytest.param(
+                name, stage, damage, marks=marks, id=f"{name}-{stage}-{damage.__name__}"
+            )
 
 
-def require_refused(
-    run: Path, name: str, stage: str, damage: Damage, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = run.parent / "image.png"
-    shutil.copy(run / "samples" / "epoch-000.png", image)
-    damage(run / name)
-    before = snapshot(run)
-    more = {"predict": [image], "generate": ["--output", run.parent / "grid.png"]}
-    line = refusal(capsys, stage, run, *more.get(stage, []))
-    assert Path(name).name in line or str((run / name).parent) in line
-    assert snapshot(run) == before
-    assert not (run.parent / "grid.png").exists()
-
-
-@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=True))
+@pytest.mark.parametrize(("name", "stage", "damage"), [*cases()])
 @pytest.mark.injects(5)
 def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
     name: str,
@@ -104,21 +93,15 @@ def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    require_refused(copy(finished_run, tmp_path / "run"), name, stage, damage, capsys)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(("name", "stage", "damage"), cases(quick=False))
-@pytest.mark.injects(5)
-def test_every_other_stage_that_reads_a_damaged_file_refuses_it_too(
-    name: str,
-    stage: str,
-    damage: Damage,
-    finished_run: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    require_refused(copy(finished_run, tmp_path / "run"), name, stage, damage, capsys)
+    run, image = copy(finished_run, tmp_path / "run"), tmp_path / "image.png"
+    shutil.copy(run / "samples" / "epoch-000.png", image)
+    damage(run / name)
+    before = snapshot(run)
+    more = {"predict": [image], "generate": ["--output", tmp_path / "grid.png"]}
+    line = refusal(capsys, stage, run, *more.get(stage, []))
+    assert Path(name).name in line or str((run / name).parent) in line
+    assert snapshot(run) == before
+    assert not (tmp_path / "grid.png").exists()
 
 
 @pytest.mark.parametrize("damage", [deleted, made_a_dangling_link], ids=lambda each: each.__name__)

@@ -17,14 +17,11 @@ from vaekit.errors import UserError
 from vaekit.images.pictures import image_grid, write_image
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
-from vaekit.report import page
-from vaekit.report.page import (
-    commands,
-    commonest_confusions,
-    read_samples,
-    settings,
-    write_report,
-)
+from vaekit.report import tables
+from vaekit.report.circumstances import commands, settings
+from vaekit.report.drawings import read_samples
+from vaekit.report.page import write_report
+from vaekit.report.tables import commonest_confusions
 from vaekit.runs.environment import append_environment
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.metrics import write_metrics
@@ -264,7 +261,9 @@ def test_beside_the_reference_each_figure_is_marked_better_or_worse(
     metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
     del metrics["sha256"]
     write_sealed(metrics_path, metrics | {"accuracy": 0.97, "precision": 0.93161, "recall": 0.5})
-    monkeypatch.setattr("vaekit.report.page.reference_for", lambda config: REFERENCE_MNIST)
+    for module in ("page", "tables", "drawings"):
+        name = f"vaekit.report.{module}.reference_for"
+        monkeypatch.setattr(name, lambda config: REFERENCE_MNIST)
     source = Page(write_report(Run(run))).source
     rows = re.findall(r"<tr.*?</tr>", source, flags=re.DOTALL)
 
@@ -433,5 +432,5 @@ def test_a_run_that_another_process_writes_to_is_refused(run: Path) -> None:
 def test_figures_that_are_printed_alike_are_equal(
     value: float, lower_is_better: bool, verdict: str
 ) -> None:
-    compared = page._comparison("x", value, 0.986072, digits=4, lower_is_better=lower_is_better)
+    compared = tables._comparison("x", value, 0.986072, digits=4, lower_is_better=lower_is_better)
     assert (compared.reference, compared.verdict) == ("0.9861", verdict)

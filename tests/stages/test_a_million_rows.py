@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vaekit.config import SvmConfig
 from vaekit.evaluation.neighbours import Stacked, nearest
 from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.runs.index import read_index, write_index
 from vaekit.stages.svm import _measured
 from vaekit.storage.arrays import blocks_of_rows, read_npy, write_array, write_rows

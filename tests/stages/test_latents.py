@@ -15,7 +15,8 @@ from pyarrow import parquet
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
-from vaekit.images.sets import Images, ImageSet, load_images
+from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.sets import load_images
 from vaekit.models.gaussian import Posterior
 from vaekit.models.vae import VAE
 from vaekit.runs import index as index_module

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
 from vaekit.models.gaussian import Posterior
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import encode_into

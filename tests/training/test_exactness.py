@@ -18,7 +18,7 @@ from conftest import tiny_config
 from torch import Tensor
 
 from vaekit.config import MixedPrecision, ModelConfig, TrainConfig
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training import loop
 from vaekit.training import step as step_module

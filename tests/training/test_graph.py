@@ -15,7 +15,7 @@ from conftest import tiny_config
 
 from vaekit.config import ModelConfig
 from vaekit.errors import UserError
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.training import graph
 from vaekit.training import step as step_module
 from vaekit.training.graph import ExecutionPath, choose_execution_path, require_compilable

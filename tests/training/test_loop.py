@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils import parameters_to_vector
 
 from vaekit.config import DataConfig, TrainConfig
-from vaekit.images.sets import ImageSet, load_images
+from vaekit.images.image_set import ImageSet
+from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
 from vaekit.training import loop
 from vaekit.training.interruption import Interrupted

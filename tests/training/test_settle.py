@@ -5,7 +5,7 @@ import pytest
 
 from vaekit.config import ModelConfig, TrainConfig
 from vaekit.errors import UserError
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.training.settle import require_warmup_within, settle, too_few_steps
 
 

@@ -11,8 +11,9 @@ from conftest import tiny_config
 
 from vaekit.config import TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.image_set import Images
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import Images, load_images
+from vaekit.images.sets import load_images
 from vaekit.training import step
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator

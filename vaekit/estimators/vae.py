@@ -25,7 +25,7 @@ from vaekit.config import (
     to_dict,
 )
 from vaekit.errors import UserError
-from vaekit.images.sets import Images, ImageSet
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.values import to_8_bit
 from vaekit.models.gaussian import kl_divergence
 from vaekit.models.vae import VAE

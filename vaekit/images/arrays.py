@@ -4,7 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from vaekit.config import IN_MEMORY, MAX_CHANNELS, DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
 from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import fit
-from vaekit.images.facts import FactsPlace
-from vaekit.images.mapped import MappedImages, PixelArray, Which, selected
-from vaekit.images.reading import Tally
+from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.mapped import MappedImages, PixelArray, Which
+from vaekit.images.reading import NUM_EXAMPLES, Reading, Tally
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
 from vaekit.images.survey import Page, settle
 from vaekit.images.values import to_8_bit
@@ -34,38 +34,6 @@ _EXPECTED = (
     f"expected an .npz file or a folder of .npy files with {', '.join(KEYS[2:])}, or with images "
     f"and labels, or images alone as one .npy file"
 )
-
-
-class ArraySide(NamedTuple):
-    """Images to train, to validate or to test on, as an `ImageSet` has them."""
-
-    pixels: PixelArray  # [N, C, H, W]
-    labels: NDArray[np.int64] | None  # [N]
-    files: Sequence[str]  # [N], of each image the array and the row that it was
-
-    def take(self, rows: NDArray[np.int64]) -> "ArraySide":
-        labels = None if self.labels is None else self.labels[rows]
-        files = self.files
-        taken = (
-            files[rows]
-            if isinstance(files, RowNames)
-            else tuple(files[row] for row in rows.tolist())
-        )
-        return ArraySide(selected(self.pixels, rows), labels, taken)
-
-
-class ArraySet(NamedTuple):
-    """An image set made of arrays."""
-
-    class_names: tuple[str, ...]  # () for an unlabelled set
-    train: ArraySide
-    test: ArraySide
-    validation: ArraySide | None
-    data: DataConfig  # with what the arrays settled
-    used_otherwise: tuple[Tally, ...] = ()
-    remarks: tuple[str, ...] = ()  # what was done to all images
-    left_out: tuple[str, ...] = ()  # names of arrays that are not used
-    facts_place: FactsPlace | None = None  # where what is found out of a large set is kept
 
 
 class RowNames(Sequence[str]):
@@ -89,7 +57,7 @@ class RowNames(Sequence[str]):
         return f"{self._name}[{self._rows[which]}]"
 
 
-def read_arrays(config: DataConfig, seed: int) -> ArraySet:
+def read_arrays(config: DataConfig, seed: int) -> Images:
     """The arrays that `--data.root` names; nothing in them is unpickled.
 
     Raises `UserError` for files that are missing, damaged, or no arrays of images.
@@ -108,8 +76,8 @@ def read_arrays(config: DataConfig, seed: int) -> ArraySet:
         )
     if not known:
         raise UserError(f"--data.root {root}: {some_of([*arrays]) or 'no arrays'}; {_EXPECTED}")
-    left_out = tuple(name for name in arrays if _key(name) not in KEYS)
-    return assemble(known, config, seed)._replace(left_out=left_out)
+    left_out = [name for name in arrays if _key(name) not in KEYS]
+    return assemble(known, config, seed, left_out=left_out)
 
 
 def assemble(
@@ -117,14 +85,16 @@ def assemble(
     config: DataConfig,
     seed: int,
     class_names: tuple[str, ...] | None = None,
-) -> ArraySet:
+    left_out: Sequence[str] = (),
+) -> Images:
     """One set from arrays by the names of `KEYS`.
 
     Images are [N, H, W], [N, H, W, C] or [N, C, H, W], or `MappedImages`, uint8 or with values that
     `--data.value_range` makes uint8; labels [N] or [N, 1], whole numbers
     (indices into `class_names` where those are given) or words. Of images without a test side a
     tenth is held out by `seed`. Images of another size than the settings say are resized. The
-    order is kept, but for a `limit`, which is to be a fair choice.
+    order is kept, but for a `limit`, which is to be a fair choice. `left_out` are names of arrays
+    that are not used.
     """
     root = config.root
     if "images" in arrays and len({*arrays} - {"images", "labels"}):
@@ -138,7 +108,7 @@ def assemble(
         if name in arrays
     }
     config = _settled(config, planes["train"], sides["train"])
-    remarks = [*_remarks(planes["train"], config)]
+    remarks = _remarks(planes["train"], config)
     used_otherwise, pixels = [], {}
     for side, each in planes.items():
         pixels[side], num_beyond = _prepared(each, config)
@@ -153,7 +123,7 @@ def assemble(
     }
     class_names, indices = _classes(labels, pixels.keys(), class_names, root)
     made = {
-        side: ArraySide(
+        side: ImageSet(
             each,
             indices.get(side),
             RowNames(sides[side], np.arange(len(each)))
@@ -166,15 +136,11 @@ def assemble(
         made = {side: _shuffled(each) for side, each in made.items()}
     if "test" not in made:
         made |= _split(made["train"], root, seed)
-    return ArraySet(
-        class_names,
-        made["train"],
-        made["test"],
-        made.get("val"),
-        config,
-        tuple(used_otherwise),
-        tuple(remarks),
+    others = Tally("arrays by other names", len(left_out), tuple(left_out[:NUM_EXAMPLES]))
+    reading = Reading(
+        left_out=(others,), used_otherwise=tuple(used_otherwise), remarks=tuple(remarks)
     )
+    return Images(made["train"], made["test"], class_names, made.get("val"), reading, config)
 
 
 def _key(name: str) -> str:
@@ -360,11 +326,11 @@ def _is_unknown(labels: NDArray[Any]) -> bool:
     return labels.dtype.kind == "i" and bool((labels == -1).all())
 
 
-def _shuffled(side: ArraySide) -> ArraySide:
+def _shuffled(side: ImageSet) -> ImageSet:
     return side.take(np.random.default_rng(FIXED_SEED).permutation(len(side.pixels)))
 
 
-def _split(side: ArraySide, root: str, seed: int) -> dict[str, ArraySide]:
+def _split(side: ImageSet, root: str, seed: int) -> dict[str, ImageSet]:
     count = len(side.pixels)
     classes = np.zeros(count, np.int64) if side.labels is None else side.labels
     chosen = hold_out_a_tenth(

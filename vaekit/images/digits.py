@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits, which need no download."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ class Digits(NamedTuple):
     fifth: Split
 
 
+@cache  # a process that reads them once reads them often: each part of a run does
 def read_digits(size: tuple[int, int]) -> Digits:
     """The 1797 digits, resized from 8x8 to `size`; every run holds out the same fifth."""
     from sklearn.datasets import load_digits  # seconds to import

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from vaekit.config import DataConfig
 from vaekit.errors import UserError, say, some_of
 from vaekit.images import cache
-from vaekit.images.arrays import ArraySet, assemble
+from vaekit.images.arrays import assemble
 from vaekit.images.collect import InMemory, Read
 from vaekit.images.decode import Source
 from vaekit.images.facts import FactsPlace
+from vaekit.images.image_set import Images
 from vaekit.images.kept_rows import RowImages, identity, read_rows
 from vaekit.images.parts import Part
 from vaekit.images.reading import tallied
@@ -35,7 +37,7 @@ ROWS_AT_ONCE = 10_000  # whose files are in memory while their headers are read
 _ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<subset>[\w.-]+))?")
 
 
-def read_data_set(config: DataConfig, seed: int, download: bool) -> ArraySet:
+def read_data_set(config: DataConfig, seed: int, download: bool) -> Images:
     """The data set that `--data.root` names; one on the Hub as OWNER/NAME, or OWNER/NAME:SUBSET.
 
     Images and labels are the columns whose types say so. Raises `UserError` where the package is
@@ -56,13 +58,18 @@ def read_data_set(config: DataConfig, seed: int, download: bool) -> ArraySet:
     if label is not None:
         arrays |= {f"{side}_labels": _labels(rows, label) for side, rows in sides.items()}
     names = getattr(features[label], "names", None) if label else None
-    made = assemble(arrays, config, seed, None if names is None else tuple(names))
+    left_out = [name for name in splits if name.lower() not in _SIDES]
+    made = assemble(arrays, config, seed, None if names is None else tuple(names), left_out)
     columns = f"images are those of the column {image}, "
     columns += f"labels those of {label}" if label else "and no column is one of labels"
-    return made._replace(
-        used_otherwise=(*fates, *made.used_otherwise),
-        remarks=(columns, *made.remarks),
-        left_out=tuple(name for name in splits if name.lower() not in _SIDES),
+    reading = replace(
+        made.reading,
+        used_otherwise=(*fates, *made.reading.used_otherwise),
+        remarks=(columns, *made.reading.remarks),
+    )
+    return replace(
+        made,
+        reading=reading,
         facts_place=_facts_place(shards, sides, label, seed) if shards else None,
     )
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError, some_of
-from vaekit.images.arrays import ArraySet, assemble
+from vaekit.images.arrays import assemble
+from vaekit.images.image_set import Images
 from vaekit.storage.files import user_path
 
 _SIDES = {
@@ -42,7 +43,7 @@ class _IdxFile(NamedTuple):
         return f"{sides[-1]}_{kind}" if sides else kind
 
 
-def read_idx_files(config: DataConfig, seed: int) -> ArraySet:
+def read_idx_files(config: DataConfig, seed: int) -> Images:
     """The IDX files in `--data.root`, or in the one folder below it that has any.
 
     Raises `UserError` where there are none, more than one for a purpose, or a damaged one.

@@ -1,93 +1,26 @@
-"""Image sets: each is one uint8 array [N, C, H, W], to train on and to test on.
+"""The image sets by name, and what of one is used for what.
 
 Pillow is imported by the sets that need it: to train on images at hand takes none.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.images.appearance import Appearance, measure
-from vaekit.images.copies import Copies, Side, count_copies, digests, groups_of
+from vaekit.images.copies import digests, groups_of
 from vaekit.images.facts import Facts, FactsPlace, as_values, facts_from
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
-from vaekit.images.mapped import PixelArray, blocks, selected
+from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
 from vaekit.images.ranks import ALONE, Ranks
-from vaekit.images.reading import NOTHING_READ, NUM_EXAMPLES, Reading, Tally
+from vaekit.images.reading import Reading
 from vaekit.images.splits import FIXED_SEED, Split, split, split_groups
 from vaekit.storage.files import user_path
-
-if TYPE_CHECKING:
-    from vaekit.images.arrays import ArraySet
-
-_Which = slice | NDArray[np.int64]
-
-
-class ImageSet(NamedTuple):
-    """Images with their labels, and the names of the files that they are from."""
-
-    pixels: PixelArray  # [N, C, H, W]; may be mapped from files, which no write reaches
-    labels: NDArray[np.int64] | None  # [N], indices into the class names
-    files: Sequence[str] | None = None  # [N], relative to the root; None: not a file each
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a run trains on, what it is tested on, and what it may choose its weights by."""
-
-    train: ImageSet
-    test: ImageSet
-    class_names: tuple[str, ...]  # () for an unlabelled set
-    validation: ImageSet | None = None  # to choose by, where the set has such images
-    reading: Reading = NOTHING_READ  # what of the files they are
-    data: DataConfig | None = None  # with what the images settled
-    facts_place: FactsPlace | None = None  # where those are kept; None: they are found out anew
-    facts: Facts | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
-        channels, height, width = self.train.pixels.shape[1:]
-        return channels, height, width
-
-    @cached_property
-    def appearance(self) -> Appearance:
-        """What those to train on look like."""
-        return measure(self.train.pixels)
-
-    @property
-    def _sets(self) -> tuple[ImageSet, ...]:
-        return (self.train, self.test, *([] if self.validation is None else [self.validation]))
-
-    def sha256(self) -> str:
-        """The sha256 over pixels and labels of all sets: equal images, equal order."""
-        if self.facts is not None:
-            return self.facts.sha256
-        digest = hashlib.sha256()
-        for array in (array for each in self._sets for array in (each.pixels, each.labels)):
-            if array is None:
-                digest.update(b"unlabelled")
-            else:
-                digest.update(f"{array[:0].dtype.str} {array.shape}".encode())
-                for block in blocks(array):
-                    digest.update(np.ascontiguousarray(block).reshape(-1).data)
-        return digest.hexdigest()
-
-    def copies(self) -> Copies:
-        """Which images equal one another."""
-        if self.facts is not None:
-            return self.facts.copies
-        train, test, *others = (Side(digests(each.pixels), each.labels) for each in self._sets)
-        return count_copies(train, others[0] if others else None, test)
 
 
 @dataclass(frozen=True)
@@ -142,7 +75,7 @@ def images_in_memory(
     if labels is not None:
         arrays["labels"] = np.asarray(labels)
     config = replace(config, reading="content") if config.reading == "auto" else config
-    return _cut(_of_arrays(assemble(arrays, config, seed)), config)
+    return _cut(assemble(arrays, config, seed), config)
 
 
 def _cut(images: Images, config: DataConfig) -> Images:
@@ -159,9 +92,9 @@ def _cut(images: Images, config: DataConfig) -> Images:
         )
     return replace(
         images,
-        train=_take(images.train, first),
-        test=_take(images.test, first),
-        validation=images.validation and _take(images.validation, first),
+        train=images.train.take(first),
+        test=images.test.take(first),
+        validation=images.validation and images.validation.take(first),
     )
 
 
@@ -227,35 +160,20 @@ def _load_idx_set(config: DataConfig, _seed: int, download: bool, ranks: Ranks) 
 def _load_arrays(config: DataConfig, seed: int, _download: bool, _ranks: Ranks) -> Images:
     from vaekit.images.arrays import read_arrays
 
-    return _of_arrays(read_arrays(config, seed))
+    return read_arrays(config, seed)
 
 
 def _load_idx_files(config: DataConfig, seed: int, _download: bool, _ranks: Ranks) -> Images:
     from vaekit.images.idx_files import read_idx_files
 
-    return _of_arrays(read_idx_files(config, seed))
+    return read_idx_files(config, seed)
 
 
 def _load_data_set(config: DataConfig, seed: int, download: bool, ranks: Ranks) -> Images:
     from vaekit.images.huggingface import read_data_set
 
     with ranks.first_on_each_machine():
-        return _of_arrays(read_data_set(config, seed, download))
-
-
-def _of_arrays(arrays: "ArraySet") -> Images:
-    train, test, validation = (
-        each and ImageSet(*each) for each in (arrays.train, arrays.test, arrays.validation)
-    )
-    assert train is not None
-    assert test is not None
-    left_out = Tally("arrays by other names", len(arrays.left_out), arrays.left_out[:NUM_EXAMPLES])
-    reading = Reading(
-        left_out=(left_out,), used_otherwise=arrays.used_otherwise, remarks=arrays.remarks
-    )
-    return Images(
-        train, test, arrays.class_names, validation, reading, arrays.data, arrays.facts_place
-    )
+        return read_data_set(config, seed, download)
 
 
 def _load_digits(config: DataConfig, _seed: int, _download: bool, _ranks: Ranks) -> Images:
@@ -263,7 +181,7 @@ def _load_digits(config: DataConfig, _seed: int, _download: bool, _ranks: Ranks)
 
     pixels, labels, fifth = read_digits(config.size)
     digits = ImageSet(pixels, labels)
-    return Images(_take(digits, fifth.kept), _take(digits, fifth.held_out), _DIGITS, data=config)
+    return Images(digits.take(fifth.kept), digits.take(fifth.held_out), _DIGITS, data=config)
 
 
 def _load_folder(config: DataConfig, seed: int, _download: bool, ranks: Ranks) -> Images:
@@ -275,10 +193,10 @@ def _load_folder(config: DataConfig, seed: int, _download: bool, ranks: Ranks) -
     every_image = ImageSet(folder.pixels, folder.labels, folder.files)
     train, validation, _ = np.cumsum(folder.num_on_side).tolist()
     return Images(
-        _take(every_image, slice(train)),
-        _take(every_image, slice(validation, None)),
+        every_image.take(slice(train)),
+        every_image.take(slice(validation, None)),
         folder.class_names,
-        _take(every_image, slice(train, validation)) if validation > train else None,
+        every_image.take(slice(train, validation)) if validation > train else None,
         folder.reading,
         folder.data,
         None if kept.place is None else FactsPlace(kept.place, kept.index_sha256),
@@ -307,7 +225,7 @@ def _hold_out(images: Images, config: DataConfig) -> Images:
     assert config.holdout is not None
     chosen = _held_out_of(images.train, config.holdout, f"--data.holdout {config.holdout}", config)
     return replace(
-        images, train=_take(images.train, chosen.kept), test=_take(images.train, chosen.held_out)
+        images, train=images.train.take(chosen.kept), test=images.train.take(chosen.held_out)
     )
 
 
@@ -325,8 +243,8 @@ def _hold_out_validation(images: Images, config: DataConfig) -> Images:
     chosen = _held_out_of(images.train, num_held_out, flag, config)
     return replace(
         images,
-        train=_take(images.train, chosen.kept),
-        validation=_take(images.train, chosen.held_out),
+        train=images.train.take(chosen.kept),
+        validation=images.train.take(chosen.held_out),
     )
 
 
@@ -349,19 +267,6 @@ def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataCon
             f"in training; leave the flag out"
         )
     return chosen
-
-
-def _take(images: ImageSet, which: _Which) -> ImageSet:
-    pixels, labels, files = images
-    if isinstance(files, tuple):
-        files = tuple(np.array(files, object)[which])
-    elif files is not None:
-        files = files[which]  # type: ignore[index]
-    return ImageSet(
-        selected(pixels, which),
-        None if labels is None else labels[which],
-        files,
-    )
 
 
 _NAMES = {".npz": "arrays", ".npy": "arrays", ".parquet": "datasets"}  # by suffix

@@ -1,4 +1,4 @@
-"""Pictures and templates as one file has them, which opens offline."""
+"""Templates filled in, and pictures as a page has them that opens offline."""
 
 import base64
 import io
@@ -28,13 +28,15 @@ def png_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def render(template: str, page: dict[str, Any]) -> str:
-    """A page as HTML; names from the user's files and folders are escaped."""
+def render(package: str, template: str, values: dict[str, Any]) -> str:
+    """A page; in HTML, names from the user's files and folders are escaped."""
+    is_html = template.endswith(".html.jinja")
     environment = Environment(
-        loader=PackageLoader("vaekit.report", ""),
-        autoescape=True,
+        loader=PackageLoader(package, ""),
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not is_html,
     )
-    return environment.get_template(template).render(page)
+    return environment.get_template(template).render(values)

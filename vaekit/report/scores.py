@@ -48,7 +48,7 @@ def write_scores_page(path: Path, run: Run, inputs: Inputs, scores: Scores) -> N
         "threshold": scores.threshold,
         "parts": _parts(run, inputs, scores, order),
     }
-    write_text(path, render("scores.html.jinja", page))
+    write_text(path, render("vaekit.report", "scores.html.jinja", page))
     say(f"page: {path}")
 
 

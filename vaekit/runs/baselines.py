@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.images import baselines as untrained
+from vaekit.images.image_set import Images
 from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, psnr
-from vaekit.images.sets import Images
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
 from vaekit.storage.arrays import read_npy, write_rows

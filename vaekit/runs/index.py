@@ -13,7 +13,7 @@ from vaekit.storage.damage import Damaged, as_written
 from vaekit.storage.files import atomic_path
 
 if TYPE_CHECKING:
-    from vaekit.images.sets import Images, ImageSet
+    from vaekit.images.image_set import Images, ImageSet
 
 INDEX = "index.parquet"
 CSV_INDEX = "index.csv"  # of earlier versions; none beside the latents of vaekit 0.1

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaekit.config import IN_MEMORY, DataConfig, TrainConfig
 from vaekit.errors import UserError
+from vaekit.images.image_set import Images
 from vaekit.images.in_memory import settings_of
 from vaekit.images.reading import Reading
-from vaekit.images.sets import Images, images_in_memory, load_images
+from vaekit.images.sets import images_in_memory, load_images
 from vaekit.models.settle import settle_model
 from vaekit.runs.baselines import SCORES, PcaScores
 from vaekit.runs.folder import RunFolder

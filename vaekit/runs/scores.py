@@ -20,9 +20,9 @@ from vaekit.evaluation.strangeness import (
     threshold,
     typical_of,
 )
+from vaekit.images.image_set import Images
 from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import Images
 from vaekit.models.gaussian import kl_divergence
 from vaekit.runs.inference import encode
 from vaekit.runs.latents import Latents

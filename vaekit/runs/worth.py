@@ -10,9 +10,9 @@ from vaekit.evaluation import probes
 from vaekit.evaluation.probes import Split
 from vaekit.evaluation.quality import active_dimensions, kl_of_dimensions, ssim
 from vaekit.images import baselines
+from vaekit.images.image_set import Images
 from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import as_floats, psnr
-from vaekit.images.sets import Images
 from vaekit.models.likelihoods import LIKELIHOODS, bits_per_dimension
 from vaekit.models.marginal import marginal_nats
 from vaekit.models.vae import VAE

@@ -13,8 +13,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 from vaekit.errors import UserError, say
+from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
-from vaekit.images.sets import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
 from vaekit.runs.index import CSV_INDEX, INDEX, write_index

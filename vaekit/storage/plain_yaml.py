@@ -13,27 +13,30 @@ def load_plain(text: str) -> Any:
     Raises `yaml.YAMLError` for all else that YAML can say: tags, dates, nodes within themselves
     or so often that they fill the memory, nesting without end.
     """
-    _require_plain(text)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _PlainLoader)
     except ValueError as error:  # a number or a date that is none
         raise yaml.YAMLError(str(error)) from error
     _require_plain_values(value)
     return value
 
 
-def _require_plain(text: str) -> None:
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses what is no plain value before it makes anything of it."""
+
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         for what in ("anchor", "tag"):  # an alias has an anchor too
             if getattr(event, what, None) is not None:
                 raise yaml.YAMLError(f"the {what} {getattr(event, what)}, expected plain values")
+        if isinstance(event, yaml.CollectionStartEvent) and self.depth == MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _require_plain_values(value: Any) -> None:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from vaekit.config import settled
-from vaekit.images.sets import ImageSet
+from vaekit.images.image_set import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.training.elbo import evaluate
 from vaekit.training.interruption import Interrupted

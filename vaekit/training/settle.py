@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vaekit.config import Keep, KlGradient, ModelConfig, TrainConfig, settled
 from vaekit.errors import UserError
-from vaekit.images.sets import Images
+from vaekit.images.image_set import Images
 from vaekit.models.settle import settle_model, starts_from_components
 
 # One rule for all sets. A set of MNIST's size gets 20 epochs of batches of 128; a small one wants

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaekit.config import TrainConfig, parse_cadence, settled, to_dict
 from vaekit.errors import UserError
-from vaekit.images.sets import Images
+from vaekit.images.image_set import Images
 from vaekit.models.vae import VAE
 from vaekit.training.feeds import make_feed
 from vaekit.training.losses import Losses
