@@ -139,8 +139,11 @@ def fetched() -> None:
 
 
 def compiled_steps() -> None:
-    """The same with forward and backward pass compiled, and how long that takes."""
-    for name, model in MODELS.items():
+    """The same with forward and backward pass compiled, and how long that takes.
+
+    Of a CPU, which --compile is not for, it would ask minutes.
+    """
+    for name, model in MODELS.items() if ON_GPU else ():
         with going_on("step, compiled"):
             training = start_training(model, BATCH_SIZE, NUM_STEPS[BATCH_SIZE], precision="bf16")
             training.stepper._pass = compiled(training.stepper._bound)

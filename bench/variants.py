@@ -87,7 +87,7 @@ VARIANTS = (
     Variant("no check for failed steps", no_check),
     Variant("no average of the weights", no_average),
     Variant("no Adam", no_adam),
-    Variant("compiled", passes_compiled),
+    *([Variant("compiled", passes_compiled)] if torch.cuda.is_available() else []),
     Variant("cuDNN not deterministic", partial(setting, _cudnn, "deterministic", False)),
     Variant("cuDNN chooses by trial", partial(setting, _cudnn, "benchmark", True)),
     Variant("products in TF32", partial(setting, _products, "allow_tf32", True)),
