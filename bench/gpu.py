@@ -60,11 +60,6 @@ def benchmarks(*arguments: str) -> tuple[str, ...]:
     return tests(*arguments, *(() if torch.cuda.is_available() else ("--benchmark-disable",)))
 
 
-def search(seconds: int, *trials: str) -> tuple[str, ...]:
-    """Trials of bench/search.py, all if none is named."""
-    return "-m", "bench.search", str(seconds), "auto", *trials
-
-
 EXACTNESS = "tests/training/test_exactness.py"
 LATENTS = "bench/test_latents.py::test_against_a_data_loader"
 TWO_RANKS = "tests/training/test_two_ranks_on_one_gpu.py"
@@ -109,7 +104,12 @@ PARTS = (
     Part("float32", 60, "MNIST in float32: what bf16 costs", ask("in_float32")),
     Part("architectures", 60, "MNIST with the other architectures", ask("architectures")),
     Part("seeds", 80, "MNIST twice more, of other seeds", ask("seeds")),
-    Part("search", 120, "ten other settings at once, on held-out images", search(10)),
+    Part(
+        "search",
+        120,
+        "ten other settings at once, on held-out images",
+        ("-m", "bench.search", "10", "auto"),
+    ),
     Part(
         "ratios-conv",
         70,

@@ -21,7 +21,6 @@ from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState
-from torch import Tensor
 from torch.nn.functional import dropout
 
 from bench.answers import answer
@@ -67,23 +66,6 @@ def second_beta(value: float, **settings: Any) -> Trial:
             group["betas"] = (0.9, value)
 
     return Trial(settings, prepare=prepare)
-
-
-def stick_the_landing(training: Training) -> None:
-    """The KL of the sample, without the gradient of the score (Roeder and others, 2017)."""
-    stepper = training.stepper
-
-    def bound(images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        output = stepper._parallel_vae(seen, noise)
-        elbo = training.vae.bound(output, images)
-        latents = output.posterior.sample(noise)
-        mean, log_variance = (each.detach() for each in output.posterior)
-        squares = (latents - mean).square() * torch.exp(-log_variance)
-        kl = 0.5 * (latents.square() - squares - log_variance).sum(dim=2).mean(dim=0)
-        row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()])
-        return (elbo.reconstruction + kl).mean(), row.detach()
-
-    stepper._pass = bound
 
 
 def decay_of_encoder(weight_decay: float) -> Trial:
@@ -136,7 +118,7 @@ CONV = {
     "beta2 0.99, weight decay 0.1, rate 0.006": second_beta(
         0.99, weight_decay=0.1, learning_rate=6e-3
     ),
-    "stick the landing": Trial(prepare=stick_the_landing),
+    "exact gradient of the KL": Trial({"kl_gradient": "exact"}),
     "hidden 512": of_conv("HIDDEN_DIM", 512),
     "hidden 128": of_conv("HIDDEN_DIM", 128),
     "input noise 0.03": Trial({"input_noise": 0.03}),

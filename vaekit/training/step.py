@@ -48,7 +48,7 @@ class Stepper:
     ) -> None:
         device = accelerator.device
         self._config, self._accelerator, self._device = config, accelerator, device
-        self._vae, self._average, self._feed = vae, average, feed
+        self._vae, self._feed = vae, feed
         self._total_steps = settled(config.epochs) * steps_per_epoch
         batch_size = settled(config.batch_size)
         self._share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
