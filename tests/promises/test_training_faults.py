@@ -509,33 +509,29 @@ from safetensors.torch import save_file
 from vaekit.settings import parse
 from vaekit.config import TrainConfig
 from vaekit.errors import user_errors_in_one_line
-from vaekit.training import state
-from vaekit.training.step import Stepper
+from vaekit.training import loop, state
 from vaekit.train import train
 
-advance, stop_not_finite = Stepper.advance, state.stop_not_finite
+agree_between_steps, stop_not_finite = loop.agree_between_steps, state.stop_not_finite
 
-def keep(vae, average, moments, when):
-    tensors = {f"vae.{name}": tensor for name, tensor in vae.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for index, of_parameter in moments.items():
-        tensors |= {f"{index}.{name}": tensor for name, tensor in of_parameter.items()}
-    copies = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(copies, f"{sys.argv[-1]}/{when}-{PartialState().process_index}.safetensors")
+def keep(training, when):
+    tensors = {name: tensor.clone() for name, tensor in training.tensors().items()}
+    del tensors["losses"]
+    save_file(tensors, f"{sys.argv[-1]}/{when}-{PartialState().process_index}.safetensors")
 
-def advance_and_spoil(stepper, step):
-    if step == 7:
-        keep(stepper._vae, stepper._average, stepper.moments(), "before")
+def spoil_the_next(training, request, exit_code):
+    if training.step == 7:
+        keep(training, "before")
         if PartialState().process_index == 1:
-            parameter = stepper._vae.get_parameter("dec.linear.bias")
+            parameter = training.vae.get_parameter("dec.linear.bias")
             parameter.register_hook(lambda gradient: gradient * float("nan"))
-    advance(stepper, step)
+    return agree_between_steps(training, request, exit_code)
 
 def keep_and_stop(training, step):
-    keep(training.vae, training.ema, training.stepper.moments(), "after")
+    keep(training, "after")
     stop_not_finite(training, step)
 
-Stepper.advance, state.stop_not_finite = advance_and_spoil, keep_and_stop
+loop.agree_between_steps, state.stop_not_finite = spoil_the_next, keep_and_stop
 with user_errors_in_one_line():
     train(parse(TrainConfig, sys.argv[1:-1]))
 """
