@@ -3,7 +3,9 @@
 For each number of images it makes that many names in FOLDER, hard links of some PNG files, has
 them decoded, and starts training on them in a process of its own: seconds from its launch to the
 end of its first step, memory, and how many images a second its feed gives. With --filled there are
-no files, whose names are then not looked at, and shards of noise. A set is removed once measured.
+no files, whose names are then not looked at, and shards of noise. With --names there are empty
+files, whose names are looked at: CPU microseconds and bytes of memory a file. A set is removed once
+measured.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +74,8 @@ def make(root: Path, count: int) -> None:
 def decode(root: str) -> dict[str, Any]:
     """Have a set decoded, and look at its names once more."""
     from vaekit.config import DataConfig
-    from vaekit.images.folder import signature
     from vaekit.images.sets import load_images
+    from vaekit.images.walk import walk
 
     memory, began, worked = Peak(), time.perf_counter(), time.process_time()
     load_images(DataConfig(name="folder", root=root), 0)
@@ -82,7 +85,7 @@ def decode(root: str) -> dict[str, Any]:
         "decoding_mb": memory.stop() / 1e6,
     }
     worked = time.process_time()
-    signature(Path(root), by_suffix=False)
+    walk(Path(root), by_suffix=False).signature()
     return found | {"names_cpu_seconds": time.process_time() - worked}
 
 
@@ -113,22 +116,46 @@ def fill(root: str, count: int) -> dict[str, Any]:
         numbers = range(start, min(start + most, count))
         rows = np.zeros(len(numbers), parts.with_names(16))
         rows["name"] = [f"{number % NUM_CLASSES}/{number}.png" for number in numbers]
-        planned = parts.plan(folder, shards.SHARD, rows, most)
+        planned = parts.plan(folder, shards.SHARD, np.arange(len(rows)), most, rows.__getitem__)
         parts.do_parts(folder, planned, settings, noise, ALONE, lambda _: None)
     made = parts.read_parts(folder, shards.SHARD, settings)
     order = generator.permutation(count)
     pixels = shards.mapped_images(made, order)
-    labels = np.stack([order % NUM_CLASSES, order, order * 0], axis=1)
     num_test = min(NUM_TEST, count // 10)
     names = tuple(map(str, range(NUM_CLASSES)))
     sides = (count - num_test, 0, num_test)
     reading = Reading(num_found=count)
-    images = Collected(names, pixels, labels, sides, False, data, reading)
+    pages = np.zeros(count, np.int32)
+    labels = order % NUM_CLASSES
+    images = Collected(names, pixels, labels, order, pages, sides, False, data, reading)
     found = settled.Settled(data, is_split=False)
     cache._write_set(place, cache._set_key(UNSEEN, found, 0), images, made)
     path = cache._settled_path(place, UNSEEN, given)
     settled.write_settled(path, found, parts.FORMAT_VERSION)
     return {}
+
+
+def look(root: Path, count: int) -> str:
+    """CPU microseconds a file that a look at all names takes, and bytes: at most, and held."""
+    from vaekit.images.walk import walk
+
+    for number in range(count):
+        folder = root / str(number % NUM_CLASSES) / f"{number // NUM_CLASSES // IN_A_FOLDER:04d}"
+        if number // NUM_CLASSES % IN_A_FOLDER == 0:
+            folder.mkdir(parents=True)
+        (folder / f"{number:08d}.png").touch()
+    best = float("inf")
+    for _ in range(3):
+        worked = time.process_time()
+        walk(root, by_suffix=False).signature()
+        best = min(best, time.process_time() - worked)
+    tracemalloc.start()
+    found = walk(root, by_suffix=False)
+    found.signature()
+    held, most = tracemalloc.get_traced_memory()
+    return (
+        f"| {len(found):,} | {1e6 * best / count:.1f} | {most / count:.0f} | {held / count:.0f} |"
+    )
 
 
 class Enough(Exception):  # noqa: N818 - no fault
@@ -145,9 +172,9 @@ def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
     from vaekit.training.step import Stepper
 
     if not has_files:
-        from vaekit.images import cache
+        from vaekit.images.walk import Walk
 
-        cache.signature = lambda *_, **__: UNSEEN
+        Walk.signature = lambda _: UNSEEN  # type: ignore[method-assign]
     found: dict[str, Any] = {}
     advance = Stepper.advance
 
@@ -260,7 +287,17 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, help="where the sets are made, on a disk with room")
     parser.add_argument("images", type=int, nargs="+")
     parser.add_argument("--filled", action="store_true", help="no files, and shards of noise")
+    parser.add_argument("--names", action="store_true", help="no images, only their names")
     arguments = parser.parse_args(argv)
+    if arguments.names:
+        print("| files | CPU us a file | bytes a file, at most | held |\n|---:|---:|---:|---:|")
+        for count in arguments.images:
+            root = arguments.folder / f"names-{count}"
+            try:
+                print(look(root, count), flush=True)
+            finally:
+                shutil.rmtree(root, ignore_errors=True)
+        return
     print(f"| images | {' | '.join(title for title, _ in COLUMNS.values())} |")
     print("|" + "---:|" * (1 + len(COLUMNS)))
     for count in arguments.images:

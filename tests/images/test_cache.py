@@ -18,10 +18,10 @@ from vaekit.images import cache as image_cache
 from vaekit.images import decode as image_files
 from vaekit.images import parts, shards, single_file
 from vaekit.images.collect import InMemory, collect
-from vaekit.images.folder import walk
 from vaekit.images.mapped import Mapped
 from vaekit.images.reading import reading_to_dict
 from vaekit.images.sets import count, load_images
+from vaekit.images.walk import walk
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 
@@ -64,7 +64,8 @@ def test_a_set_in_shards_is_the_same_as_in_memory(
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     for index in range(60):  # some are equal, and go to one side of the split
-        write(tmp_path / "ab"[index % 2] / f"{index}.png", noise[index % 45])
+        name = f"{index:02d}{'x' * (index // 9)}.png"  # those of later shards are longer
+        write(tmp_path / "ab"[index % 2] / name, noise[index % 45])
     settings: dict[str, Any] = {"image_size": 8, "validation": 7, "limit": 30}
     whole = load(tmp_path, **settings)
     monkeypatch.setattr(image_cache, "IN_MEMORY_BYTES", 0)
@@ -304,7 +305,7 @@ def write_single_file(data: DataConfig) -> None:
     entry = root / ".vaekit-cache" / single_file._key(names, images.data, seed)
     entry.mkdir(parents=True)
     np.save(entry / "pixels.npy", images.pixels)
-    np.save(entry / "rows.npy", images.rows)
+    np.save(entry / "rows.npy", np.stack([images.labels, images.files, images.pages], axis=1))
     meta = {
         "format_version": 3,
         "files": {name: file_sha256(entry / name) for name in ("pixels.npy", "rows.npy")},

@@ -18,7 +18,7 @@ from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.mapped import MappedImages, PixelArray, Which
 from vaekit.images.reading import NUM_EXAMPLES, Reading, Tally
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
-from vaekit.images.survey import Page, settle
+from vaekit.images.survey import Looks, settle
 from vaekit.images.values import to_8_bit
 from vaekit.storage.files import user_path
 
@@ -234,13 +234,10 @@ def channels_first(array: Any, name: str, root: str) -> Any:
 def _settled(config: DataConfig, planes: NDArray[Any], name: str) -> DataConfig:
     """The settings with the range of the values of the training images [N, C, H, W]."""
     if planes.dtype == np.uint8:
-        return settle(config, [])
+        return settle(config, Looks())
     low, high = float(planes.min()), float(planes.max())
     is_float = planes.dtype.kind == "f"
-    page = Page(
-        has_colour=False, has_alpha=False, is_deep=True, low=low, high=high, is_float=is_float
-    )
-    return settle(config, [page])
+    return settle(config, Looks(num_deep=1, low=low, high=high, is_float=is_float))
 
 
 def _prepared(planes: Any, config: DataConfig) -> tuple[PixelArray, int]:

@@ -25,7 +25,6 @@ import psutil
 from vaekit.config import DataConfig
 from vaekit.errors import UserError, say
 from vaekit.images.collect import Collected, FolderImages, InMemory, collect, folder_images
-from vaekit.images.folder import CACHE_FOLDER, signature, walk
 from vaekit.images.mapped import MappedImages
 from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
@@ -34,6 +33,7 @@ from vaekit.images.reading import reading_from_dict, reading_to_dict
 from vaekit.images.settled import SETTLED, Settled, in_pixels, read_settled, write_settled
 from vaekit.images.shards import FileNames, ShardedReader, Task, do, mapped_images
 from vaekit.images.single_file import read_single_file
+from vaekit.images.walk import CACHE_FOLDER, walk
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256, read_json, user_path, write_json
 from vaekit.storage.sealed import read_sealed, write_sealed
@@ -143,15 +143,14 @@ def _follow(root: Path, cache: Path, data: DataConfig, ranks: Ranks) -> _Order:
 
 
 def _find_or_make(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) -> _Order:
-    by_suffix = data.reading == "suffix"
-    files = signature(root, by_suffix=by_suffix)
+    found = walk(root, by_suffix=data.reading == "suffix")
+    files = found.signature()
     settled = read_settled(_settled_path(cache, files, data), data, FORMAT_VERSION)
     if settled is not None:
         key = _set_key(files, settled, seed)
         opened = _open(cache, key, settled.data)
         if opened is not None:
             return _order_to_open(key, opened)
-    found = walk(root, by_suffix=by_suffix)
     if any(cache.glob("*/meta.json")) and read_single_file(found, data, seed) is not None:
         return _Order("single")
     say(f"decoding the images of {root}")
@@ -215,7 +214,7 @@ def _write_set(cache: Path, key: str, images: Collected, shards: Sequence[Part])
     with TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
         made = Path(temporary) / key
         made.mkdir()
-        np.save(made / _ROWS, np.stack([images.pixels.places, images.rows[:, 0]]))
+        np.save(made / _ROWS, np.stack([images.pixels.places, images.labels]))
         write_sealed(
             made / _INDEX,
             {

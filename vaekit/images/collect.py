@@ -2,55 +2,77 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig, parse_value_range
 from vaekit.errors import UserError, some_of
+from vaekit.images.coded import Coded
 from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import Source, decode_files
-from vaekit.images.folder import TEST, TRAIN, UNSPLIT, VALIDATION, Walk, arrange
+from vaekit.images.folder import TEST, TRAIN, UNSPLIT, VALIDATION, Arrangement, arrange
 from vaekit.images.formats import FIRST_SUFFIXES, REFUSED_SUFFIXES, suffixes
 from vaekit.images.mapped import Mapped, PixelArray
-from vaekit.images.reading import Reading, tallied
+from vaekit.images.reading import Reading, Tally, printable, tallied
 from vaekit.images.splits import FIXED_SEED, hold_out_a_tenth
-from vaekit.images.survey import Page, Surveyed, common_channels, settle, survey
+from vaekit.images.survey import Looks, Survey, common_channels, settle, survey
+from vaekit.images.walk import Walk
 
 FEWEST_LEVELS = 64  # that colours of 16 bits must have left in their upper 8
 NOT_OF_8_BITS = "0,255"  # the range that no deep file has chosen
 
 
 class Read(NamedTuple):
-    """What became of N sources."""
+    """What became of N images."""
 
     pixels: PixelArray  # [N, C, H, W], of those that can't be read whatever
-    unreadable: dict[int, str]  # the indices of those, and why
-    fates: list[tuple[str, ...]]  # [N], what each was used as, where not as it is
+    unreadable: Coded  # [N], why
+    fates: Coded  # [N], tuples of what each was used as, where not as it is
     digests: Callable[[], NDArray[np.uint64]]  # [N, 2], of the pixels
 
 
 class Reader(Protocol):
     """Reads image files."""
 
-    def survey(self, paths: Sequence[Path], data: DataConfig) -> list[Surveyed]:
-        """What each file holds, with every value that settings need."""
+    def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
+        """What each of `files` [N] holds, with every value that settings need."""
 
-    def decode(self, sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
-        """The images of all sources, prepared as `data`, which is settled, says."""
+    def decode(
+        self,
+        found: Walk,
+        files: NDArray[np.int64],
+        pages: NDArray[np.int32],
+        channels: int,
+        data: DataConfig,
+    ) -> Read:
+        """`pages` [N] of `files` [N], prepared as `data`, which is settled, says."""
 
 
 class InMemory:
     """Reads all images into one array."""
 
-    def survey(self, paths: Sequence[Path], data: DataConfig) -> list[Surveyed]:
-        return survey(paths, data, every_value=True)
+    def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
+        return survey([found.path(index) for index in files.tolist()], data, every_value=True)
 
-    def decode(self, sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
-        pixels = np.empty((len(sources), channels, *data.size), np.uint8)
-        decoded = decode_files(sources, pixels, data, "decoding")
-        return Read(pixels, *decoded, lambda: digests(pixels))
+    def decode(
+        self,
+        found: Walk,
+        files: NDArray[np.int64],
+        pages: NDArray[np.int32],
+        channels: int,
+        data: DataConfig,
+    ) -> Read:
+        each = zip(files.tolist(), pages.tolist(), strict=True)
+        sources = [Source(found.path(index), page) for index, page in each]
+        return read_in_memory(sources, channels, data)
+
+
+def read_in_memory(sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
+    pixels = np.empty((len(sources), channels, *data.size), np.uint8)
+    decoded = decode_files(sources, pixels, data, "decoding")
+    return Read(pixels, *decoded, lambda: digests(pixels))
 
 
 class FolderImages(NamedTuple):
@@ -70,7 +92,9 @@ class Collected(NamedTuple):
 
     class_names: tuple[str, ...]  # () for an unlabelled folder
     pixels: PixelArray  # [N, C, H, W]
-    rows: NDArray[np.int64]  # [N, 3], the label (0 without), the file in the walk, the page
+    labels: NDArray[np.int64]  # [N], 0 without classes
+    files: NDArray[np.int64]  # [N], their places in the walk
+    pages: NDArray[np.int32]  # [N]
     num_on_side: tuple[int, int, int]
     is_split: bool  # whether vaekit chose the sides, by the seed
     data: DataConfig  # with what the files settled
@@ -79,15 +103,11 @@ class Collected(NamedTuple):
 
 def folder_images(images: Collected, found: Walk) -> FolderImages:
     """What was collected, with labels and names by themselves."""
-    labels, files, pages = images.rows.T
     return FolderImages(
         images.class_names,
         images.pixels,
-        np.ascontiguousarray(labels) if images.class_names else None,
-        tuple(
-            page_name(found.files[file].relative_to(found.root).as_posix(), page)
-            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
-        ),
+        images.labels if images.class_names else None,
+        page_names(found, images.files, images.pages),
         images.num_on_side,
         images.data,
         images.reading,
@@ -97,22 +117,20 @@ def folder_images(images: Collected, found: Walk) -> FolderImages:
 class _Images(NamedTuple):
     """What is to be decoded, or was, in order of the files."""
 
-    sources: list[Source]
-    names: list[str]
-    pages: list[tuple[Page, ...]]  # one of each, none where the file can't be read
-    files: NDArray[np.int64]  # the number of the file of each
+    files: NDArray[np.int64]  # [N], the place of each one's file in the walk
+    pages: NDArray[np.int32]  # [N], which one of the file
+    rows: NDArray[np.int64]  # [N], its row among all pages, -1 where the file can't be read
     labels: NDArray[np.int64]
-    sides: NDArray[np.int64]
+    sides: NDArray[np.int8]
 
-    @property
-    def page_numbers(self) -> NDArray[np.int64]:
-        return np.array([source.page for source in self.sources], np.int64)
-
-    def take(self, which: Sequence[int] | NDArray[np.int64]) -> "_Images":
-        rows = np.asarray(which, np.int64)
-        lists = ([each[i] for i in rows] for each in (self.sources, self.names, self.pages))
-        sources, names, pages = lists
-        return _Images(sources, names, pages, self.files[rows], self.labels[rows], self.sides[rows])
+    def take(self, which: NDArray[np.bool_]) -> "_Images":
+        return _Images(
+            self.files[which],
+            self.pages[which],
+            self.rows[which],
+            self.labels[which],
+            self.sides[which],
+        )
 
 
 def collect(found: Walk, data: DataConfig, seed: int, reader: Reader) -> Collected:
@@ -122,68 +140,102 @@ def collect(found: Walk, data: DataConfig, seed: int, reader: Reader) -> Collect
     folder in none of the layouts, and for unreadable files that are not to be skipped.
     """
     by_suffix = data.reading == "suffix"
-    places = np.array(
-        [
-            index
-            for index, path in enumerate(found.files)
-            if not by_suffix or path.name.lower().endswith(FIRST_SUFFIXES)
-        ],
-        np.int64,
-    )
-    paths = [found.files[index] for index in places]
-    surveyed = reader.survey(paths, data)
-    are_images = [
-        by_suffix or not each.fault or path.suffix.lower() in suffixes()
-        for path, each in zip(paths, surveyed, strict=True)
-    ]
-    candidates = np.flatnonzero(are_images)
-    arranged = arrange(found, [paths[i] for i in candidates], by_suffix=by_suffix)
-    used = candidates[arranged.used]
-    images = _expand(found, paths, surveyed, used, arranged.labels, arranged.sides)
-    trained = [page for each in images.take(_trained(images)).pages for page in each]
+    surveyed, images, layout, class_names, left_out = _find_images(found, data, reader)
+    is_trained = (images.sides == TRAIN) | (images.sides == UNSPLIT)
+    trained = surveyed.looks(images.rows[is_trained & (images.rows >= 0)])
     _require_depth(trained, found)
     data = settle(data, trained)
+    num_deep = surveyed.looks(images.rows[images.rows >= 0]).num_deep
     is_split = bool((images.sides == UNSPLIT).any())
 
-    decoded = _decode(images, found, data, reader)
-    kept = images.take(decoded.kept)
+    decoded = _decode(images, surveyed, found, data, reader)
+    kept = decoded.images
     if by_suffix:
         sides = _split_files(images, found, seed) if is_split else images.sides
-        place = np.full(len(sides), -1)
-        place[decoded.kept] = np.arange(len(decoded.kept))
-        order = place[_order(sides)]
-        order, kept = order[order >= 0], kept._replace(sides=sides[decoded.kept])
+        order = _order(sides)
+        order = (np.cumsum(decoded.is_kept) - 1)[order[decoded.is_kept[order]]]
+        kept = kept._replace(sides=sides[decoded.is_kept])
     else:
         if is_split:
             kept = kept._replace(sides=_split(kept, decoded.digests(), found, seed))
         order = _order(kept.sides)
     _require_both_sides(kept.sides, decoded.unreadable, found)
-    others = [
-        (_kind(paths[i].suffix), paths[i].relative_to(found.root).as_posix())
-        for i in np.flatnonzero(~np.array(are_images, bool))
-    ]
-    unreadable = [(f"unreadable: {why}", name) for name, why in decoded.unreadable]
-    left_out = [*found.left_out, *arranged.left_out, *others, *unreadable]
+    unreadable = tallied((name, [f"unreadable: {why}"]) for name, why in decoded.unreadable)
     return Collected(
-        arranged.class_names,
+        class_names,
         _in_order(decoded.pixels, order),
-        np.stack([kept.labels, places[kept.files], kept.page_numbers], axis=1)[order],
+        kept.labels[order],
+        kept.files[order],
+        kept.pages[order],
         _num_on_side(kept.sides),
         is_split,
         data,
         Reading(
-            num_found=len(found.files),
-            layout=(*arranged.layout, *_unused_settings(images, data)),
-            left_out=tallied((name, [why]) for why, name in left_out),
-            used_otherwise=tallied(zip(kept.names, decoded.fates, strict=True)),
-            remarks=_remarks(images, data),
+            num_found=len(found),
+            layout=(*layout, *_unused_settings(num_deep, data)),
+            left_out=tuple(sorted((*left_out, *unreadable))),
+            used_otherwise=tallied(
+                decoded.fates.items(),
+                lambda index: page_name(found.name(kept.files[index]), kept.pages[index]),
+            ),
+            remarks=_remarks(num_deep, len(images.files), data),
         ),
     )
+
+
+class _Found(NamedTuple):
+    surveyed: Survey
+    images: _Images
+    layout: tuple[str, ...]
+    class_names: tuple[str, ...]
+    left_out: tuple[Tally, ...]
+
+
+def _find_images(found: Walk, data: DataConfig, reader: Reader) -> _Found:
+    """Which of the files are images, and of what."""
+    by_suffix = data.reading == "suffix"
+    files = _by_suffix(found) if by_suffix else np.arange(len(found))
+    surveyed = reader.survey(found, files, data)
+    is_image = np.ones(len(files), bool)
+    if not by_suffix:
+        for index, _ in surveyed.faults.items():
+            is_image[index] = _suffix(found, files[index]) in suffixes()
+    candidates = np.flatnonzero(is_image)
+    arranged = arrange(found, files[candidates], by_suffix=by_suffix)
+    images = _expand(files, surveyed, candidates[arranged.used], arranged)
+    others = tallied(
+        ((index, [_kind(_suffix(found, index))]) for index in files[~is_image].tolist()), found.name
+    )
+    left_out = tallied((name, [why]) for why, name in found.left_out)
+    return _Found(
+        surveyed,
+        images,
+        arranged.layout,
+        arranged.class_names,
+        (*left_out, *arranged.left_out, *others),
+    )
+
+
+def _by_suffix(found: Walk) -> NDArray[np.int64]:
+    return np.array(
+        [i for i, name in enumerate(found.names) if name.lower().endswith(FIRST_SUFFIXES)], np.int64
+    )
+
+
+def _suffix(found: Walk, index: int) -> str:
+    return Path(found.names[index]).suffix.lower()
 
 
 def page_name(name: str, page: int) -> str:
     """The name of a file, with the number of the page from 2 on."""
     return f"{name}#{page + 1}" if page else name
+
+
+def page_names(
+    found: Walk, files: NDArray[np.int64], pages: NDArray[np.integer[Any]]
+) -> tuple[str, ...]:
+    each = zip(files.tolist(), pages.tolist(), strict=True)
+    return tuple(page_name(found.name(index), page) for index, page in each)
 
 
 def _in_order(pixels: PixelArray, order: NDArray[np.int64]) -> PixelArray:
@@ -210,77 +262,78 @@ def permute(pixels: NDArray[np.uint8], order: NDArray[np.int64]) -> None:
 
 
 def _expand(
-    found: Walk,
-    paths: Sequence[Path],
-    surveyed: Sequence[Surveyed],
-    used: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    sides: NDArray[np.int64],
+    files: NDArray[np.int64], surveyed: Survey, used: NDArray[np.int64], arranged: Arrangement
 ) -> _Images:
-    """Each page of a file that is used, or one where it can't be read."""
-    sources, names, pages, rows = [], [], [], []
-    prefix = str(found.root / "x")[:-1]  # much faster than Path.relative_to
-    for row, index in enumerate(used.tolist()):
-        path, each = paths[index], surveyed[index]
-        name = str(path).removeprefix(prefix)
-        for page in range(max(1, len(each.pages))):
-            sources.append(Source(path, page))
-            names.append(page_name(name, page))
-            pages.append(each.pages[page : page + 1])
-            rows.append(row)
-    return _Images(sources, names, pages, used[rows], labels[rows], sides[rows])
+    """Each page of the `files` that are `used`, or one where it can't be read."""
+    num_pages = surveyed.num_pages[used]
+    first_rows = (np.cumsum(surveyed.num_pages) - surveyed.num_pages)[used]
+    first_rows[num_pages == 0] = -1
+    num_images = np.maximum(1, num_pages)
+    of_file = np.repeat(np.arange(len(used)), num_images)
+    pages = np.arange(len(of_file))
+    pages -= np.repeat(np.cumsum(num_images) - num_images, num_images)
+    return _Images(
+        files[used[of_file]],
+        pages.astype(np.int32),
+        first_rows[of_file] + pages,
+        arranged.labels[of_file],
+        arranged.sides[of_file],
+    )
 
 
-def _require_depth(pages: Sequence[Page], found: Walk) -> None:
+def _require_depth(looks: Looks, found: Walk) -> None:
     """Raise `UserError` where of colours of 16 bits too little is in the 8 that Pillow gives."""
-    uppers = [page.upper for page in pages if page.upper is not None]
-    if uppers and max(uppers) < FEWEST_LEVELS:
+    if looks.num_upper and looks.upper < FEWEST_LEVELS:
         raise UserError(
-            f"--data.root {found.root}: {len(uppers)} colour images have 16 bits a colour and use "
-            f"the lower {8 + max(uppers).bit_length()} alone, of which Pillow gives "
-            f"{max(uppers) + 1} levels; save them with 8 bits a colour"
+            f"--data.root {found.root}: {looks.num_upper} colour images have 16 bits a colour and "
+            f"use the lower {8 + looks.upper.bit_length()} alone, of which Pillow gives "
+            f"{looks.upper + 1} levels; save them with 8 bits a colour"
         )
-
-
-def _trained(images: _Images) -> NDArray[np.int64]:
-    return np.flatnonzero((images.sides == TRAIN) | (images.sides == UNSPLIT))
 
 
 class _Decoded(NamedTuple):
     pixels: PixelArray  # [N, C, H, W]
     digests: Callable[[], NDArray[np.uint64]]  # [N, 2]
-    kept: NDArray[np.int64]  # [N], which images they are
-    fates: list[tuple[str, ...]]  # [N]
+    images: _Images  # [N], what they are
+    is_kept: NDArray[np.bool_]  # [M], which they are of those that were to be decoded
+    fates: Coded  # [N]
     unreadable: list[tuple[str, str]]  # the name of each other, and why
 
 
-def _decode(images: _Images, found: Walk, data: DataConfig, reader: Reader) -> _Decoded:
+def _decode(
+    images: _Images, surveyed: Survey, found: Walk, data: DataConfig, reader: Reader
+) -> _Decoded:
     """Decode every image.
 
     Where some are unreadable and to be skipped, all starts anew without them, since they may have
     had a say in the number of channels.
     """
-    kept = np.arange(len(images.sources))
+    is_kept = np.ones(len(images.files), bool)
+    some = images
     unreadable: list[tuple[str, str]] = []
     while True:
-        some = images.take(kept)
-        channels = common_channels([page for each in some.pages for page in each], data)
-        decoded = reader.decode(some.sources, channels, data)
-        if not decoded.unreadable:
-            return _Decoded(decoded.pixels, decoded.digests, kept, decoded.fates, unreadable)
-        unreadable += [(some.names[i], why) for i, why in decoded.unreadable.items()]
-        kept = np.delete(kept, list(decoded.unreadable))
+        channels = common_channels(surveyed.looks(some.rows[some.rows >= 0]), data)
+        decoded = reader.decode(found, some.files, some.pages, channels, data)
+        failed = dict(decoded.unreadable.items())
+        if not failed:
+            pixels, _, fates, of_pixels = decoded
+            return _Decoded(pixels, of_pixels, some, is_kept, fates, unreadable)
+        unreadable += [
+            (page_name(found.name(some.files[i]), some.pages[i]), why) for i, why in failed.items()
+        ]
+        is_kept[np.flatnonzero(is_kept)[list(failed)]] = False
+        some = images.take(is_kept)
         if not data.skip_unreadable:
-            named = [f"{_printable(name)} ({why})" for name, why in sorted(unreadable)]
+            named = [f"{printable(name)} ({why})" for name, why in sorted(unreadable)]
             raise UserError(
                 f"--data.root {found.root}: can't read {some_of(named)}; replace them or "
                 f"move them away, or leave them out with --data.skip_unreadable"
             )
-        _require_both_sides(images.sides[kept], unreadable, found)
+        _require_both_sides(some.sides, unreadable, found)
 
 
 def _require_both_sides(
-    sides: NDArray[np.int64], unreadable: Sequence[tuple[str, str]], found: Walk
+    sides: NDArray[np.int8], unreadable: Sequence[tuple[str, str]], found: Walk
 ) -> None:
     if len(sides) and (sides == UNSPLIT).all():
         return
@@ -294,26 +347,26 @@ def _require_both_sides(
 
 def _split(
     images: _Images, of_images: NDArray[np.uint64], found: Walk, seed: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.int8]:
     """A tenth for the test: equal images, and pages of a file, on one side; the sides."""
     groups = groups_of(of_images, images.files)
     held_out = hold_out_a_tenth(images.labels, groups, seed, found.root).held_out
     return _sides(len(of_images), held_out)
 
 
-def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int64]:
+def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int8]:
     """A tenth of all files, also of those that can't be read, as runs did before; the sides."""
     held_out = hold_out_a_tenth(images.labels, None, seed, found.root).held_out
-    return _sides(len(images.sources), held_out)
+    return _sides(len(images.files), held_out)
 
 
-def _sides(num_images: int, held_out: NDArray[np.int64]) -> NDArray[np.int64]:
-    sides = np.full(num_images, TRAIN)
+def _sides(num_images: int, held_out: NDArray[np.int64]) -> NDArray[np.int8]:
+    sides = np.full(num_images, TRAIN, np.int8)
     sides[held_out] = TEST
     return sides
 
 
-def _order(sides: NDArray[np.int64]) -> NDArray[np.int64]:
+def _order(sides: NDArray[np.int8]) -> NDArray[np.int64]:
     """The images side by side, those of each in one fixed shuffled order."""
     parts = [np.flatnonzero(sides == side) for side in (TRAIN, VALIDATION, TEST)]
     return np.concatenate(
@@ -321,40 +374,31 @@ def _order(sides: NDArray[np.int64]) -> NDArray[np.int64]:
     )
 
 
-def _num_on_side(sides: NDArray[np.int64]) -> tuple[int, int, int]:
+def _num_on_side(sides: NDArray[np.int8]) -> tuple[int, int, int]:
     train, validation, test = (int((sides == side).sum()) for side in (TRAIN, VALIDATION, TEST))
     return train, validation, test
 
 
 def _kind(suffix: str) -> str:
     """What a file is that is no image, as far as its name says."""
-    if suffix.lower() in REFUSED_SUFFIXES:
-        return f"{suffix.lower()} files, which vaekit does not decode"
-    return f"{suffix.lower() or 'nameless'} files, which hold no image that Pillow knows"
+    if suffix in REFUSED_SUFFIXES:
+        return f"{suffix} files, which vaekit does not decode"
+    return f"{suffix or 'nameless'} files, which hold no image that Pillow knows"
 
 
-def _unused_settings(images: _Images, data: DataConfig) -> tuple[str, ...]:
-    if data.value_range == NOT_OF_8_BITS or data.reading == "suffix" or _num_deep(images):
+def _unused_settings(num_deep: int, data: DataConfig) -> tuple[str, ...]:
+    if data.value_range == NOT_OF_8_BITS or data.reading == "suffix" or num_deep:
         return ()
     return (
         f"--data.value_range {data.value_range} is not used: no file has more than 8 bits a pixel",
     )
 
 
-def _remarks(images: _Images, data: DataConfig) -> tuple[str, ...]:
-    num_deep = _num_deep(images)
+def _remarks(num_deep: int, num_images: int, data: DataConfig) -> tuple[str, ...]:
     if not num_deep:
         return ()
     low, high = parse_value_range(data.value_range)
     return (
-        f"{num_deep:,} of {len(images.sources):,} images have more than 8 bits a pixel: values "
+        f"{num_deep:,} of {num_images:,} images have more than 8 bits a pixel: values "
         f"from {low:g} to {high:g} become black to white (--data.value_range)",
     )
-
-
-def _num_deep(images: _Images) -> int:
-    return sum(page.is_deep for pages in images.pages for page in pages)
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)

@@ -11,10 +11,11 @@ from PIL import Image, ImageColor, ImageOps
 
 from vaekit.config import DataConfig, parse_value_range
 from vaekit.errors import UserError, say, some_of
+from vaekit.images.coded import NONE, Coded, coded
 from vaekit.images.formats import UNREADABLE, ImageFile, in_threads, open_image, reason
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import Tally, tallied
-from vaekit.images.survey import settle, survey
+from vaekit.images.survey import looks_of, settle, survey
 from vaekit.images.values import (
     SampleFormat,
     deep_values,
@@ -75,25 +76,23 @@ def prepare_readable(
     """
     data = replace(data or DataConfig(), pages="first")
     if "auto" in (data.background, data.value_range):
-        found = survey(paths, data, every_value=True)
-        data = settle(data, [page for each in found for page in each.pages])
+        data = settle(data, looks_of([survey(paths, data, every_value=True).pages[:]]))
     pixels: NDArray[np.uint8] = np.empty((len(paths), *shape), np.uint8)
     decoded = decode_files([Source(path) for path in paths], pixels, data, "reading")
-    kept = np.array([i for i in range(len(paths)) if i not in decoded.unreadable], np.int64)
-    names = [str(path) for path in paths]
+    kept = np.flatnonzero(decoded.unreadable.codes == NONE)
     return Prepared(
-        pixels[kept] if decoded.unreadable else pixels,
+        pixels[kept] if len(kept) < len(paths) else pixels,
         kept,
-        decoded.unreadable,
-        tallied(zip(names, decoded.fates, strict=True)),
+        dict(decoded.unreadable.items()),
+        tallied(decoded.fates.items(), lambda index: str(paths[index])),
     )
 
 
 class Decoded(NamedTuple):
     """What became of each of N sources."""
 
-    unreadable: dict[int, str]  # the indices of those that can't be read, and why
-    fates: list[tuple[str, ...]]  # [N], what each was used as, where not as it is
+    unreadable: Coded  # [N], why
+    fates: Coded  # [N], tuples of what each was used as, where not as it is
 
 
 def decode_files(
@@ -121,8 +120,10 @@ def decode_files(
         return fates
 
     results = in_threads(decode, range(len(sources)), description, advance)
-    unreadable = {i: result for i, result in enumerate(results) if isinstance(result, str)}
-    return Decoded(unreadable, [() if isinstance(each, str) else each for each in results])
+    return Decoded(
+        coded(each if isinstance(each, str) else None for each in results),
+        coded(() if isinstance(each, str) else each for each in results),
+    )
 
 
 def fit(

@@ -1,9 +1,8 @@
 """Which files of a folder are its images, of which class, on which side of a split."""
 
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError, some_of
-
-CACHE_FOLDER = ".vaekit-cache"
+from vaekit.images.reading import Tally, tallied
+from vaekit.images.walk import Walk, layouts
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 UNSPLIT = -1  # vaekit itself is to choose
+_NOT_USED = -2
 
 _SIDES = {
     **dict.fromkeys(("train", "training", "trn"), TRAIN),
@@ -26,18 +26,8 @@ _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img",
 _JOINED = re.compile(
     r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data|images)"
 )
+_BESIDE, _EMPTY = "beside the folders of the split", "folders without images"
 _FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
-_OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "@eadir"}
-_OF_A_RUN = ("config.yaml", "environment.json", "metrics.jsonl")
-
-
-class Walk(NamedTuple):
-    """The files of a folder, in order of their paths."""
-
-    root: Path
-    files: list[Path]
-    folders: list[Path]  # all that were entered, the root first
-    left_out: list[tuple[str, str]]  # the reason, and the name of what was not entered or looked at
 
 
 class Arrangement(NamedTuple):
@@ -46,119 +36,18 @@ class Arrangement(NamedTuple):
     class_names: tuple[str, ...]  # () for an unlabelled folder
     used: NDArray[np.int64]  # [M], their indices, sorted
     labels: NDArray[np.int64]  # [M], all 0 in an unlabelled folder
-    sides: NDArray[np.int64]  # [M], all `UNSPLIT` where the folder is not split
+    sides: NDArray[np.int8]  # [M], all `UNSPLIT` where the folder is not split
     layout: tuple[str, ...]  # what was understood otherwise than to the letter
-    left_out: list[tuple[str, str]]
+    left_out: tuple[Tally, ...]
 
 
-def walk(root: Path, *, by_suffix: bool) -> Walk:
-    """All files under `root` but hidden ones and those of operating systems.
-
-    Links are followed, and those back to a folder above are left out. `by_suffix` is how the first
-    version went: no link below the folder of a class.
-    """
-    files: list[Path] = []
-    folders: list[Path] = []
-    left_out: list[tuple[str, str]] = []
-    for entered in _enter(root, by_suffix):
-        folders.append(entered.path)
-        files += [Path(file.path) for file in entered.files]
-        left_out += entered.left_out
-    left_out.sort(key=lambda each: each[1].removesuffix("/").split("/"))
-    return Walk(root, sorted(files), folders, left_out)
-
-
-def signature(root: Path, *, by_suffix: bool) -> str:
-    """A hash of the names, sizes and times of all files that `walk` finds, and of what it leaves.
-
-    Nothing is held of more than one folder.
-    """
-    digest = hashlib.sha256()
-    for entered in _enter(root, by_suffix):
-        lines = sorted(map(_line, entered.files))
-        name = os.fsencode(entered.path.relative_to(root))
-        digest.update(b"%d %d %s\n" % (len(lines), len(entered.left_out), name))
-        digest.update("\n".join(lines).encode(errors="surrogateescape"))
-        digest.update(repr(entered.left_out).encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-class _Entered(NamedTuple):
-    path: Path
-    files: list[os.DirEntry[str]]  # in no order
-    left_out: list[tuple[str, str]]
-
-
-def _line(file: os.DirEntry[str]) -> str:
-    try:
-        status = file.stat()
-    except OSError:  # a dangling link
-        status = file.stat(follow_symlinks=False)
-    return f"{file.name}/{status.st_size}/{status.st_mtime_ns}"
-
-
-def _enter(root: Path, by_suffix: bool) -> Iterator[_Entered]:
-    """Every folder that is looked into, from `root` on, in order of their paths."""
-    if not root.is_dir():
-        raise UserError(f"--data.root {root}: no such folder; {layouts(root)}")
-
-    def enter(folder: Path, above: tuple[Path, ...]) -> Iterator[_Entered]:
-        here = (*above, folder.resolve())
-        files: list[os.DirEntry[str]] = []
-        folders: list[Path] = []
-        left_out: list[tuple[str, str]] = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith(".") or name.lower() in _OF_SYSTEMS:
-                    if name != CACHE_FOLDER or folder != root:
-                        left_out.append((_why_hidden(name), name))
-                elif (Path(entry.path) if entry.is_symlink() else entry).is_dir():
-                    path = folder / name
-                    why = _why_not_entered(path, root, here, by_suffix)
-                    if why is None:
-                        folders.append(path)
-                    else:
-                        is_run = why == _IS_RUN
-                        left_out.append((why, f"{name}/" if is_run else name))
-                else:
-                    files.append(entry)
-        above_names = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        shown = [(why, above_names + name) for why, name in left_out]
-        yield _Entered(folder, files, sorted(shown))
-        for path in sorted(folders):
-            yield from enter(path, here)
-
-    return enter(root, ())
-
-
-_IS_RUN = "runs of vaekit"
-
-
-def _why_hidden(name: str) -> str:
-    is_of_system = name.lower() in _OF_SYSTEMS or name == ".DS_Store"
-    return "of an operating system or an archiver" if is_of_system else "hidden"
-
-
-def _why_not_entered(
-    path: Path, root: Path, above: tuple[Path, ...], by_suffix: bool
-) -> str | None:
-    if not by_suffix and all((path / each).is_file() for each in _OF_A_RUN):
-        return _IS_RUN
-    if path.resolve() in above:
-        return "links back to a folder above them"
-    if by_suffix and path.is_symlink() and not _is_class(path, root):
-        return "linked folders"
-    return None
-
-
-def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangement:
-    """The classes and sides of the `images` among the files that were found.
+def arrange(found: Walk, images: NDArray[np.int64], *, by_suffix: bool) -> Arrangement:
+    """The classes and sides of the `images` [N] among the files that were found.
 
     Raises `UserError` for a folder in none of the layouts.
     """
-    tree = _Tree(found.root, images, found.folders)
-    if not images:
+    tree = _Tree(found, images)
+    if not len(images):
         raise UserError(f"{found.root}: no images; {layouts(found.root)}")
     layout: list[str] = []
     base = found.root if by_suffix else _enter_lone_folders(tree, layout)
@@ -171,47 +60,52 @@ def arrange(found: Walk, images: Sequence[Path], *, by_suffix: bool) -> Arrangem
     )
     scans = [_scan(tree, bases.get(folder, folder), side) for folder, side in sides.items()]
     class_names = _common_classes(found.root, scans)
-    rows = sorted(
-        (index, class_names.index(name) if class_names else 0, scan.side)
-        for scan in scans
-        for index, name in scan.members
-    )
-    table = np.array(rows, np.int64).reshape(-1, 3)
-    used = {index for index, _, _ in rows}
-    beside = [
-        ("beside the folders of the split", tree.name(path))
-        for index, path in enumerate(images)
-        if index not in used
-    ]
-    empty = [
-        ("folders without images", f"{tree.name(folder)}/")
+    label_of = np.zeros(len(found.folders), np.int64)
+    side_of_folder = np.full(len(found.folders), _NOT_USED, np.int8)
+    for scan in scans:
+        for folder, name in scan.members:
+            label_of[folder] = class_names.index(name) if class_names else 0
+            side_of_folder[folder] = scan.side
+    folder_of = found.folder_of[images]
+    sides_of_images = side_of_folder[folder_of]
+    used = np.flatnonzero(sides_of_images != _NOT_USED)
+    not_used = images[sides_of_images == _NOT_USED].tolist()
+    beside = tallied(((index, [_BESIDE]) for index in not_used), found.name)
+    empty = tallied(
+        (f"{tree.name(folder)}/", [_EMPTY])
         for folder in found.folders
         if folder not in tree.inhabited and folder.parent in tree.inhabited
-    ]
+    )
     return Arrangement(
-        class_names, table[:, 0], table[:, 1], table[:, 2], tuple(layout), [*beside, *empty]
+        class_names,
+        used,
+        label_of[folder_of[used]],
+        sides_of_images[used],
+        tuple(layout),
+        (*beside, *empty),
     )
 
 
 class _Tree:
     """The folders with images below them."""
 
-    def __init__(self, root: Path, images: Sequence[Path], folders: Iterable[Path]) -> None:
-        self.root, self.images = root, images
+    def __init__(self, found: Walk, images: NDArray[np.int64]) -> None:
+        self.root, self._found, self._images = found.root, found, images
+        self._number = {folder: number for number, folder in enumerate(found.folders)}
+        counts = np.bincount(found.folder_of[images], minlength=len(found.folders)).tolist()
+        # Those that images lie right in.
+        self.loose = {folder for folder, count in zip(found.folders, counts, strict=True) if count}
         self.inhabited: set[Path] = set()
-        self.loose: dict[Path, list[int]] = {}  # the images that lie right in a folder
-        for index, path in enumerate(images):
-            self.loose.setdefault(path.parent, []).append(index)
-            folder = path.parent
+        for lowest in self.loose:
+            folder = lowest
             while folder not in self.inhabited:
                 self.inhabited.add(folder)
-                if folder == root:
+                if folder == self.root:
                     break
                 folder = folder.parent
         self._inside: dict[Path, list[Path]] = {}
-        for folder in folders:
-            if folder != root:
-                self._inside.setdefault(folder.parent, []).append(folder)
+        for folder in found.folders[1:]:
+            self._inside.setdefault(folder.parent, []).append(folder)
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -223,19 +117,26 @@ class _Tree:
         """Those with images below them, in order of their names."""
         return [each for each in self.folders_in(folder) if each in self.inhabited]
 
-    def below(self, folder: Path) -> list[int]:
-        """All images below `folder`, in order of their paths."""
-        found = list(self.loose.get(folder, ()))
-        for each in self.folders_in(folder):
-            found += self.below(each)
-        return sorted(found)
+    def number(self, folder: Path) -> int:
+        """Its place among the folders that were found."""
+        return self._number[folder]
+
+    def from_here_on(self, folder: Path) -> list[int]:
+        """The places of `folder` and of all folders below it."""
+        below = [place for each in self.folders_in(folder) for place in self.from_here_on(each)]
+        return [self._number[folder], *below]
+
+    def loose_names(self, folder: Path) -> list[str]:
+        """Of the images that lie right in `folder`."""
+        here = self._found.folder_of[self._images] == self._number[folder]
+        return [self._found.names[index] for index in self._images[here].tolist()]
 
 
 class _Scan(NamedTuple):
     folder: Path
     side: int
     class_names: tuple[str, ...]
-    members: list[tuple[int, str]]  # the index of an image, and its class ("" without classes)
+    members: list[tuple[int, str]]  # the place of a folder, and its class ("" without classes)
 
 
 def _enter_lone_folders(tree: _Tree, layout: list[str]) -> Path:
@@ -340,12 +241,12 @@ def _require_no_split_within_classes(tree: _Tree, base: Path, by_suffix: bool) -
 
 def _scan(tree: _Tree, folder: Path, side: int) -> _Scan:
     """What lies in `folder`: classes, or images without."""
-    loose, class_folders = tree.loose.get(folder, []), tree.inhabited_in(folder)
+    class_folders = tree.inhabited_in(folder)
     if not class_folders:
-        return _Scan(folder, side, (), [(index, "") for index in loose])
-    if loose:
+        return _Scan(folder, side, (), [(tree.number(folder), "")])
+    if folder in tree.loose:
         raise UserError(
-            f"{folder}: {some_of([tree.images[i].name for i in loose])} beside class folders; "
+            f"{folder}: {some_of(tree.loose_names(folder))} beside class folders; "
             f"put each image into the folder of its class"
         )
     class_names = tuple(each.name for each in class_folders)
@@ -354,7 +255,7 @@ def _scan(tree: _Tree, folder: Path, side: int) -> _Scan:
         raise UserError(
             f"{folder}: {some_of(unreadable)}, the name of a class, is not UTF-8; rename the folder"
         )
-    members = [(index, each.name) for each in class_folders for index in tree.below(each)]
+    members = [(place, each.name) for each in class_folders for place in tree.from_here_on(each)]
     return _Scan(folder, side, class_names, members)
 
 
@@ -375,18 +276,5 @@ def _common_classes(root: Path, scans: Sequence[_Scan]) -> tuple[str, ...]:
     return train.class_names
 
 
-def _is_class(path: Path, root: Path) -> bool:
-    """Whether the first version took `path` for the folder of a class, or of a side."""
-    parts = path.relative_to(root).parts
-    return len(parts) == 1 or (len(parts) == 2 and parts[0] in _FIRST_SIDES)
-
-
 def _is_utf8(name: str) -> bool:
     return os.fsencode(name).decode(errors="replace") == name
-
-
-def layouts(root: Path) -> str:
-    return (
-        f"expected {root}/train/CLASS/*.png and {root}/test/CLASS/*.png, or {root}/CLASS/*.png, "
-        f"or without classes {root}/train/*.png and {root}/test/*.png, or {root}/*.png"
-    )

@@ -17,14 +17,14 @@ from vaekit.config import DataConfig
 from vaekit.errors import UserError, say, some_of
 from vaekit.images import cache
 from vaekit.images.arrays import assemble
-from vaekit.images.collect import InMemory, Read
+from vaekit.images.collect import Read, read_in_memory
 from vaekit.images.decode import Source
 from vaekit.images.facts import FactsPlace
 from vaekit.images.image_set import Images
 from vaekit.images.kept_rows import RowImages, identity, read_rows
 from vaekit.images.parts import Part
 from vaekit.images.reading import tallied
-from vaekit.images.survey import Page, asks_border, common_channels, settle, survey
+from vaekit.images.survey import Looks, asks_border, common_channels, looks_of, settle, survey
 from vaekit.storage.files import user_path
 
 _SIDES = {
@@ -211,27 +211,33 @@ def _images(
         }
         return arrays, config, (), []
     try:
-        pages = {side: _pages(rows, column, config) for side, rows in sides.items()}
+        looks = {side: _looks(rows, column, config) for side, rows in sides.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"--data.root {config.root}: the column {column} holds no image files ({error}); say "
             f"which one does with --data.image_column"
         ) from error
-    config = settle(config, pages["train"])
-    channels = common_channels([page for each in pages.values() for page in each], config)
+    config = settle(config, looks["train"])
+    channels = common_channels(
+        Looks(
+            has_colour=any(each.has_colour for each in looks.values()),
+            has_alpha=any(each.has_alpha for each in looks.values()),
+        ),
+        config,
+    )
     read, shards = _read_all(sides, column, channels, config)
     made: dict[str, Any] = {}
-    fates = []
     for side, each_side in read.items():
-        if each_side.unreadable:
-            named = [f"row {row} ({why})" for row, why in each_side.unreadable.items()]
+        if named := [f"row {row} ({why})" for row, why in each_side.unreadable.items()]:
             raise UserError(
                 f"--data.root {config.root}: can't read {some_of(named)} of {side}; mend the data "
                 f"set"
             )
         made[f"{side}_images"] = each_side.pixels
-        fates += [(f"{side}[{row}]", each) for row, each in enumerate(each_side.fates) if each]
-    return made, config, tallied(fates), shards
+    fates = (
+        ((side, row), each) for side, of_side in read.items() for row, each in of_side.fates.items()
+    )
+    return made, config, tallied(fates, lambda at: f"{at[0]}[{at[1]}]"), shards
 
 
 def _read_all(
@@ -248,7 +254,7 @@ def _read_all(
         except OSError as error:
             say(f"{_cache()}: decoded images can't be kept there ({error}), only in memory")
     read = {
-        side: InMemory().decode([Source(file) for file in _files(rows, column)], channels, config)
+        side: read_in_memory([Source(file) for file in _files(rows, column)], channels, config)
         for side, rows in sides.items()
     }
     return read, []
@@ -268,16 +274,18 @@ def _cache() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "vaekit"
 
 
-def _pages(rows: Any, column: str, config: DataConfig) -> list[Page]:
-    """What the images of all rows hold; no more than some thousand files at a time."""
-    pages, asked = [], asks_border(len(rows))
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = range(start, min(start + ROWS_AT_ONCE, len(rows)))
-        files = _files(rows.select(some), column)
-        borders = asked[some.start : some.stop].tolist()
-        found = survey(files, config, every_value=True, with_border=borders)
-        pages += [page for each in found for page in each.pages]
-    return pages
+def _looks(rows: Any, column: str, config: DataConfig) -> Looks:
+    """What the images of all rows have in common; some thousand files at a time."""
+    asked = asks_border(len(rows))
+
+    def pages() -> Iterator[NDArray[Any]]:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+            files = _files(rows.select(some), column)
+            borders = asked[some.start : some.stop].tolist()
+            yield survey(files, config, every_value=True, with_border=borders).pages[:]
+
+    return looks_of(pages())
 
 
 def _files(rows: Any, column: str) -> list[io.BytesIO | Path]:

@@ -12,11 +12,11 @@ from vaekit.config import DataConfig
 from vaekit.errors import UserError, say, some_of
 from vaekit.images.appearance import Appearance, compare
 from vaekit.images.decode import prepare_readable
-from vaekit.images.folder import walk
 from vaekit.images.formats import NO_IMAGE
 from vaekit.images.in_memory import planes
 from vaekit.images.pixels import ImageShape
 from vaekit.images.reading import tallied
+from vaekit.images.walk import walk
 
 RARELY_UNLIKE = 0.05  # of images that are like those of the training set, at most
 
@@ -122,7 +122,7 @@ def _expand(given: Sequence[Path]) -> tuple[list[_Found], list[tuple[str, str]]]
             found.append(_Found(path, None))
             continue
         walked = walk(path, by_suffix=False)
-        found += [_Found(file, path) for file in walked.files]
+        found += [_Found(walked.path(index), path) for index in range(len(walked))]
         left_out += [(str(path / name), why) for why, name in walked.left_out]
     return found, left_out
 

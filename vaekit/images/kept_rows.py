@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
 from vaekit.images.cache import check_shards
@@ -18,6 +19,7 @@ from vaekit.images.parts import (
     Rows,
     do_parts,
     find,
+    keys_of,
     plan,
     read_parts,
     remove_part,
@@ -61,17 +63,22 @@ def read_rows(
     task = Task(SHARD, {}, data.background, data.value_range, channels)
     folder = cache / f"{folder_of(cache, task, data).name}-{fingerprint}"
     settings = settings_of(task, data) | {"fingerprint": fingerprint}
-    wanted = np.zeros(num_rows, with_names(_WIDTH))
-    wanted["name"] = np.arange(num_rows).astype(f"S{_WIDTH}")
+
+    def rows(which: NDArray[np.int64]) -> Rows:
+        made = np.zeros(len(which), with_names(_WIDTH))
+        made["name"] = which.astype(f"S{_WIDTH}")
+        return made
+
+    keys = keys_of(num_rows, rows)
 
     def sources(rows: Rows) -> list[Source]:
         return [Source(file) for file in files([int(name) for name in rows["name"].tolist()])]
 
     for _ in range(_TIMES):
         parts = read_parts(folder, SHARD, settings)
-        missing = wanted[find([part.rows for part in parts], wanted) < 0]
+        missing = np.flatnonzero(find([part.rows for part in parts], keys) < 0)
         if len(missing):
-            planned = plan(folder, SHARD, missing, files_in_a_part(task, data))
+            planned = plan(folder, SHARD, missing, files_in_a_part(task, data), rows)
             with Progress("decoding", len(missing), "images", is_result=False) as progress:
                 work = decoding(sources, data, channels, progress.advance)
                 do_parts(folder, planned, settings, work, ALONE, progress.advance)
@@ -80,7 +87,7 @@ def read_rows(
         for part, fault in faults:
             remove_part(part.folder, part.name, fault)
         if not faults:
-            places = find([part.rows for part in parts], wanted)
+            places = find([part.rows for part in parts], keys)
             return RowImages(mapped_read(parts, places), parts)
     raise OSError(f"{folder}: images were damaged each time that they had been written there")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class PixelArray(Protocol):
 
 
 class Mapped:
-    """Rows of `parts`, arrays [n, ...] of one kind such as memory maps, as one array [N, ...].
+    """Rows of `parts`, arrays [n, ...] of like kinds such as memory maps, as one array [N, ...].
 
     `places` [N] count through all parts. What is taken out with an index, a slice or an array of
     indices is a copy in memory; `select` takes none.
@@ -39,11 +40,13 @@ class Mapped:
 
     def __init__(self, parts: Sequence[NDArray[Any]], places: NDArray[np.int64]) -> None:
         self._parts, self._places = tuple(parts), places
+        # Names are as wide as the longest of their part.
+        self._kinds = {part.dtype for part in parts}
         self._ends = np.cumsum([len(part) for part in parts])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._parts[0].dtype
+        return reduce(np.promote_types, self._kinds)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,6 +75,14 @@ class Mapped:
     def select(self, which: Which) -> "Mapped":
         """Some of the rows, where they are."""
         return Mapped(self._parts, self._places[which])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A field of all rows [N, ...]."""
+        kind = self.dtype[name]
+        made = np.empty((len(self), *kind.shape), kind.base)
+        for start in range(0, len(self), BLOCK):
+            made[start : start + BLOCK] = self[start : start + BLOCK][name]
+        return made
 
     @property
     def places(self) -> NDArray[np.int64]:

@@ -19,7 +19,9 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vaekit.errors import UserError, say
+from vaekit.images.mapped import BLOCK, Mapped
 from vaekit.images.ranks import Ranks
+from vaekit.images.walk import Walk
 from vaekit.storage.damage import Damaged, as_written, typed
 from vaekit.storage.files import file_sha256, fsync
 from vaekit.storage.sealed import read_sealed, write_sealed
@@ -27,6 +29,8 @@ from vaekit.storage.sealed import read_sealed, write_sealed
 FORMAT_VERSION = 4
 ROWS = ".rows.npy"
 LEFT_BEHIND = 24 * 3600  # seconds after which what a killed process was writing is cleared away
+
+_KEY = np.dtype("S12")  # a hash of 96 bits
 
 Rows = NDArray[Any]  # with the fields of `rows_of`, and perhaps more
 Settings = dict[str, Any]  # JSON values, on which what is in a part depends
@@ -53,19 +57,11 @@ class Part(NamedTuple):
 Work = Callable[[Rows, str], tuple[Rows, dict[str, Any]]]
 
 
-def rows_of(root: Path, paths: Sequence[Path], pages: Sequence[int] | None = None) -> Rows:
+def rows_of(found: Walk, files: NDArray[np.int64], pages: NDArray[np.int32] | None = None) -> Rows:
     """What tells files, and pages in them, from others: name, size, time of change, page."""
-    prefix = os.fsencode(root / "x")[:-1]  # much faster than Path.relative_to
-    names = [os.fsencode(path).removeprefix(prefix) for path in paths]
-    width = max(map(len, names), default=1)
-    rows = np.zeros(len(paths), with_names(width))
-    rows["name"] = names
-    for index, path in enumerate(paths):
-        try:
-            status = path.stat()
-        except OSError:  # a dangling link
-            status = path.lstat()
-        rows["size"][index], rows["time"][index] = status.st_size, status.st_mtime_ns
+    names = [os.fsencode(found.name(index)) for index in files.tolist()]
+    rows = np.zeros(len(files), with_names(max(map(len, names), default=1)))
+    rows["name"], rows["size"], rows["time"] = names, found.sizes[files], found.times[files]
     if pages is not None:
         rows["page"] = pages
     return rows
@@ -84,26 +80,36 @@ def extended(rows: Rows, fields: Sequence[tuple[Any, ...]]) -> Rows:
     return made
 
 
-def find(known: Sequence[Rows], wanted: Rows) -> NDArray[np.int64]:
-    """Where each of `wanted` [N] is among all of `known`, the last one of several; -1: nowhere."""
+def find(known: Sequence[Rows], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Where each of the keys `wanted` [N] is among all rows `known`, the last of several.
+
+    It is -1 where it is nowhere.
+    """
     count = sum(map(len, known))
     if not count:
         return np.full(len(wanted), -1)
-    width = max(each.dtype["name"].itemsize for each in (*known, wanted))
-    keys = np.concatenate([_keys(each, width) for each in known])
+    keys = keys_of(count, Mapped(known, np.arange(count)).__getitem__)
     order = np.argsort(keys, kind="stable")
-    sought = _keys(wanted, width)
-    places = np.searchsorted(keys[order], sought, side="right") - 1
-    found = order[np.maximum(places, 0)]
-    return np.where((places >= 0) & (keys[found] == sought), found, -1)
+    places = np.empty(len(wanted), np.int64)
+    for start in range(0, len(wanted), BLOCK):
+        some = wanted[start : start + BLOCK]
+        found = order[np.searchsorted(keys, some, side="right", sorter=order) - 1]
+        places[start : start + BLOCK] = np.where(keys[found] == some, found, -1)
+    return places
 
 
-def _keys(rows: Rows, width: int) -> NDArray[np.bytes_]:
-    """All that tells rows from one another, as bytes."""
-    packed = np.empty(len(rows), with_names(width))
-    for name in packed.dtype.names or ():
-        packed[name] = rows[name]
-    return packed.view(f"S{packed.dtype.itemsize}")
+def keys_of(count: int, rows: Callable[[NDArray[np.int64]], Rows]) -> NDArray[np.bytes_]:
+    """A hash [N] of all that tells rows from one another, of which `rows` makes some."""
+    keys = np.empty(count, _KEY)
+    for start in range(0, count, BLOCK):
+        which = np.arange(start, min(start + BLOCK, count))
+        some = rows(which)
+        columns = (some[name].tolist() for name in ("size", "time", "page", "name"))
+        keys[which] = [
+            hashlib.blake2b(b"%d %d %d %s" % each, digest_size=_KEY.itemsize).digest()
+            for each in zip(*columns, strict=True)
+        ]
+    return keys
 
 
 def read_parts(folder: Path, prefix: str, settings: Settings) -> list[Part]:
@@ -146,15 +152,24 @@ def read_part(folder: Path, name: str, settings: Settings | None = None) -> Part
     return Part(folder, name, open_memmap(folder / f"{name}{ROWS}", mode="r"), values)
 
 
-def plan(folder: Path, prefix: str, rows: Rows, per_part: int) -> dict[str, int]:
-    """Write down what is to be done in parts: their names, and how many rows each has."""
+def plan(
+    folder: Path,
+    prefix: str,
+    missing: NDArray[np.int64],
+    per_part: int,
+    rows: Callable[[NDArray[np.int64]], Rows],
+) -> dict[str, int]:
+    """Write down what is to be done in parts: their names, and how many rows each has.
+
+    Those are all that are `missing`, of which `rows` makes some.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _clear_away(folder)
     sealed = (path.name.split("-")[1] for path in folder.glob(f"{prefix}-*.json"))
     number = max(map(int, sealed), default=-1)
     planned = {}
-    for start in range(0, len(rows), per_part):
-        some = rows[start : start + per_part]
+    for start in range(0, len(missing), per_part):
+        some = rows(missing[start : start + per_part])
         number += 1
         # Another launch may have planned other files: they are not to be mixed up.
         name = f"{prefix}-{number:05d}-{hashlib.sha256(some.tobytes()).hexdigest()[:8]}"

@@ -1,13 +1,15 @@
 """What was read as images, and what was not or as something else: counted, to be said and kept."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from vaekit.errors import UserError
 from vaekit.storage.damage import strings, typed
 
 NUM_EXAMPLES = 3
+
+T = TypeVar("T")
 
 
 class Tally(NamedTuple):
@@ -103,15 +105,28 @@ class Reading:
 NOTHING_READ = Reading()
 
 
-def tallied(named: Iterable[tuple[str, Iterable[str]]]) -> tuple[Tally, ...]:
-    """How many names there are of each fate, and the first few, in order of the fates."""
-    names: dict[str, list[str]] = {}
-    for name, fates in named:
-        for fate in fates:
-            names.setdefault(fate, []).append(name if name.isprintable() else repr(name))
+def tallied(
+    fates: Iterable[tuple[T, Iterable[str]]], name: Callable[[T], str] = str
+) -> tuple[Tally, ...]:
+    """How many things there are of each fate, and the first few by `name`, in order of the fates.
+
+    The others are not kept.
+    """
+    counts: dict[str, int] = {}
+    examples: dict[str, list[T]] = {}
+    for thing, each in fates:
+        for fate in each:
+            counts[fate] = counts.get(fate, 0) + 1
+            if counts[fate] <= NUM_EXAMPLES:
+                examples.setdefault(fate, []).append(thing)
     return tuple(
-        Tally(fate, len(each), tuple(each[:NUM_EXAMPLES])) for fate, each in sorted(names.items())
+        Tally(fate, count, tuple(printable(name(thing)) for thing in examples[fate]))
+        for fate, count in sorted(counts.items())
     )
+
+
+def printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def reading_to_dict(reading: Reading) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
+from vaekit.images.coded import NONE, Coded
 from vaekit.images.collect import Read, page_name
 from vaekit.images.copies import digests
 from vaekit.images.decode import Source, decode_files
-from vaekit.images.mapped import Mapped, MappedImages, Which, blocks
+from vaekit.images.mapped import BLOCK, Mapped, MappedImages, Which, blocks
 from vaekit.images.parts import (
     Part,
     Rows,
@@ -25,13 +26,15 @@ from vaekit.images.parts import (
     do_parts,
     extended,
     find,
+    keys_of,
     plan,
     read_parts,
     rows_of,
 )
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.ranks import Ranks
-from vaekit.images.survey import Page, Surveyed, asks_border, survey
+from vaekit.images.survey import PAGE, Survey, asks_border, survey
+from vaekit.images.walk import Walk
 from vaekit.progress import Progress
 from vaekit.storage.files import reserve
 
@@ -45,12 +48,9 @@ PIXELS = ".npy"
 
 _HALF = "<u8"
 _HEADER: list[tuple[Any, ...]] = [
-    ("asks_border", "?"), ("num_pages", "<i4"), ("fault", "<i4"), ("has_colour", "?"),
-    ("has_alpha", "?"), ("is_deep", "?"), ("low", "<f8"), ("high", "<f8"), ("is_float", "?"),
-    ("light", "<f8"), ("border", "<f8"), ("upper", "<i4"),
+    ("asks_border", "?"), ("num_pages", "<i4"), ("fault", "<i4"), *PAGE,
 ]  # fmt: skip
 _DECODED: list[tuple[Any, ...]] = [("fault", "<i4"), ("fates", "<i4"), ("digest", _HALF, (2,))]
-_NO_FAULT = -1
 
 
 class Task(NamedTuple):
@@ -73,50 +73,82 @@ class ShardedReader:
         self._root, self._cache, self._ranks = root, cache, ranks
         self.shards: list[Part] = []  # those that the images decoded last lie in
 
-    def survey(self, paths: Sequence[Path], data: DataConfig) -> list[Surveyed]:
+    def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
         """As `survey` of every value, of what is known and what all ranks find out now."""
-        if not paths:
-            return []
-        rows = extended(rows_of(self._root, paths), _HEADER)
-        rows["asks_border"] = asks_border(len(paths))
-        parts, places = self._read(Task(HEADERS, {}, "", "", 0), data, rows)
-        return _surveyed(parts, places, rows["asks_border"])
+        if not len(files):
+            return survey([], data, every_value=True)
+        asked = asks_border(len(files))
 
-    def decode(self, sources: Sequence[Source], channels: int, data: DataConfig) -> Read:
-        paths = [source.file for source in sources if isinstance(source.file, Path)]
-        rows = rows_of(self._root, paths, [source.page for source in sources])
+        def rows(which: NDArray[np.int64]) -> Rows:
+            made = extended(rows_of(found, files[which]), _HEADER)
+            made["asks_border"] = asked[which]
+            return made
+
+        task = Task(HEADERS, {}, "", "", 0)
+        return _surveyed(*self._read(task, data, len(files), rows, asked), asked)
+
+    def decode(
+        self,
+        found: Walk,
+        files: NDArray[np.int64],
+        pages: NDArray[np.int32],
+        channels: int,
+        data: DataConfig,
+    ) -> Read:
+        def rows(which: NDArray[np.int64]) -> Rows:
+            return rows_of(found, files[which], pages[which])
+
         task = Task(SHARD, {}, data.background, data.value_range, channels)
-        parts, places = self._read(task, data, rows)
-        self.shards = parts
-        return mapped_read(parts, places)
+        self.shards, places = self._read(task, data, len(files), rows)
+        return mapped_read(self.shards, places)
 
     def _read(
-        self, task: Task, data: DataConfig, wanted: Rows
+        self,
+        task: Task,
+        data: DataConfig,
+        count: int,
+        rows: Callable[[NDArray[np.int64]], Rows],
+        asked: NDArray[np.bool_] | None = None,
     ) -> tuple[list[Part], NDArray[np.int64]]:
-        """The parts in which `wanted` [N] are, and where they are there [N]."""
+        """The parts in which all `count` images are, and where they are there [N].
+
+        `rows` makes the rows of some; of those `asked`, the border must be known.
+        """
         folder, settings = folder_of(self._cache, task, data), settings_of(task, data)
+        keys = keys_of(count, rows)
         parts = read_parts(folder, task.prefix, settings)
-        places = self._find(parts, wanted)
+        places = _find(parts, keys, asked)
         if (places < 0).any():
-            missing = wanted[places < 0]
-            most = files_in_a_part(task, data)
-            size = evenly(len(missing), most, self._ranks.number)
-            planned = plan(folder, task.prefix, missing, size)
-            task = task._replace(planned=planned)
+            task = task._replace(planned=self._plan(task, data, np.flatnonzero(places < 0), rows))
             self._ranks.share(task.text())
             do(task, data, self._root, self._cache, self._ranks)
             parts = read_parts(folder, task.prefix, settings)
-            places = self._find(parts, wanted)
+            places = _find(parts, keys, asked)
             if (places < 0).any():
                 raise OSError(f"{folder}: what was written there a moment ago is gone")
         return parts, places
 
-    def _find(self, parts: Sequence[Part], wanted: Rows) -> NDArray[np.int64]:
-        places = find([part.rows for part in parts], wanted)
-        if "asks_border" in (wanted.dtype.names or ()) and len(parts):
-            known = Mapped([part.rows for part in parts], np.maximum(places, 0))[:]
-            places[wanted["asks_border"] & ~known["asks_border"]] = -1
-        return places
+    def _plan(
+        self,
+        task: Task,
+        data: DataConfig,
+        missing: NDArray[np.int64],
+        rows: Callable[[NDArray[np.int64]], Rows],
+    ) -> dict[str, int]:
+        size = evenly(len(missing), files_in_a_part(task, data), self._ranks.number)
+        return plan(folder_of(self._cache, task, data), task.prefix, missing, size, rows)
+
+
+def _find(
+    parts: Sequence[Part], keys: NDArray[np.bytes_], asked: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    known = [part.rows for part in parts]
+    places = find(known, keys)
+    if asked is not None and known:
+        looked_at = np.flatnonzero(asked & (places >= 0))
+        has_border = Mapped(known, places[looked_at]).column("asks_border")
+        places[looked_at[~has_border]] = -1
+    return places
 
 
 def mapped_images(parts: Sequence[Part], places: NDArray[np.int64]) -> MappedImages:
@@ -128,13 +160,9 @@ def mapped_images(parts: Sequence[Part], places: NDArray[np.int64]) -> MappedIma
 def mapped_read(parts: Sequence[Part], places: NDArray[np.int64]) -> Read:
     """The images at `places` [N] of shards, and what became of each."""
     images = mapped_images(parts, places)
-    faults, fates = _texts(parts, places, "fault"), _texts(parts, places, "fates")
-    return Read(
-        images,
-        {index: str(fault) for index, fault in enumerate(faults) if fault is not None},
-        [tuple(each) for each in fates],
-        lambda: digests(images),
-    )
+    faults, fates = _coded(parts, places, "fault"), _coded(parts, places, "fates")
+    fates = fates._replace(values=[tuple(each) for each in fates.values])
+    return Read(images, faults, fates, lambda: digests(images))
 
 
 class FileNames(Sequence[str]):
@@ -227,59 +255,27 @@ def _surveying(root: Path, data: DataConfig, advance: Callable[[int], None]) -> 
             with_border=rows["asks_border"].tolist(),
             advance=advance,
         )
-        made = rows[np.repeat(np.arange(len(rows)), [max(1, len(each.pages)) for each in found])]
-        faults: dict[str, int] = {}
-        place = 0
-        for each in found:
-            for page in range(max(1, len(each.pages))):
-                row = made[place]
-                place += 1
-                row["page"], row["num_pages"] = page, len(each.pages)
-                row["fault"] = _coded(each.fault, faults)
-                if each.pages:
-                    _write_page(row, each.pages[page])
-        return made, {"fault": list(faults)}
+        num_rows = np.maximum(1, found.num_pages)
+        made = np.repeat(rows, num_rows)
+        made["page"] = np.arange(len(made)) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows)
+        made["num_pages"] = np.repeat(found.num_pages, num_rows)
+        made["fault"] = np.repeat(found.faults.codes, num_rows)
+        is_page = made["num_pages"] > 0
+        for name, _ in PAGE:
+            made[name][is_page] = found.pages[name]
+        return made, {"fault": list(found.faults.values)}
 
     return work
 
 
-def _write_page(row: Any, page: Page) -> None:
-    for name, value in page._asdict().items():
-        row[name] = (_NO_FAULT if name == "upper" else np.nan) if value is None else value
-
-
-def _surveyed(
-    parts: Sequence[Part], places: NDArray[np.int64], with_border: NDArray[np.bool_]
-) -> list[Surveyed]:
-    """Of the files whose first pages are at `places`; equal ones are one object."""
-    rows = Mapped([part.rows for part in parts], places)[:]
-    faults = _texts(parts, places, "fault")
-    same: dict[Any, Any] = {}
-    found = []
-    fields = [name for name, *_ in _HEADER[3:]]
-    for place, row, fault, has_border in zip(
-        places.tolist(), rows, faults, with_border.tolist(), strict=True
-    ):
-        count = int(row["num_pages"])
-        every = [row]
-        if count > 1:
-            after = np.arange(place, place + count)
-            every = list(Mapped([part.rows for part in parts], after)[:])
-        pages = []
-        for each in every[:count]:
-            values = [_plain(name, each[name].item()) for name in fields]
-            page = Page(**dict(zip(fields, values, strict=True)))
-            page = page if has_border else page._replace(border=None)
-            pages.append(same.setdefault(page, page))
-        surveyed = Surveyed(tuple(pages), None if fault is None else str(fault))
-        found.append(same.setdefault(surveyed, surveyed))
-    return found
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name == "upper":
-        return None if value == _NO_FAULT else value
-    return None if isinstance(value, float) and value != value else value
+def _surveyed(parts: Sequence[Part], places: NDArray[np.int64], asked: NDArray[np.bool_]) -> Survey:
+    """Of the files whose first pages are at `places`, of which some are `asked` for a border."""
+    first = Mapped([part.rows for part in parts], places)
+    num_pages = first.column("num_pages")
+    of_file = np.repeat(np.arange(len(places)), num_pages)
+    pages = np.arange(len(of_file)) - (np.cumsum(num_pages) - num_pages)[of_file]
+    rows = Mapped(first.parts, places[of_file] + pages)
+    return Survey(num_pages, _coded(parts, places, "fault"), rows, asked[of_file])
 
 
 def decoding(
@@ -297,14 +293,10 @@ def decoding(
         reserve(path)
         decoded = decode_files(sources(rows), pixels, data, "decoding", advance)
         made = extended(rows, _DECODED)
-        faults: dict[str, int] = {}
-        fates: dict[tuple[str, ...], int] = {}
-        unreadable = [decoded.unreadable.get(index) for index in range(len(rows))]
-        made["fault"] = [_coded(each, faults) for each in unreadable]
-        made["fates"] = [_coded(each, fates) for each in decoded.fates]
-        made["digest"] = digests(pixels)
+        faults, fates = decoded
+        made["fault"], made["fates"], made["digest"] = faults.codes, fates.codes, digests(pixels)
         pixels.flush()
-        return made, {"fault": list(faults), "fates": [list(each) for each in fates]}
+        return made, {"fault": list(faults.values), "fates": [list(each) for each in fates.values]}
 
     return work
 
@@ -318,16 +310,14 @@ def _paths(root: Path, rows: Rows) -> list[Path]:
     return [root / os.fsdecode(name) for name in rows["name"].tolist()]
 
 
-def _coded(value: Any, codes: dict[Any, int]) -> int:
-    return _NO_FAULT if value is None else codes.setdefault(value, len(codes))
-
-
-def _texts(parts: Sequence[Part], places: NDArray[np.int64], field: str) -> list[Any]:
-    """What the codes of a field stand for, [N]; None for no fault."""
+def _coded(parts: Sequence[Part], places: NDArray[np.int64], field: str) -> Coded:
+    """What the codes of a field stand for in the parts that `places` [N] are in."""
+    codes = Mapped([part.rows for part in parts], places).column(field)
     ends = np.cumsum([len(part.rows) for part in parts])
-    codes = Mapped([part.rows for part in parts], places)[:][field].tolist()
-    part_of = np.searchsorted(ends, places, side="right").tolist()
-    return [
-        None if code == _NO_FAULT else parts[part].values[field][code]
-        for part, code in zip(part_of, codes, strict=True)
-    ]
+    values = [part.values[field] for part in parts]
+    first = np.cumsum([0, *map(len, values)])
+    for start in range(0, len(codes), BLOCK):
+        some = codes[start : start + BLOCK]
+        part_of = np.searchsorted(ends, places[start : start + BLOCK], side="right")
+        some[some != NONE] += first[part_of][some != NONE].astype(np.int32)
+    return Coded(codes, [value for each in values for value in each])

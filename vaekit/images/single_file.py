@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from vaekit.config import DataConfig
-from vaekit.images.collect import FolderImages, page_name
-from vaekit.images.folder import CACHE_FOLDER, Walk
+from vaekit.images.collect import FolderImages, page_names
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import reading_from_dict
 from vaekit.images.settled import in_pixels, read_settled
+from vaekit.images.walk import CACHE_FOLDER, Walk
 from vaekit.storage.damage import Damaged, as_written, strings, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed
@@ -36,14 +36,10 @@ def read_single_file(found: Walk, data: DataConfig, seed: int) -> FolderImages |
 def _names(found: Walk) -> str:
     """A hash of the names, sizes and times of all files."""
     digest = hashlib.sha256(json.dumps([CACHE_FORMAT_VERSION, RESIZE_FILTER]).encode())
-    for path in found.files:
-        try:
-            status = path.stat()
-        except OSError:  # a dangling link
-            status = path.lstat()
-        name = path.relative_to(found.root).as_posix()
-        digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
-    digest.update(json.dumps([found.left_out, [str(each) for each in found.folders]]).encode())
+    for index, columns in enumerate(zip(found.sizes.tolist(), found.times.tolist(), strict=True)):
+        digest.update(json.dumps([found.name(index), *columns]).encode())
+    left_out = [*found.left_out]
+    digest.update(json.dumps([left_out, [str(each) for each in found.folders]]).encode())
     return digest.hexdigest()
 
 
@@ -72,10 +68,7 @@ def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig, found: Walk
         class_names,
         np.load(entry / _PIXELS, mmap_mode="c"),
         np.ascontiguousarray(labels) if class_names else None,
-        tuple(
-            page_name(found.files[file].relative_to(found.root).as_posix(), page)
-            for file, page in zip(files.tolist(), pages.tolist(), strict=True)
-        ),
+        page_names(found, files, pages),
         (train, validation, test),
         data,
         reading_from_dict(meta["reading"]),
