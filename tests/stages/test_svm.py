@@ -20,7 +20,7 @@ from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
 from vaekit.cli import main
 from vaekit.config import DataConfig, ModelConfig, SvmBackend, SvmConfig, TrainConfig
-from vaekit.errors import UserError
+from vaekit.errors import EXIT_CODE, UserError, user_errors_in_one_line
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
@@ -246,7 +246,7 @@ def test_a_cluster_of_two_processes_fits_the_same_file(
 @pytest.mark.slow
 @pytest.mark.injects(9)
 def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from distributed import LocalCluster
 
@@ -265,8 +265,15 @@ def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
 
         monkeypatch.setattr(one_vs_one, "Progress", Deadly)
         address = cluster.scheduler_address.replace("tcp:", "dask:")
-        with pytest.raises(UserError, match="a worker or the scheduler was lost"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
             fit_svm(Run(run.path), SvmConfig(), cluster=address)
+    assert ended.value.code == EXIT_CODE
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
+    ]
+    assert len(lines) == 1
+    assert "a worker or the scheduler was lost" in lines[0]
     assert snapshot(run.svm) == first
 
 
