@@ -394,7 +394,7 @@ class SvmConfig:
 
     # Last, since a file that was cut off behind a setting of the first version is seen to be.
     gamma: float = 1.0
-    """Inverse width of the kernel, in units of 1 / number of features."""
+    """Inverse width of the kernel, in units of 1 / number of features that vary."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)
