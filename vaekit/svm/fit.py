@@ -39,7 +39,7 @@ def fit_table(
         )
     scaler = StandardScaler().fit(latents.astype(np.float64))
     # Log-variances are the same for all images where one holds for them: no distance comes of it.
-    num_varying = np.count_nonzero(latents.max(axis=0) > latents.min(axis=0))
+    num_varying = int(np.count_nonzero(np.ptp(latents, axis=0)))
     gamma = config.gamma / max(1, num_varying)
     features = standardise(latents, scaler.mean_, scaler.scale_)
     of_class = [features[labels == each] for each in classes]
