@@ -60,14 +60,6 @@ def of_conv(name: str, value: Any) -> Trial:
     return Trial(within=partial(patch.object, conv, name, value))
 
 
-def second_beta(value: float, **settings: Any) -> Trial:
-    def prepare(training: Training) -> None:
-        for group in training.stepper._optimizer.param_groups:
-            group["betas"] = (0.9, value)
-
-    return Trial(settings, prepare=prepare)
-
-
 def decay_of_encoder(weight_decay: float) -> Trial:
     def prepare(training: Training) -> None:
         optimizer = training.stepper._optimizer
@@ -98,7 +90,7 @@ def rate(learning_rate: float, batch_size: int = 128) -> Trial:
 CONV = {
     "as it is": Trial(),
     "seed 1": Trial({"seed": 1}),
-    "weight decay 0.03": Trial({"weight_decay": 0.03}),
+    "weight decay 0": Trial({"weight_decay": 0.0}),
     "weight decay 0.1": Trial({"weight_decay": 0.1}),
     "rate 0.006": rate(6e-3),
     "rate 0.008": rate(8e-3),
@@ -111,13 +103,9 @@ CONV = {
     "average 0.9995": Trial({"ema_decay": 0.9995}),
     "width 36": Trial(model={"width": 36}),
     "weight decay 0.3": Trial({"weight_decay": 0.3}),
-    "beta2 0.99": second_beta(0.99),
-    "beta2 0.99, weight decay 0.05": second_beta(0.99, weight_decay=0.05),
-    "beta2 0.99, weight decay 0.1": second_beta(0.99, weight_decay=0.1),
-    "beta2 0.95, weight decay 0.05": second_beta(0.95, weight_decay=0.05),
-    "beta2 0.99, weight decay 0.1, rate 0.006": second_beta(
-        0.99, weight_decay=0.1, learning_rate=6e-3
-    ),
+    "beta2 0.95": Trial({"adam_beta2": 0.95}),
+    "beta2 0.999": Trial({"adam_beta2": 0.999}),
+    "beta2 0.999, weight decay 0": Trial({"adam_beta2": 0.999, "weight_decay": 0.0}),
     "exact gradient of the KL": Trial({"kl_gradient": "exact"}),
     "hidden 512": of_conv("HIDDEN_DIM", 512),
     "hidden 128": of_conv("HIDDEN_DIM", 128),
@@ -133,7 +121,7 @@ REFERENCE = {
     "rate 0.002": rate(2e-3),
     "weight decay 0.1": Trial({"weight_decay": 0.1}),
     "weight decay 0.5": Trial({"weight_decay": 0.5}),
-    "beta2 0.99": second_beta(0.99),
+    "beta2 0.99": Trial({"adam_beta2": 0.99}),
     "batch 64": rate(7e-4, 64),
     "batch 256": rate(1.4e-3, 256),
     "average 0.9998": Trial({"ema_decay": 0.9998}),

@@ -76,6 +76,7 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--model.conv_channels []", "expected at least one width"),
         ("--model.hidden_dims [16,0]", "--model.hidden_dims 0: expected at least 1"),
         ("--learning_rate .nan", "--learning_rate nan: expected a finite number above 0"),
+        ("--adam_beta2 1", "--adam_beta2 1.0: expected a number from 0 to below 1"),
         ("--ema_decay 1", "--ema_decay 1.0: expected a number from 0 to below 1"),
         ("--input_noise -0.1", "--input_noise -0.1: expected at least 0"),
         ("--beta -1", "--beta -1.0: expected at least 0"),
@@ -216,7 +217,7 @@ def test_every_setting_has_a_one_line_help_text(
         assert after.startswith('"""'), each.name
         assert after.endswith('"""'), each.name
         assert " ".join(after.strip('"').split()) in text, each.name
-    for name, default in {"batch_size": "auto", "weight_decay": 0.0, "tracker": "null"}.items():
+    for name, default in {"batch_size": "auto", "input_noise": 0.0, "tracker": "null"}.items():
         assert f"default: {default})" in text.split(f"--{name} ", 2)[2].split(" --")[0]
 
 
@@ -326,6 +327,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
+        "adam_beta2",
         *("beta", "compile", "data.background", "data.channels", "data.fit", "data.holdout"),
         *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
@@ -337,7 +339,14 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
     model = ModelConfig("reference", "bernoulli", width=None, to_pixels="transposed")
-    before = TrainConfig(data=data, model=model, keep="last", kl_gradient="exact")
+    before = TrainConfig(
+        data=data,
+        model=model,
+        keep="last",
+        kl_gradient="exact",
+        adam_beta2=0.999,
+        weight_decay=0.0,
+    )
     assert from_dict(TrainConfig, recorded) == before
     for name in recorded:
         with pytest.raises(UserError, match=f"without {name};"):

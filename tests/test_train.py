@@ -109,14 +109,20 @@ def test_the_test_loss_is_that_of_the_saved_weights_over_the_whole_test_set(
         assert last[f"{prefix}kl"] == pytest.approx(elbo.kl.mean().item(), rel=1e-5)
 
 
-def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path / "run", learning_rate=1e-3, input_noise=0.2, ema_decay=0.5)
+@pytest.mark.parametrize("given", [{}, {"adam_beta2": 0.5}])
+def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(
+    given: dict[str, float], tmp_path: Path
+) -> None:
+    config = tiny_config(
+        tmp_path / "run", learning_rate=1e-3, input_noise=0.2, ema_decay=0.5, **given
+    )
     train(config)
     images = load_images(config.data, config.seed)
     torch.manual_seed(stream_seed(config.seed, Stream.WEIGHTS))
     vae = VAE(config.model, images.shape)
     average = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-    adam = torch.optim.Adam(vae.parameters(), lr=1e-3)
+    betas = (0.9, given.get("adam_beta2", 0.999))
+    adam = torch.optim.Adam(vae.parameters(), lr=1e-3, betas=betas)
     pixels = torch.from_numpy(images.train.pixels) / 255.0
     for step in range(12):
         order = epoch_order(config.seed, step // 6 + 1, len(pixels))

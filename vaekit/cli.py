@@ -56,7 +56,7 @@ def svm(
     Args:
         run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
-        gamma: Inverse width of the kernel, in units of 1 / number of features.
+        gamma: Inverse width of the kernel, in units of 1 / number of features that vary.
         class_weight: balanced gives rare classes the weight of common ones (default: none).
         max_train: Latents to fit it on at most, of more a draw in which every class has its share;
             the time grows with their square. null takes all.

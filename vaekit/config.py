@@ -274,8 +274,11 @@ class TrainConfig:
     warmup_steps: AutoInt = "auto"
     """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
-    weight_decay: float = setting(0.0, before=0.0)
-    """Decoupled weight decay (AdamW) of the weights, not of the biases."""
+    adam_beta2: float | Auto = setting("auto", before=0.999)
+    """Decay of Adam's mean of squared gradients (auto: 0.99 for grey conv, else 0.999)."""
+
+    weight_decay: float | Auto = setting("auto", before=0.0)
+    """Decoupled weight decay (AdamW) of weights, not biases (auto: 0.05 for grey conv, else 0)."""
 
     beta: float = setting(1.0, before=1.0)
     """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
@@ -336,7 +339,10 @@ class TrainConfig:
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
         parse_cadence("--checkpoint_every", str(self.checkpoint_every))
-        _at_least("--weight_decay", self.weight_decay, 0)
+        if self.adam_beta2 != "auto" and not 0 <= self.adam_beta2 < 1:
+            raise UserError(f"--adam_beta2 {self.adam_beta2}: expected a number from 0 to below 1")
+        if self.weight_decay != "auto":
+            _at_least("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
         _at_least("--beta", self.beta, 0)
         _at_least("--free_bits", self.free_bits, 0)
@@ -394,7 +400,7 @@ class SvmConfig:
 
     # Last, since a file that was cut off behind a setting of the first version is seen to be.
     gamma: float = 1.0
-    """Inverse width of the kernel, in units of 1 / number of features."""
+    """Inverse width of the kernel, in units of 1 / number of features that vary."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)

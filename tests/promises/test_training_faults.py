@@ -308,6 +308,7 @@ ON_TRAJECTORY = {
     "batch_size": "8",
     "learning_rate": "0.01",
     "warmup_steps": "4",
+    "adam_beta2": "0.99",
     "weight_decay": "0.1",
     "input_noise": "0.1",
     "ema_decay": "0.9",

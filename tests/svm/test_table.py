@@ -10,6 +10,7 @@ from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.runs.svm import Svm
 from vaekit.svm import table as table_module
+from vaekit.svm.fit import fit_table
 from vaekit.svm.table import decisions, predict
 
 
@@ -38,6 +39,17 @@ def test_labels_scores_and_decisions_are_those_of_scikit_learn(
         oracle["svc"].set_params(decision_function_shape="ovo", break_ties=False)
     expected = oracle.decision_function(test).reshape(len(test), num_pairs)
     np.testing.assert_allclose(of_pairs, expected, atol=1e-9)
+
+
+def test_features_that_never_vary_change_nothing() -> None:
+    split = digits(20, (3, 8, 9))
+    train, test = (
+        np.hstack([each, np.full((len(each), 5), -4.6, np.float32)])
+        for each in (split.train, split.test)
+    )
+    wider = fit_table(train, split.train_labels, SvmConfig())
+    expected = decisions(fitted_on(split, SvmConfig()), split.test)
+    np.testing.assert_allclose(decisions(wider, test), expected, atol=1e-9)
 
 
 def test_tied_votes_are_broken_as_scikit_learn_breaks_them() -> None:

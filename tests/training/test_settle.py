@@ -70,6 +70,23 @@ def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
 
 
 @pytest.mark.parametrize(
+    ("config", "channels", "expected"),
+    [
+        (TrainConfig(model=ModelConfig("reference")), 1, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv")), 1, (0.99, 0.05)),
+        (TrainConfig(model=ModelConfig("conv")), 3, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv"), adam_beta2=0.9), 1, (0.9, 0.05)),
+        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 1, (0.99, 0.0)),
+    ],
+)
+def test_a_normed_net_decays_its_weights_and_forgets_squared_gradients_sooner(
+    config: TrainConfig, channels: int, expected: tuple[float, float]
+) -> None:
+    config = settle(config, images_of(1_000, channels))
+    assert (config.adam_beta2, config.weight_decay) == expected
+
+
+@pytest.mark.parametrize(
     ("config", "channels", "gradient"),
     [
         (TrainConfig(model=ModelConfig("reference")), 1, "exact"),

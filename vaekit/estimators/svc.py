@@ -26,7 +26,7 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     C : float, default=10.0
         Penalty of a margin violation.
     gamma : float, default=1.0
-        Inverse width of the kernel, in units of 1 / number of features.
+        Inverse width of the kernel, in units of 1 / number of features that vary.
     class_weight : "balanced" or None, default=None
         balanced gives rare classes the weight of common ones.
     max_train : int or None, default=None

@@ -38,7 +38,9 @@ def fit_table(
             f"least two classes; give images of another class, or a larger --data.limit"
         )
     scaler = StandardScaler().fit(latents.astype(np.float64))
-    gamma = config.gamma / latents.shape[1]
+    # Log-variances are the same for all images where one holds for them: no distance comes of it.
+    num_varying = int(np.count_nonzero(np.ptp(latents, axis=0)))
+    gamma = config.gamma / max(1, num_varying)
     features = standardise(latents, scaler.mean_, scaler.scale_)
     of_class = [features[labels == each] for each in classes]
     rows = None if on_device is None else _standardised_on_device(on_device, labels, scaler)

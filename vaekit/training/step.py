@@ -27,6 +27,8 @@ from vaekit.training.layout import are_finite, lay_out, like, pairs_of_parameter
 from vaekit.training.losses import EpochLosses
 from vaekit.training.noise import Stream, draw_normal, rank_slice
 
+ADAM_BETA1 = 0.9
+
 
 class Stepper:
     """Updates the weights and their average: the same work at every step.
@@ -115,7 +117,7 @@ class Stepper:
             [
                 {
                     "params": [parameter for parameter in parameters if parameter.ndim > 1],
-                    "weight_decay": config.weight_decay,
+                    "weight_decay": settled(config.weight_decay),
                 },
                 {
                     "params": [parameter for parameter in parameters if parameter.ndim == 1],
@@ -123,6 +125,7 @@ class Stepper:
                 },
             ],
             lr=torch.tensor(rate, device=self._device) if is_recorded else rate,
+            betas=(ADAM_BETA1, settled(config.adam_beta2)),
             fused=True,
             capturable=is_recorded,
         )
