@@ -23,7 +23,7 @@ def as_html(name: str, summary: str, folder: RunFolder) -> str:
         f'{b64encode(path.read_bytes()).decode()}" alt="{title}" '
         f'style="height:{HEIGHT}px;max-width:100%;object-fit:contain">'
         f"<figcaption>{title}</figcaption></figure>"
-        for title, path in _pictures_of(folder)
+        for title, path in pictures_of(folder)
         if _is_whole(path)
     )
     return (
@@ -32,7 +32,7 @@ def as_html(name: str, summary: str, folder: RunFolder) -> str:
     )
 
 
-def _pictures_of(folder: RunFolder) -> Iterator[tuple[str, Path]]:
+def pictures_of(folder: RunFolder) -> Iterator[tuple[str, Path]]:
     """The newest samples and reconstructions, and the figures that there are."""
     for title in ("samples", "reconstructions"):
         if newest := max((folder.path / title).glob("epoch-*.png"), default=None):
