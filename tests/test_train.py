@@ -108,6 +108,7 @@ def test_the_test_loss_is_that_of_the_saved_weights_over_the_whole_test_set(
         assert last[f"{prefix}kl"] == pytest.approx(elbo.kl.mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"adam_beta2": 0.5}])
 def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(
     given: dict[str, float], tmp_path: Path
