@@ -1,4 +1,5 @@
-.PHONY: demo quick test test-commands test-faults test-install test-versions test-runtimes soak lint bench gpu wheel
+.PHONY: demo quick test test-commands test-faults test-install test-versions test-runtimes soak lint bench gpu wheel \
+	whole-wheel
 PYTHON ?= python3
 OUT ?= build/gpu
 MINUTES ?= 60
@@ -75,10 +76,13 @@ wheel: $(INSTALLED) $(WEB)/dist/ort.wasm.min.mjs  ## dist/*.whl, with the explor
 		{ read -r folder; cp "$$folder/LICENSE" "$$folder/ThirdPartyNotices.txt" $(WEB)/; }
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m zipfile --extract build/wheel/*.whl build/unpacked
+	$(MAKE) whole-wheel
+	mkdir -p dist
+	mv build/wheel/*.whl dist/
+
+whole-wheel:
 	diff -r -x __pycache__ export/clients build/unpacked/vaekit/export/clients
 	diff -r export/explorer build/unpacked/vaekit/export/explorer
 	ls build/unpacked/vaekit/$(WEB)/LICENSE build/unpacked/vaekit/$(WEB)/ThirdPartyNotices.txt
 	cd build/unpacked && $(abspath $(BIN))/python -c \
 		'from vaekit.export import explore; explore.page_routes(explore.EXPORT)'
-	mkdir -p dist
-	mv build/wheel/*.whl dist/

@@ -7,19 +7,27 @@ const { chromium } = createRequire(new URL("../export/package.json", import.meta
   "playwright-core",
 );
 
-/**
- * Opens a page, and gives back what use(page) returns.
- *
- * The environment's CHROMIUM is the browser's path. `options` are those of Playwright's newPage:
- * viewport, hasTouch and so on. Throws where the page logged or raised an error.
- */
-export async function withPage(url, use, options = {}) {
-  const browser = await chromium.launch({
+let launched;
+
+/** The browser of this process, whose path is the environment's CHROMIUM. */
+const browser = () =>
+  (launched ??= chromium.launch({
     executablePath: process.env.CHROMIUM,
     args: ["--no-sandbox"], // a container's root may not use the sandbox
-  });
+  }));
+
+/** Ends the browser, without which the process would not end. */
+export const closeBrowser = async () => (await launched)?.close();
+
+/**
+ * Opens a page that shares nothing with another, and gives back what use(page) returns.
+ *
+ * `options` are those of Playwright's newPage: viewport, hasTouch and so on. Throws where the page
+ * logged or raised an error.
+ */
+export async function withPage(url, use, options = {}) {
+  const page = await (await browser()).newPage(options);
   try {
-    const page = await browser.newPage(options);
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("console", (message) => {
@@ -34,6 +42,6 @@ export async function withPage(url, use, options = {}) {
     }
     return result;
   } finally {
-    await browser.close();
+    await page.close();
   }
 }

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from damage_helpers import Refused, refusal
 from faults import FAULTS, injections, table
+from fork_helpers import run_forked
 
 from vaekit import errors
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
@@ -87,19 +88,20 @@ TINY_FLAGS = shlex.split(
 )
 
 
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's, in which the commands of the installed packages are found first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, **variables}
+
+
 def run_command(
     arguments: Sequence[object], *, cwd: Path = ROOT, timeout: float = 180, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command as a user would."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **variables,
-    }
     return subprocess.run(
         [str(argument) for argument in arguments],
         cwd=cwd,
-        env=environment,
+        env=environment_with(variables),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -107,13 +109,20 @@ def run_command(
     )
 
 
-def vaekit(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """`vaekit ARGUMENTS` in a process of its own."""
-    return run_command([sys.executable, "-m", "vaekit", *arguments], **variables)
+def vaekit(
+    *arguments: object, cwd: Path = ROOT, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """`vaekit ARGUMENTS` in a process of its own, which is forked: it starts at once."""
+    return run_forked(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        environment=environment_with(variables),
+        timeout=180,
+    )
 
 
 def launch(
-    num_processes: int, *arguments: object, **variables: str
+    num_processes: int, *arguments: object, cwd: Path = ROOT, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """`accelerate launch` with the repository's config file."""
     return run_command(
@@ -128,6 +137,7 @@ def launch(
             "0",
             *arguments,
         ],
+        cwd=cwd,
         **variables,
     )
 

@@ -10,9 +10,11 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 
-import { withPage } from "./browser.mjs";
+import { closeBrowser, withPage } from "./browser.mjs";
+
+after(closeBrowser);
 
 const { PAGE, EMPTY_PAGE, BUNDLE, DAMAGED, EXPECTED, PYTHON } = process.env;
 const expected = JSON.parse(await readFile(EXPECTED, "utf8"));

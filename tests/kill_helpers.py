@@ -1,20 +1,18 @@
 """Runs in processes that are meant to die, forked quickly from one that is ready."""
 
-import multiprocessing
 import os
 import signal
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from fork_helpers import FORKS
 from safetensors.torch import load_file
 
 from vaekit.config import TrainConfig
 from vaekit.runs.checkpoints import load_newest_checkpoint
 from vaekit.runs.run import Run
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["vaekit.train", "sklearn.datasets", "torch._dynamo"])
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.chmod"}
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from kill_helpers import FORKS
+from fork_helpers import FORKS, speak_into
 
 from vaekit.config import TrainConfig
 
@@ -27,7 +27,8 @@ class Fate(NamedTuple):
 
 class Ended(NamedTuple):
     exit_codes: list[int | None]
-    errors: list[str]  # what each rank said on standard error
+    outputs: list[str]  # what each rank said on standard output
+    errors: list[str]  # and on standard error
 
 
 def train_in_ranks(config: TrainConfig, num_ranks: int, fate: Fate | None = None) -> Ended:
@@ -43,9 +44,13 @@ def run_ranks(
 ) -> Ended:
     """Have `work`, a function of a module, done by ranks that meet as those of a launch do."""
     port = _free_port()
-    files = [logs / f"rank-{rank}.log" for rank in range(num_ranks)]
+    outputs, errors = (
+        [logs / f"rank-{rank}.{kind}" for rank in range(num_ranks)] for kind in ("out", "err")
+    )
     ranks = [
-        FORKS.Process(target=_be_rank, args=(work, rank, num_ranks, port, files[rank]))
+        FORKS.Process(
+            target=_be_rank, args=(work, rank, num_ranks, port, outputs[rank], errors[rank])
+        )
         for rank in range(num_ranks)
     ]
     try:
@@ -59,7 +64,11 @@ def run_ranks(
         for process in ranks:
             process.kill()
             process.join()
-    return Ended([process.exitcode for process in ranks], [file.read_text() for file in files])
+    return Ended(
+        [process.exitcode for process in ranks],
+        [file.read_text() for file in outputs],
+        [file.read_text() for file in errors],
+    )
 
 
 def _free_port() -> int:
@@ -69,9 +78,10 @@ def _free_port() -> int:
         return port
 
 
-def _be_rank(work: Callable[[], None], rank: int, num_ranks: int, port: int, log: Path) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+def _be_rank(
+    work: Callable[[], None], rank: int, num_ranks: int, port: int, output: Path, errors: Path
+) -> None:
+    speak_into(output, errors)
     if num_ranks > 1:
         os.environ |= {
             "RANK": str(rank),

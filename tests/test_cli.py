@@ -1,11 +1,12 @@
 """The command line answers at once, and says in one line what is wrong."""
 
+import runpy
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from conftest import TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command
 
 from vaekit.cli import COMMANDS, main
 
@@ -107,20 +108,31 @@ def test_a_stage_on_a_folder_that_is_no_run_writes_nothing(
     with pytest.raises(SystemExit) as stop:
         main([stage, str(tmp_path / "none")])
     assert stop.value.code == 2
-    assert "`vaekit train --run" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "not a run folder" in errors
+    assert "`vaekit train --run" in errors
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_the_worker_reports_a_bad_argument_like_the_command_line() -> None:
-    script = Path(__file__).parent.parent / "vaekit" / "train.py"
+def test_the_worker_reports_a_bad_argument_like_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(ROOT / "vaekit" / "train.py")
     for arguments in (["--epochs", "-1"], ["--bogus", "1"]):
-        assert_one_line_error(run_command([sys.executable, script, *arguments]), arguments[0])
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(script, run_name="__main__")
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("vaekit: error: ")
+        assert arguments[0] in line
 
 
 @pytest.mark.slow
 def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
-    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", "--epochs", "1")
+    flags = [*TINY_FLAGS, "--run", tmp_path / "run", "--epochs", "1"]
+    result = run_command([sys.executable, "-m", "vaekit", "train", *flags])
     assert result.returncode == 0, result.stderr
     assert f"next: vaekit latents {tmp_path / 'run'}" in result.stdout
     assert "Traceback" not in result.stderr

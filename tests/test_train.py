@@ -4,23 +4,22 @@ import dataclasses
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import TINY_FLAGS, launch, run_command, tiny_config, vaekit
+from conftest import TINY_FLAGS, run_command, tiny_config
+from kill_helpers import assert_same_result, finish, start
 from PIL import Image
+from rank_helpers import train_in_ranks
 from safetensors.torch import load_file
 from torch.nn.utils import parameters_to_vector
 
 from vaekit import train as train_module
-from vaekit.config import DataConfig, TrainConfig
+from vaekit.config import DataConfig, ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
@@ -109,6 +108,7 @@ def test_the_test_loss_is_that_of_the_saved_weights_over_the_whole_test_set(
         assert last[f"{prefix}kl"] == pytest.approx(elbo.kl.mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"adam_beta2": 0.5}])
 def test_the_steps_are_those_of_a_plain_loop_with_plain_adam(
     given: dict[str, float], tmp_path: Path
@@ -166,23 +166,22 @@ def test_training_learns(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.injects(1)
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    flags = [*TINY_FLAGS, "--epochs", "60", "--input_noise", "0.1", "--sample_every", "60"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    arguments = [sys.executable, "-m", "vaekit", "train", *flags, "--run", str(killed)]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
-        while not (killed / "checkpoints" / "step-00000012.safetensors").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    to_be_killed, undisturbed = (
+        tiny_config(run, epochs=60, input_noise=0.1, sample_every=60) for run in (killed, whole)
+    )
+    process = start(to_be_killed)
+    while not (killed / "checkpoints" / "step-00000012.safetensors").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert len(Run(killed).metrics) < 61
 
-    for run in (killed, whole):
-        result = vaekit("train", *flags, "--run", run)
-        assert result.returncode == 0, result.stderr
-    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert losses_of(killed) == losses_of(whole)
-    assert largest_difference(killed, whole) == 0
+    finish(to_be_killed)
+    finish(undisturbed)
+    assert_same_result(killed, whole)
     starts = json.loads((killed / "environment.json").read_text())
     assert starts[0]["step"] == 0
     assert starts[1]["step"] >= 12
@@ -270,8 +269,8 @@ def test_other_images_under_the_same_settings_are_refused_on_resume(tmp_path: Pa
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
 
 
-REFERENCE = TINY_FLAGS[TINY_FLAGS.index("--model.conv_channels") :][:4]
-CONV = ["--model.width", "16", "--model.likelihood", "gaussian"]  # starts from components
+REFERENCE = tiny_config(Path("run")).model
+CONV = ModelConfig("conv", "gaussian", 3, width=16)  # starts from components
 
 
 def weights_of(vae: VAE) -> torch.Tensor:
@@ -279,17 +278,17 @@ def weights_of(vae: VAE) -> torch.Tensor:
 
 
 def in_one_process_and_in_two(
-    folder: Path, precision: str, model: Sequence[str] = REFERENCE
+    folder: Path, precision: str, model: ModelConfig = REFERENCE
 ) -> tuple[Path, Path]:
     """The same run, computed twice, in the precision that both name."""
-    flags = [flag for flag in TINY_FLAGS if flag not in REFERENCE]
-    flags += [*model, "--input_noise", "0.1", "--mixed_precision", precision]
-    for num_processes in (1, 2):
-        run = folder / str(num_processes)
-        result = launch(num_processes, "vaekit/train.py", *flags, "--run", run)
-        assert result.returncode == 0, result.stderr
-        name = {"no": "float32"}.get(precision, precision)
-        assert f"cpu, {num_processes} process(es), {name}" in result.stdout
+    name = {"no": "float32"}.get(precision, precision)
+    for num_ranks in (1, 2):
+        config = tiny_config(
+            folder / str(num_ranks), model=model, input_noise=0.1, mixed_precision=precision
+        )
+        ended = train_in_ranks(config, num_ranks)
+        assert ended.exit_codes == [0] * num_ranks, ended.errors
+        assert f"cpu, {num_ranks} process(es), {name}" in ended.outputs[0]
     return folder / "1", folder / "2"
 
 
@@ -298,7 +297,7 @@ def in_one_process_and_in_two(
     ("model", "tolerance"), [(REFERENCE, 1e-5), (CONV, 2e-4)], ids=["reference", "conv"]
 )
 def test_two_processes_give_the_weights_and_losses_of_one(
-    model: Sequence[str], tolerance: float, tmp_path: Path
+    model: ModelConfig, tolerance: float, tmp_path: Path
 ) -> None:
     """A norm takes most of what a bias before it does: of gradients that are next to nothing, and
     that Adam divides by their size, the rounding is seen.
@@ -331,9 +330,8 @@ def test_gradients_exchanged_in_bf16_are_rounded_and_train_as_well(
     finished_run: Path, tmp_path: Path
 ) -> None:
     """In float32 two processes give what one does."""
-    flags = ["--gradient_exchange", "bf16", "--run", tmp_path / "run"]
-    result = launch(2, "vaekit/train.py", *TINY_FLAGS, *flags)
-    assert result.returncode == 0, result.stderr
+    ended = train_in_ranks(tiny_config(tmp_path / "run", gradient_exchange="bf16"), 2)
+    assert ended.exit_codes == [0, 0], ended.errors
     assert 1e-5 < largest_difference(finished_run, tmp_path / "run") < 0.1
     one, other = (losses_of(run)[-1]["test_loss"] for run in (finished_run, tmp_path / "run"))
     assert one == pytest.approx(other, rel=0.01)
@@ -392,13 +390,10 @@ def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(
 
 @pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
-    result = launch(
-        2, "vaekit/train.py", *TINY_FLAGS, "--batch_size", "15", "--run", tmp_path / "run"
-    )
-    assert result.returncode != 0
-    assert "--batch_size 15: it is the global one and must be divisible by the 2 processes" in (
-        result.stderr
-    )
+    ended = train_in_ranks(tiny_config(tmp_path / "run", batch_size=15), 2)
+    assert ended.exit_codes == [2, 2]
+    for errors in ended.errors:
+        assert "--batch_size 15: it is the global one and must be divisible by the 2 proc" in errors
     assert not (tmp_path / "run").exists()
 
 

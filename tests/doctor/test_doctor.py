@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import assert_one_line_error, launch, tiny_config, vaekit
+from conftest import assert_one_line_error, tiny_config, vaekit
 from cuml_helpers import UnusableSVC, play_cuml
 from damage_helpers import (
     data_flipped,
@@ -25,6 +26,7 @@ from damage_helpers import (
     truncated,
 )
 from image_helpers import flip_a_bit, write_pets
+from rank_helpers import run_ranks
 
 from vaekit.cli import main
 from vaekit.config import DataConfig, SvmConfig
@@ -573,10 +575,10 @@ def test_processes_that_are_no_ranks_are_a_problem_that_one_of_them_tells() -> N
 
 
 @pytest.mark.slow
-def test_the_ranks_of_a_launch_find_one_another_and_one_speaks() -> None:
-    result = launch(2, "-m", "vaekit", "doctor")
-    assert result.returncode == 0, result.stderr
-    (line,) = [line for line in result.stdout.splitlines() if " ranks " in line]
+def test_the_ranks_of_a_launch_find_one_another_and_one_speaks(tmp_path: Path) -> None:
+    ended = run_ranks(partial(main, ["doctor"]), 2, tmp_path)
+    assert ended.exit_codes == [0, 0], ended.errors
+    (line,) = [line for line in "".join(ended.outputs).splitlines() if " ranks " in line]
     assert "2 processes, which found one another" in line
 
 

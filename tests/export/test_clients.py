@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Thread
@@ -20,7 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from browser_helpers import NODE_MODULES, missing, require_chromium, require_node
+from browser_helpers import NODE_MODULES, require_chromium, require_node
 from bundle_helpers import (
     REFORMATTED,
     change_graph,
@@ -63,13 +66,20 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 def plain_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has onnxruntime and numpy, and no PyTorch."""
     folder = tmp_path_factory.mktemp("plain")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    packages = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-    if run_command([python, *install], timeout=600).returncode != 0:
-        missing("an environment of onnxruntime and numpy alone", f"python {' '.join(install)}")
-    return python
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    wanted, found = ["onnxruntime", "numpy"], set()
+    while wanted:
+        installed = distribution(wanted.pop())
+        found.add(installed.name)
+        for name in {file.parts[0] for file in installed.files or () if file.parts[0] != ".."}:
+            if not (packages / name).exists():  # google/ is shared, and __pycache__
+                (packages / name).symlink_to(installed.locate_file(name))
+        needed = (
+            re.match(r"[\w.-]+", each) for each in installed.requires or () if "extra" not in each
+        )
+        wanted += {name[0] for name in needed if name} - found
+    return folder / "bin" / "python"
 
 
 @pytest.fixture
@@ -90,12 +100,37 @@ def node_client() -> Client:
     return client
 
 
-@pytest.fixture
-def browser_client(tmp_path: Path) -> Client:
-    require_chromium()
+Browser = Callable[[str], dict[str, Any]]
 
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """What Chromium shows at a URL; it starts once."""
+    node, chromium = require_node(), require_chromium()
+    with subprocess.Popen(
+        [node, ROOT / "tests" / "browser_client.mjs"],
+        env={**os.environ, "CHROMIUM": str(chromium)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def shown_at(url: str) -> dict[str, Any]:
+            print(url, file=process.stdin, flush=True)
+            shown: dict[str, Any] = json.loads(process.stdout.readline())
+            assert "error" not in shown, shown
+            return shown
+
+        yield shown_at
+        process.stdin.close()
+
+
+@pytest.fixture
+def browser_client(browser: Browser, tmp_path: Path) -> Client:
     def client(bundle: Path) -> Outcome:
-        shown = show_in_browser(bundle, Path(mkdtemp(dir=tmp_path)) / "site")
+        shown = show_in_browser(browser, bundle, Path(mkdtemp(dir=tmp_path)) / "site")
         rows = [" ".join(row) for row in shown["rows"]]
         return Outcome(shown["verdict"] == ALL_WELL, "\n".join([*rows, shown["verdict"]]))
 
@@ -118,19 +153,16 @@ def outcome(result: "subprocess.CompletedProcess[str]") -> Outcome:
     return Outcome(well, result.stdout + result.stderr)
 
 
-def show_in_browser(bundle: Path, site: Path, *, isolated: bool = True) -> dict[str, Any]:
+def show_in_browser(
+    browser: Browser, bundle: Path, site: Path, *, isolated: bool = True
+) -> dict[str, Any]:
     """Serve the client with all that it needs beside it, and read the page in Chromium."""
     shutil.copytree(CLIENTS / "browser", site)
     shutil.copy(CLIENTS / "bundle.mjs", site)
     (site / "ort").symlink_to(NODE_MODULES / "onnxruntime-web" / "dist")
     (site / "bundle").symlink_to(bundle)
     with serve(site, isolated) as url:
-        script = ROOT / "tests" / "browser_client.mjs"
-        chromium = str(require_chromium())
-        result = run_command([require_node(), script, url], CHROMIUM=chromium)
-    assert result.returncode == 0, result.stderr
-    shown: dict[str, Any] = json.loads(result.stdout)
-    return shown
+        return browser(url)
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -351,19 +383,36 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("name", ["python", "node"])
 @pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
 def test_a_command_line_client_exits_with_2_and_one_line_where_the_bundle_is_not_right(
-    name: str, own_bundle: Path, spoil: Callable[[Path], object], reason: str
+    name: str,
+    own_bundle: Path,
+    spoil: Callable[[Path], object],
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     spoil(own_bundle)
-    command: list[object] = {
-        "python": lambda: [sys.executable, CLIENTS / "python" / "client.py"],
-        "node": lambda: [require_node("onnxruntime-node"), CLIENTS / "node" / "client.mjs"],
-    }[name]()
-    result = run_command([*command, own_bundle])
-    assert result.returncode == 2, result.stderr
-    assert ALL_WELL not in result.stdout
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert str(own_bundle) in result.stderr
-    assert reason in result.stderr
+    if name == "python":
+        code, output, errors = python_client_here(own_bundle, capfd)
+    else:
+        node = require_node("onnxruntime-node")
+        result = run_command([node, CLIENTS / "node" / "client.mjs", own_bundle])
+        code, output, errors = result.returncode, result.stdout, result.stderr
+    assert code == 2, errors
+    assert ALL_WELL not in output
+    assert len(errors.splitlines()) == 1, errors
+    assert str(own_bundle) in errors
+    assert reason in errors
+
+
+def python_client_here(bundle: Path, capfd: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
+    """Its exit code and what it says, where onnxruntime is imported already."""
+    capfd.readouterr()
+    script = str(CLIENTS / "python" / "client.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, str(bundle)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(script, run_name="__main__")
+    onnxruntime.set_default_logger_severity(2)  # as it was
+    return stop.value.code, *capfd.readouterr()
 
 
 # One client
@@ -376,10 +425,11 @@ def test_the_python_client_runs_where_there_is_no_torch(plain_python: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_browser_client_needs_no_cross_origin_isolation(bundle: Path, tmp_path: Path) -> None:
-    require_chromium()
-    isolated = show_in_browser(bundle, tmp_path / "isolated")
-    plain = show_in_browser(bundle, tmp_path / "plain", isolated=False)
+def test_the_browser_client_needs_no_cross_origin_isolation(
+    browser: Browser, bundle: Path, tmp_path: Path
+) -> None:
+    isolated = show_in_browser(browser, bundle, tmp_path / "isolated")
+    plain = show_in_browser(browser, bundle, tmp_path / "plain", isolated=False)
     assert (isolated["isolated"], plain["isolated"]) == (True, False)
     assert isolated["verdict"] == plain["verdict"] == ALL_WELL
 

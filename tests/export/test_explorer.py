@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -65,8 +65,14 @@ def prepared(drawings: list[Pixels], facts: Facts, others: Pixels | None = None)
         "facts": facts,
         "others": as_base64(np.zeros(1, np.uint8) if others is None else others),
     }
+    shape = facts["height"], facts["width"]
+    return [np.array(image, np.uint8).reshape(shape) for image in in_node(PREPARE, given)]
+
+
+def in_node(script: str, given: Any) -> Any:
+    """What a module makes of the JSON that it reads."""
     result = subprocess.run(
-        [require_node(), "--input-type=module", "--eval", PREPARE],
+        [require_node(), "--input-type=module", "--eval", script],
         input=json.dumps(given),
         capture_output=True,
         text=True,
@@ -74,8 +80,7 @@ def prepared(drawings: list[Pixels], facts: Facts, others: Pixels | None = None)
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    shape = facts["height"], facts["width"]
-    return [np.array(image, np.uint8).reshape(shape) for image in json.loads(result.stdout)]
+    return json.loads(result.stdout)
 
 
 def as_base64(array: Pixels) -> str:
@@ -203,21 +208,16 @@ def test_mnist_own_images_are_left_as_they_are() -> None:
 PREPARE_FILE = f"""
 import {{ readFileSync }} from "node:fs";
 import {{ prepareFile }} from "{(ROOT / "export/explorer/files.mjs").as_uri()}";
-const {{ files, facts, ground }} = JSON.parse(readFileSync(0));
-const images = files.map(({{ data, height, width }}) =>
-  prepareFile({{ data: Buffer.from(data, "base64"), height, width }}, facts, ground));
-console.log(JSON.stringify(images.map((image) => Array.from(image))));
+const [files, sets] = JSON.parse(readFileSync(0));
+const pixels = files.map(({{ data, height, width }}) =>
+  ({{ data: Buffer.from(data, "base64"), height, width }}));
+console.log(JSON.stringify(sets.map(({{ facts, ground }}) =>
+  pixels.map((file) => Array.from(prepareFile(file, facts, ground))))));
 """
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("how", ["stretch", "pad", "crop"])
-def test_an_image_file_is_prepared_as_vaekit_prepares_it(
-    channels: int, how: Fit, tmp_path: Path
-) -> None:
+def test_an_image_file_is_prepared_as_vaekit_prepares_it(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    background = "none" if channels in (2, 4) else "#20a0ff"
-    data = DataConfig(name="folder", fit=how, background=background, value_range="0,255")
     paths, files = [], []
     for size in ((50, 31), (9, 13), (20, 70)):
         coarse = generator.integers(0, 256, (4, 4, 4)).astype(np.uint8)
@@ -225,81 +225,79 @@ def test_an_image_file_is_prepared_as_vaekit_prepares_it(
         paths.append(tmp_path / f"{size[0]}.png")
         image.save(paths[-1])
         files.append({"data": as_base64(np.asarray(image)), "height": size[0], "width": size[1]})
-    facts = preparation(data, (channels, 12, 17))
-    result = subprocess.run(
-        [require_node(), "--input-type=module", "--eval", PREPARE_FILE],
-        input=json.dumps(
-            {
-                "files": files,
-                "facts": facts,
-                "ground": None if channels in (2, 4) else [32, 160, 255],
-            }
-        ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    found = np.array(json.loads(result.stdout)).reshape(-1, channels, 12, 17)
-    wanted = prepare_files(paths, (channels, 12, 17), data).astype(int)
-    if channels in (2, 4):  # colours as they show, for under little alpha they are rounded more
-        for image in (found, wanted):
-            image[:, :-1] = image[:, :-1] * image[:, -1:] // 255
-    assert np.abs(found - wanted).max() <= 2
+    sets = [
+        (channels, DataConfig(name="folder", fit=how, background=background, value_range="0,255"))
+        for channels, background in ((1, "#20a0ff"), (2, "none"), (3, "#20a0ff"), (4, "none"))
+        for how in get_args(Fit)
+    ]
+    given = [
+        {
+            "facts": preparation(data, (channels, 12, 17)),
+            "ground": None if data.background == "none" else [32, 160, 255],
+        }
+        for channels, data in sets
+    ]
+    for (channels, data), images in zip(sets, in_node(PREPARE_FILE, [files, given]), strict=True):
+        found = np.array(images).reshape(-1, channels, 12, 17)
+        wanted = prepare_files(paths, (channels, 12, 17), data).astype(int)
+        if channels in (2, 4):  # colours as they show: under little alpha they are rounded more
+            for image in (found, wanted):
+                image[:, :-1] = image[:, :-1] * image[:, -1:] // 255
+        assert np.abs(found - wanted).max() <= 2, (channels, data.fit)
 
 
 LINK = f"""
+import {{ readFileSync }} from "node:fs";
 import {{ linkTo, readLink }} from "{(ROOT / "export/explorer/link.mjs").as_uri()}";
-const [hash] = process.argv.slice(1);
-const {{ picked, latent }} = readLink(hash, 5, 3);
-const link = latent && linkTo({{ picked, latent }});
-console.log(JSON.stringify([picked, latent && Array.from(latent), link]));
+console.log(JSON.stringify(JSON.parse(readFileSync(0)).map((hash) => {{
+  const {{ picked, latent }} = readLink(hash, 5, 3);
+  return [picked, latent && Array.from(latent), latent && linkTo({{ picked, latent }})];
+}})));
 """
+LINKS: dict[str, tuple[int | None, list[float] | None]] = {
+    "#image=4&z=0.5,-1.25,3": (4, [0.5, -1.25, 3]),
+    "#z=0,0,-0.001": (None, [0, 0, -0.001]),
+    "#image=5&z=1,2": (None, None),
+    "#image=-1&z=1,2,NaN": (None, None),
+    "": (None, None),
+    "#image=1.5&z=a,b,c": (None, None),
+}
 
 
-@pytest.mark.parametrize(
-    ("hash_", "picked", "latent"),
-    [
-        ("#image=4&z=0.5,-1.25,3", 4, [0.5, -1.25, 3]),
-        ("#z=0,0,-0.001", None, [0, 0, -0.001]),
-        ("#image=5&z=1,2", None, None),
-        ("#image=-1&z=1,2,NaN", None, None),
-        ("", None, None),
-        ("#image=1.5&z=a,b,c", None, None),
-    ],
-)
-def test_a_link_holds_the_image_and_the_latent_or_is_ignored(
-    hash_: str, picked: int | None, latent: list[float] | None
-) -> None:
-    result = run_command([require_node(), "--input-type=module", "--eval", LINK, hash_])
-    found = json.loads(result.stdout)
-    assert found[0] == picked
-    assert found[1] == (latent and pytest.approx(latent))
-    assert found[2] == (latent and hash_)
+def test_a_link_holds_the_image_and_the_latent_or_is_ignored() -> None:
+    for (hash_, (picked, latent)), found in zip(
+        LINKS.items(), in_node(LINK, [*LINKS]), strict=True
+    ):
+        held = latent and pytest.approx(latent)
+        assert found == [picked, held, latent and hash_], hash_
 
 
 READ_SAMPLES = f"""
+import {{ readFileSync }} from "node:fs";
 import {{ readSamples }} from "{(ROOT / "export/explorer/samples.mjs").as_uri()}";
-readSamples(JSON.parse(process.argv[1]));
+console.log(JSON.stringify(JSON.parse(readFileSync(0)).map((content) => {{
+  try {{
+    readSamples(content);
+  }} catch (error) {{
+    return String(error);
+  }}
+}})));
 """
 
 
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        ('{"format": "vaekit-explorer", "format_version": 2}', "vaekit-explorer, version 2"),
-        ('{"format": "vaekit-golden", "format_version": 1}', "vaekit-golden, version 1"),
-        ("null", "undefined, version undefined"),
-    ],
-)
-def test_samples_of_another_format_are_refused_naming_what_was_found(
-    content: str, found: str
-) -> None:
-    node = require_node()
-    result = run_command([node, "--input-type=module", "--eval", READ_SAMPLES, content])
-    assert result.returncode == 1
-    assert f"Error: explorer.json says format {found}; this page reads " in result.stderr
+def test_samples_of_another_format_are_refused_naming_what_was_found() -> None:
+    contents = [
+        {"format": "vaekit-explorer", "format_version": 2},
+        {"format": "vaekit-golden", "format_version": 1},
+        None,
+    ]
+    names = (
+        "vaekit-explorer, version 2",
+        "vaekit-golden, version 1",
+        "undefined, version undefined",
+    )
+    for name, error in zip(names, in_node(READ_SAMPLES, contents), strict=True):
+        assert error.startswith(f"Error: explorer.json says format {name}; this page reads ")
 
 
 @pytest.mark.slow

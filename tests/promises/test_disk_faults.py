@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from conftest import TINY_FLAGS, assert_one_line_error, run_command
 from damage_helpers import copy, refusal, snapshot
-from kill_helpers import FORKS, assert_same_result
+from fork_helpers import FORKS
+from kill_helpers import assert_same_result
 from PIL import Image
 
 from vaekit import train as train_module

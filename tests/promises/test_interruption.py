@@ -134,24 +134,3 @@ def test_a_trainer_whose_launcher_has_died_stops_with_a_checkpoint(
     result = launch(1, "vaekit/train.py", *flags)
     assert result.returncode == 0, result.stderr
     assert_same_result(run, whole)
-
-
-@pytest.mark.faults
-@pytest.mark.injects(3)
-def test_a_signal_to_one_of_two_ranks_stops_both_after_the_same_step(tmp_path: Path) -> None:
-    flags = [*LONG, *SHORT_OF_AN_EPOCH]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert launch(2, "vaekit/train.py", *flags, "--run", whole).returncode == 0
-    config_file = ["--config_file", ROOT / "accelerate_config.yaml", "--num_processes", "2"]
-    launcher = start(
-        "accelerate", "launch", *config_file, "--main_process_port", "0", "vaekit/train.py",
-        *flags, "--run", run,
-    )  # fmt: skip
-    wait_for(has_checkpoint(run), launcher)
-    rank_1 = max(children(launcher.pid))
-    os.kill(rank_1, signal.SIGTERM)
-    _, errors = launcher.communicate(timeout=60)
-    assert f"stopped after step {newest_step(run):,};" in errors
-    assert launcher.returncode != 0
-    assert launch(2, "vaekit/train.py", *flags, "--run", run).returncode == 0
-    assert_same_result(run, whole)

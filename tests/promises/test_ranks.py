@@ -112,6 +112,19 @@ def test_a_stalled_rank_ends_the_others_who_name_it_and_the_relaunch_is_exact(
 
 
 @pytest.mark.faults
+@pytest.mark.injects(3)
+def test_a_signal_to_one_of_two_ranks_stops_both_after_the_same_step(
+    tmp_path: Path, whole_run: Path
+) -> None:
+    config = a_run(tmp_path / "run")
+    ended = train_in_ranks(config, 2, Fate(rank=1, step=23, signal=signal.SIGTERM))
+    assert ended.exit_codes == [143, 143], ended.errors
+    assert f"stopped after step {newest_step(tmp_path / 'run'):,};" in ended.errors[0]
+    assert train_in_ranks(config, 2).exit_codes == [0, 0]
+    assert_same_result(tmp_path / "run", whole_run)
+
+
+@pytest.mark.faults
 @pytest.mark.injects(9)
 def test_of_three_ranks_the_stalled_one_is_named_by_the_main_one(tmp_path: Path) -> None:
     config = a_run(tmp_path / "run")

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, tiny_config
+from conftest import (
+    ROOT,
+    TINY_FLAGS,
+    assert_one_line_error,
+    run_command,
+    tiny_config,
+    vaekit,
+)
 from safetensors.torch import load_file
 
 from vaekit.cli import main
@@ -94,15 +101,20 @@ def test_each_stage_in_an_odd_folder_names_the_next_one_as_a_shell_takes_it(
 @pytest.mark.faults
 @pytest.mark.injects(20)
 def test_a_shell_takes_every_command_from_training_to_a_checked_bundle(tmp_path: Path) -> None:
-    folder = tmp_path / ODD_FOLDER
+    folder, stand_in, heard = tmp_path / ODD_FOLDER, tmp_path / "bin", tmp_path / "words"
     folder.mkdir()
+    stand_in.mkdir()
+    (stand_in / "vaekit").write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >{heard}\n")
+    (stand_in / "vaekit").chmod(0o755)
     command: str | None = f"vaekit train {shlex.join([*TINY_FLAGS, '--run', ODD_RUN])}"
     while command is not None:
-        result = run_command(["bash", "-c", command], cwd=folder)
+        path = f"{stand_in}{os.pathsep}{os.environ['PATH']}"
+        assert run_command(["bash", "-c", command], cwd=folder, PATH=path).returncode == 0
+        result = vaekit(*heard.read_text().split("\0")[:-1], cwd=folder)
         assert result.returncode == 0, result.stderr
         command = next_command(result.stdout)
     for arguments in (["export", ODD_RUN], ["export", "--check", f"{ODD_RUN}/onnx"]):
-        result = run_command(["vaekit", *arguments], cwd=folder)
+        result = vaekit(*arguments, cwd=folder)
         assert result.returncode == 0, result.stderr
 
 

@@ -1,5 +1,6 @@
 """A tracker that fails takes no work with it: it is other people's code, and their server."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,34 +9,16 @@ import torch
 from accelerate import tracking
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
-from conftest import TINY_FLAGS, launch, tiny_config
+from conftest import tiny_config
+from kill_helpers import assert_same_result
+from rank_helpers import run_ranks
 from safetensors.torch import load_file
 
-from vaekit import train as train_module
-from vaekit.errors import UserError
-from vaekit.runs.run import Run
-from vaekit.train import train
-
-SCRIPT = Path(train_module.__file__)
-TRACKER = "tensorboard"
-
-# A worker of its own whose tracker fails.
-WORKER = f"""
-import sys
-sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}
-from accelerate import tracking
-from test_trackers import TRACKER, FaultyTracker
-from vaekit.settings import parse
 from vaekit.config import TrainConfig
-from vaekit.errors import user_errors_in_one_line
+from vaekit.errors import UserError
 from vaekit.train import train
 
-tracking._available_trackers = [tracking.LoggerType.TENSORBOARD]
-tracking.LOGGER_TYPE_TO_CLASS[TRACKER] = FaultyTracker
-FaultyTracker.faults = (6,)
-with user_errors_in_one_line():
-    train(parse(TrainConfig))
-"""
+TRACKER = "tensorboard"
 
 
 class ServerGoneError(Exception):
@@ -83,20 +66,6 @@ def faulty_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, TRACKER, FaultyTracker)
     monkeypatch.setattr(FaultyTracker, "told", [])
-
-
-def assert_same_result(run: Path, whole: Path) -> None:
-    """The same weights, bit for bit, and the same losses."""
-    weights, expected = load_file(run / "model.safetensors"), load_file(whole / "model.safetensors")
-    assert weights.keys() == expected.keys()
-    for name in expected:
-        assert weights[name].equal(expected[name]), name
-    assert losses_of(run) == losses_of(whole)
-
-
-def losses_of(run: Path) -> list[dict[str, float]]:
-    rows = Run(run).metrics
-    return [{name: value for name, value in row.items() if "loss" in name} for row in rows]
 
 
 def test_the_tracker_is_told_of_every_epoch_its_pictures_and_the_end(tmp_path: Path) -> None:
@@ -166,14 +135,22 @@ def test_a_tracker_that_there_is_not_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def train_with_a_faulty_tracker(config: TrainConfig) -> None:
+    """What a rank does, in a process of its own."""
+    tracking._available_trackers = [LoggerType.TENSORBOARD]
+    tracking.LOGGER_TYPE_TO_CLASS[TRACKER] = FaultyTracker
+    FaultyTracker.faults = (6,)
+    train(config)
+
+
 @pytest.mark.faults
 @pytest.mark.injects(19)
 def test_two_processes_go_on_without_it(finished_run: Path, tmp_path: Path) -> None:
-    run, worker = tmp_path / "run", tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    result = launch(2, worker, *TINY_FLAGS, "--run", run, "--tracker", TRACKER)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("the tracker tensorboard failed") == 1
+    run = tmp_path / "run"
+    config = tiny_config(run, tracker=TRACKER)
+    ended = run_ranks(partial(train_with_a_faulty_tracker, config), 2, tmp_path)
+    assert ended.exit_codes == [0, 0], ended.errors
+    assert "".join(ended.errors).count("the tracker tensorboard failed") == 1
     weights, expected = (load_file(each / "model.safetensors") for each in (run, finished_run))
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], atol=1e-5, rtol=0)

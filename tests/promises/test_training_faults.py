@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
-from conftest import TINY_FLAGS, launch, tiny_config
+from conftest import TINY_FLAGS, tiny_config
 from damage_helpers import copy, refusal, snapshot
-from kill_helpers import FORKS, assert_same_result, finish, newest_step
+from fork_helpers import FORKS
+from kill_helpers import assert_same_result, finish, newest_step
 from PIL import Image
+from rank_helpers import run_ranks, train_in_ranks
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from vaekit.cli import main
 from vaekit.config import SvmConfig, TrainConfig, fields_by_flag, flatten, to_dict
@@ -31,7 +35,9 @@ from vaekit.runs.run import Run
 from vaekit.settings import write_config
 from vaekit.stages import svm as svm_module
 from vaekit.stages.svm import fit_svm
-from vaekit.training import precision
+from vaekit.train import train
+from vaekit.training import loop, precision, state
+from vaekit.training.state import Training
 
 LAST = -1  # the call at the last step of the run
 NUM_STEPS = 12
@@ -98,7 +104,6 @@ def train_with_signals(
     config: TrainConfig, signals: list[tuple[Moment, signal.Signals]], errors: Path
 ) -> None:
     """Train in this process, which sends itself signals; what it says goes into a file."""
-    from vaekit.train import train
     from vaekit.training import interruption
 
     with errors.open("w") as file:
@@ -502,40 +507,30 @@ def test_a_run_goes_on_whatever_was_recorded_of_its_last_start(
     assert_same_result(run, finished_run)
 
 
-# A training script whose rank 1 has a gradient that is no number in the eighth step.
-SPOILT = """
-import sys
-from accelerate import PartialState
-from safetensors.torch import save_file
-from vaekit.settings import parse
-from vaekit.config import TrainConfig
-from vaekit.errors import user_errors_in_one_line
-from vaekit.training import loop, state
-from vaekit.train import train
+def train_spoilt(config: TrainConfig, kept: Path) -> None:
+    """What a rank does. The gradient of rank 1 is no number in the eighth step."""
+    rank = os.environ["RANK"]
+    agree_between_steps, stop_not_finite = loop.agree_between_steps, state.stop_not_finite
 
-agree_between_steps, stop_not_finite = loop.agree_between_steps, state.stop_not_finite
+    def keep(training: Training, when: str) -> None:
+        tensors = {name: tensor.clone() for name, tensor in training.tensors().items()}
+        del tensors["losses"]
+        save_file(tensors, kept / f"{when}-{rank}.safetensors")
 
-def keep(training, when):
-    tensors = {name: tensor.clone() for name, tensor in training.tensors().items()}
-    del tensors["losses"]
-    save_file(tensors, f"{sys.argv[-1]}/{when}-{PartialState().process_index}.safetensors")
+    def spoil_the_next(training: Training, *arguments: Any) -> Any:
+        if training.step == 7:
+            keep(training, "before")
+            if rank == "1":
+                parameter = training.vae.get_parameter("dec.linear.bias")
+                parameter.register_hook(lambda gradient: gradient * float("nan"))
+        return agree_between_steps(training, *arguments)
 
-def spoil_the_next(training, request, exit_code):
-    if training.step == 7:
-        keep(training, "before")
-        if PartialState().process_index == 1:
-            parameter = training.vae.get_parameter("dec.linear.bias")
-            parameter.register_hook(lambda gradient: gradient * float("nan"))
-    return agree_between_steps(training, request, exit_code)
+    def keep_and_stop(training: Training, step: int) -> None:
+        keep(training, "after")
+        stop_not_finite(training, step)
 
-def keep_and_stop(training, step):
-    keep(training, "after")
-    stop_not_finite(training, step)
-
-loop.agree_between_steps, state.stop_not_finite = spoil_the_next, keep_and_stop
-with user_errors_in_one_line():
-    train(parse(TrainConfig, sys.argv[1:-1]))
-"""
+    loop.agree_between_steps, state.stop_not_finite = spoil_the_next, keep_and_stop  # type: ignore[assignment]
+    train(config)
 
 
 @pytest.mark.faults
@@ -543,26 +538,24 @@ with user_errors_in_one_line():
 def test_a_gradient_that_is_no_number_on_one_rank_stops_both_without_an_update(
     tmp_path: Path,
 ) -> None:
-    script, kept = tmp_path / "spoilt.py", tmp_path / "kept"
-    script.write_text(SPOILT)
+    kept = tmp_path / "kept"
     kept.mkdir()
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    flags = [*TINY_FLAGS, "--checkpoint_every", "5steps"]
-    result = launch(2, script, *flags, "--run", run, kept)
-    assert result.returncode != 0
-    errors = [line for line in result.stderr.splitlines() if line.startswith("vaekit: error")]
-    assert errors
-    for line in errors:
-        assert "not finite at step 8 (epoch 2)" in line
-        assert "step-00000005.safetensors is kept" in line
+    run, whole = (
+        tiny_config(tmp_path / name, checkpoint_every="5steps") for name in ("run", "whole")
+    )
+    ended = run_ranks(partial(train_spoilt, run, kept), 2, tmp_path)
+    assert ended.exit_codes == [2, 2], ended.errors
+    for errors in ended.errors:
+        assert "not finite at step 8 (epoch 2)" in errors
+        assert "step-00000005.safetensors is kept" in errors
 
     states = [load_file(path) for path in sorted(kept.iterdir())]
     assert len(states) == 4, "both ranks, before the step and at their end"
     for name, tensor in states[0].items():
         for other in states[1:]:
             np.testing.assert_array_equal(other[name], tensor, err_msg=name)
-    assert newest_step(run) == 5
-    for folder in (run, whole):
-        result = launch(2, "vaekit/train.py", *flags, "--run", folder)
-        assert result.returncode == 0, result.stderr
-    assert_same_result(run, whole)
+    assert newest_step(tmp_path / "run") == 5
+    for config in (run, whole):
+        ended = train_in_ranks(config, 2)
+        assert ended.exit_codes == [0, 0], ended.errors
+    assert_same_result(tmp_path / "run", tmp_path / "whole")

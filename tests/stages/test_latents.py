@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, launch, vaekit
 from damage_helpers import snapshot
 from pyarrow import parquet
+from rank_helpers import run_ranks
 
+from vaekit.cli import main
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
 from vaekit.images.decode import prepare_files
@@ -276,11 +278,11 @@ def test_nothing_that_other_weights_encoded_is_taken_over(run: RunFolder, encode
 
 
 @pytest.mark.slow
-def test_two_ranks_write_what_one_writes(run: RunFolder) -> None:
+def test_two_ranks_write_what_one_writes(run: RunFolder, tmp_path: Path) -> None:
     one = Run(run.path).latents
     shutil.rmtree(run.latents)
-    result = launch(2, "-m", "vaekit", "latents", run.path)
-    assert result.returncode == 0, result.stderr
+    ended = run_ranks(partial(main, ["latents", str(run.path)]), 2, tmp_path)
+    assert ended.exit_codes == [0, 0], ended.errors
     two = Run(run.path).latents
     np.testing.assert_array_equal(two.train, one.train)
     np.testing.assert_array_equal(two.test, one.test)
@@ -311,11 +313,3 @@ def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
         facts_path.write_text(json.dumps(facts | {"format_version": 99}))
     with pytest.raises(UserError, match=r"make them with `vaekit latents"):
         Run(run.path).latents
-
-
-@pytest.mark.slow
-def test_the_command_before_training_names_the_one_that_trains(tmp_path: Path) -> None:
-    assert_one_line_error(
-        vaekit("latents", tmp_path / "none"), "not a run folder", "`vaekit train --run"
-    )
-    assert not (tmp_path / "none").exists()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from kill_helpers import FORKS
+from fork_helpers import FORKS
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parameters_to_vector
 

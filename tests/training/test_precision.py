@@ -1,5 +1,6 @@
 """Precision is chosen from the hardware, and an explicit flag is obeyed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,31 +86,43 @@ def test_a_gpu_convolves_in_float32_while_told_to() -> None:
     assert torch.backends.cudnn.allow_tf32  # raises where the older and the newer flags disagree
 
 
+# Trains in every precision that the hardware may offer, in a process that a launcher started.
+OFFERED = {"bf16": "bf16", "no": "float32"}
+LAUNCHED = f"""
+import sys
+from accelerate.state import AcceleratorState
+from vaekit.cli import main
+from vaekit.training import precision
+
+for name in {[*OFFERED]}:
+    AcceleratorState._reset_state()  # it keeps a precision for a whole process
+    precision.auto_precision = lambda: name
+    main([*sys.argv[1:], "--run", f"launched-{{name}}"])
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "title"), [("bf16", "bf16"), ("no", "float32")])
 def test_auto_trains_alike_with_and_without_a_launcher(
-    precision: str,
-    title: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        "from vaekit.cli import main; from vaekit.training import precision; "
-        f"precision.auto_precision = lambda: {precision!r}; main()"
-    )
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(LAUNCHED)
     flags = [*TINY_FLAGS, "--mixed_precision", "auto"]
-    launched = launch(1, script, "train", *flags, "--run", tmp_path / "launched")
+    launched = launch(1, tmp_path / "train.py", "train", *flags, cwd=tmp_path)
     assert launched.returncode == 0, launched.stderr
-    AcceleratorState._reset_state()  # it keeps a precision for a whole process
     request.addfinalizer(AcceleratorState._reset_state)
-    monkeypatch.setattr(precision_module, "auto_precision", lambda: precision)
-    main(["train", *flags, "--run", str(tmp_path / "alone")])
+    for precision in OFFERED:
+        AcceleratorState._reset_state()
+        monkeypatch.setattr(precision_module, "auto_precision", lambda auto=precision: auto)
+        main(["train", *flags, "--run", f"alone-{precision}"])
     alone = capsys.readouterr()
-    for out, errors in ((launched.stdout, launched.stderr), alone):
-        assert f"cpu, 1 process(es), {title}" in out
+    for out, errors in ((launched.stdout, launched.stderr), (alone.out, alone.err)):
+        assert re.findall(r"cpu, 1 process\(es\), (\w+)", out) == [*OFFERED.values()]
         assert "asks for" not in errors
-    for name in ("launched", "alone"):
-        assert RunFolder(tmp_path / name).require_config().mixed_precision == precision
+    for precision in OFFERED:
+        for name in ("launched", "alone"):
+            config = RunFolder(Path(f"{name}-{precision}")).require_config()
+            assert config.mixed_precision == precision

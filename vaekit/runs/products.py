@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAP_FORMAT, MAP_VERSION = "vaekit-map", 1
 
+_IN = RunFolder(Path())  # its paths are those within every run folder
+_STEPS = f"{_IN.checkpoints}/step-*.safetensors"
+
 
 class Origin(NamedTuple):
     """Another product, which one was made from."""
@@ -128,7 +131,7 @@ def _picture(name: str, files: str) -> Product:
 
 CONFIG = Product(
     "config",
-    "config.yaml",
+    str(_IN.config),
     lambda path: read_config(TrainConfig, path),
     lambda _: "every setting is there and in its range",
     "put a good copy there",
@@ -136,7 +139,7 @@ CONFIG = Product(
 )
 ENVIRONMENT = Product(
     "environment",
-    "environment.json",
+    str(_IN.environment),
     read_environment,
     lambda starts: f"starts recorded: {len(starts)}",
     "remove it",
@@ -150,36 +153,36 @@ READING = Product(
 )
 METRICS = Product(
     "metrics",
-    "metrics.jsonl",
+    str(_IN.metrics),
     read_metrics,
     lambda rows: f"epochs done: {len(rows) - 1}",
     "remove it and make it again with {train}",
-    required_by=("model.safetensors", "checkpoints/step-*.safetensors"),
+    required_by=(str(_IN.model), _STEPS),
 )
 CHECKPOINTS = Product(
     "checkpoints",
-    "checkpoints/step-*.safetensors",
+    _STEPS,
     _read_checkpoint,
     lambda checkpoint: f"step {checkpoint.step}",
     "remove it",
 )
 WEIGHTS = Product(
     "weights",
-    "model.safetensors",
+    str(_IN.model),
     _read_weights,
     _summary_of_weights,
     "remove it and make it again with {train}",
     absent="no weights yet; make them with {train}",
-    required_by=("metrics.jsonl", "checkpoints/step-*.safetensors"),
+    required_by=(str(_IN.metrics), _STEPS),
 )
 LATENTS = Product(
     "latents",
-    "latents/latents.json",
+    f"{_IN.latents}/latents.json",
     read_metadata,
     lambda metadata: f"names {len(metadata['files'])} files",
     "make them with `vaekit latents {run}`",
     absent="no latents yet; make them with `vaekit latents {run}`",
-    required_by=("latents/*.npy", "latents/index.*"),
+    required_by=(f"{_IN.latents}/*.npy", f"{_IN.latents}/index.*"),
     made_of={
         "weights": Origin(
             lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
@@ -194,14 +197,14 @@ LATENTS = Product(
 _MEASURE_BASELINES = "make them with `vaekit report {run}`"
 BASELINES = Product(
     "baselines",
-    "baselines/baselines.json",
+    f"{_IN.baselines}/baselines.json",
     read_baselines,
     lambda baselines: (
         f"test MSE {baselines['vae']['mse']:.4f}, of the mean image "
         f"{baselines['mean_image']['mse']:.4f}"
     ),
     f"remove it and {_MEASURE_BASELINES}",
-    required_by=("baselines/*.npy",),
+    required_by=(f"{_IN.baselines}/*.npy",),
     made_of={"weights": Origin(lambda baselines: baselines["model_sha256"], _MEASURE_BASELINES)},
     parts=Parts(
         lambda baselines: baselines["files"],
@@ -213,14 +216,14 @@ _FIT_AGAIN = "make it again with `vaekit svm {run}`"
 _ENCODE_AND_FIT_AGAIN = "make it again with `vaekit latents {run}` and `vaekit svm {run}`"
 SVM = Product(
     "svm",
-    "svm/svm.safetensors",
+    f"{_IN.svm}/svm.safetensors",
     read_table,
     lambda svm: (
         f"{len(svm.table.classes)} classes, {len(svm.table.support_vectors):,} support vectors"
     ),
     _FIT_AGAIN,
     absent="no SVM yet; make it with `vaekit svm {run}`",
-    required_by=("svm/config.yaml", "svm/metrics.json"),
+    required_by=(f"{_IN.svm}/config.yaml", f"{_IN.svm}/metrics.json"),
     made_of={
         "weights": Origin(lambda svm: svm.model_sha256, _ENCODE_AND_FIT_AGAIN),
         "latents": Origin(lambda svm: svm.latents_sha256, _FIT_AGAIN),
@@ -228,21 +231,21 @@ SVM = Product(
 )
 SVM_CONFIG = Product(
     "SVM settings",
-    "svm/config.yaml",
+    f"{_IN.svm}/config.yaml",
     lambda path: read_config(SvmConfig, path),
     lambda config: f"C {config.C:g}, gamma {config.gamma:g}",
     _FIT_AGAIN,
-    required_by=("svm/svm.safetensors", "svm/metrics.json"),
+    required_by=(f"{_IN.svm}/svm.safetensors", f"{_IN.svm}/metrics.json"),
 )
 _MEASURE_AGAIN = "measure anew with `vaekit svm {run}`"
 SVM_METRICS = Product(
     "SVM metrics",
-    "svm/metrics.json",
+    f"{_IN.svm}/metrics.json",
     read_svm_metrics,
     lambda metrics: f"accuracy {metrics['accuracy']:.4f}",
     _MEASURE_AGAIN,
     absent="no SVM yet; make it with `vaekit svm {run}`",
-    required_by=("svm/svm.safetensors", "svm/config.yaml"),
+    required_by=(f"{_IN.svm}/svm.safetensors", f"{_IN.svm}/config.yaml"),
     made_of={
         "svm": Origin(lambda metrics: metrics["svm_sha256"], _MEASURE_AGAIN),
         "latents": Origin(lambda metrics: metrics["latents_sha256"], _MEASURE_AGAIN),
@@ -266,14 +269,14 @@ EVALUATION = Product(
 )
 MAP = Product(
     "map",
-    "figures/tsne.safetensors",
+    f"{_IN.figures}/tsne.safetensors",
     _read_map,
     lambda _: "the map of the latents",
     "delete it",
 )
 REPORT = Product(
     "report",
-    "report.html",
+    str(_IN.report),
     _read_page,
     lambda num_bytes: f"{num_bytes / 1e6:.1f} MB",
     "make it again with `vaekit report {run}`",
@@ -295,7 +298,7 @@ PRODUCTS = (
     SVM_CONFIG,
     SVM_METRICS,
     EVALUATION,
-    _picture("figures", "figures/[!.]*.png"),
+    _picture("figures", f"{_IN.figures}/[!.]*.png"),
     MAP,
     REPORT,
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -92,7 +93,22 @@ class Run:
         """What a notebook shows: its losses, samples, reconstructions and figures."""
         from vaekit.runs.display import as_html
 
-        return as_html(self)
+        return as_html(repr(self), self._summary(), self.folder)
+
+    def _summary(self) -> str:
+        """What there is to say in a line, of whatever age and in whatever state it is."""
+        try:
+            if not self.metrics:
+                return "not trained yet"
+            last = self.metrics[-1]
+            said = f"epoch {last['epoch']} of {self.config.epochs}, "
+            said += f"test loss {last['test_loss']:.2f}"
+        except UserError as error:
+            return str(error)
+        with suppress(UserError):  # a published run has an SVM, and not the latents it is of
+            if self.has_svm:
+                said += f", SVM accuracy {self.svm_metrics['accuracy']:.4f}"
+        return said
 
     @cached_property
     def config(self) -> TrainConfig:
