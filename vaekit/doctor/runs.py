@@ -417,7 +417,7 @@ def check_images(config: TrainConfig | None) -> Iterator[Finding]:
     if config is None or config.data.name != "folder":
         return
     from vaekit.images.cache import examine  # decoders are imported with it
-    from vaekit.images.folder import CACHE_FOLDER
+    from vaekit.images.walk import CACHE_FOLDER
 
     cache = Path(config.data.root) / CACHE_FOLDER
     examined = examine(cache)

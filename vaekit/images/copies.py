@@ -91,8 +91,11 @@ def _numbered(found: NDArray[np.uint64]) -> NDArray[np.int64]:
     if not len(found):
         return np.zeros(0, np.int64)
     order = np.lexsort(found.T)  # stable: the first of equal ones comes first
-    is_new = np.ones(len(found), bool)
-    is_new[1:] = (found[order[1:]] != found[order[:-1]]).any(axis=1)
+    is_new = np.zeros(len(found), bool)
+    is_new[0] = True
+    for half in found.T:
+        column = half[order]
+        is_new[1:] |= column[1:] != column[:-1]
     firsts = order[is_new]
     rank: NDArray[Any] = np.empty(len(firsts), np.int64)
     rank[np.argsort(firsts)] = np.arange(len(firsts))
