@@ -4,8 +4,8 @@ For each number of images it makes that many names in FOLDER, hard links of some
 them decoded, and starts training on them in a process of its own: seconds from its launch to the
 end of its first step, memory, and how many images a second its feed gives. With --filled there are
 no files, whose names are then not looked at, and shards of noise. With --names there are empty
-files, whose names are looked at: CPU microseconds and bytes of memory a file. A set is removed once
-measured.
+files, whose names are looked at: CPU microseconds and bytes of memory a file. With --ranks 2 they
+are decoded by one rank and by two, in turns. A set is removed once measured.
 """
 
 import argparse
@@ -34,6 +34,7 @@ BATCH_SIZE = 128
 NUM_STEPS = 30
 UNSEEN = "files that are not there"
 FED_BATCHES = 2_000
+TURNS = 1  # of one rank and of several
 COLUMNS = {  # what is found: its title, and decimals
     "decoding_seconds": ("decoding: s", 0),
     "decoding_cpu_seconds": ("CPU s", 0),
@@ -87,6 +88,22 @@ def decode(root: str) -> dict[str, Any]:
     worked = time.process_time()
     walk(Path(root), by_suffix=False).signature()
     return found | {"names_cpu_seconds": time.process_time() - worked}
+
+
+def decode_in_ranks(root: str) -> dict[str, Any]:
+    """Have a set decoded by the ranks of a launch; what this one spends."""
+    from vaekit.config import DataConfig
+    from vaekit.images.sets import load_images
+    from vaekit.training.ranks import ImageRanks, start_ranks
+
+    ranks = ImageRanks(start_ranks())
+    began, worked = time.perf_counter(), time.process_time()
+    load_images(DataConfig(name="folder", root=root), 0, ranks=ranks)
+    return {
+        "rank": ranks.index,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - worked,
+    }
 
 
 def fill(root: str, count: int) -> dict[str, Any]:
@@ -253,6 +270,35 @@ def in_a_process(work: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def compare_ranks(folder: Path, count: int, number: int) -> None:
+    """Seconds and CPU seconds of each rank, of one and of `number` in turns."""
+    root = folder / f"ranks-{count}"
+    try:
+        make(root, count)
+        for turn, num_ranks in enumerate((1, number) * TURNS):
+            result = subprocess.run(
+                [
+                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                    *("--nproc_per_node", str(num_ranks), __file__, "--do", "ranks", str(root)),
+                ],
+                env=os.environ
+                | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            # Two may write into one line.
+            found = [json.loads(each) for each in re.findall(r"{.*?}", result.stdout)]
+            shutil.rmtree(root / ".vaekit-cache")
+            cells = [
+                f"{each['seconds']:.1f} s, {each['cpu_seconds']:.1f} CPU s"
+                for each in sorted(found, key=lambda each: int(each["rank"]))
+            ]
+            print(f"| {count:,} | {turn // 2 + 1} | {' | '.join(cells)} |", flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
     root = folder / f"made-up-{count}"
     try:
@@ -277,6 +323,8 @@ def main(argv: Sequence[str]) -> None:
         _, work, root, *rest = argv
         if work == "decode":
             found = decode(root)
+        elif work == "ranks":
+            found = decode_in_ranks(root)
         elif work == "fill":
             found = fill(root, int(rest[0]))
         else:
@@ -288,7 +336,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("images", type=int, nargs="+")
     parser.add_argument("--filled", action="store_true", help="no files, and shards of noise")
     parser.add_argument("--names", action="store_true", help="no images, only their names")
+    parser.add_argument("--ranks", type=int, help="have them decoded by one and by so many")
     arguments = parser.parse_args(argv)
+    if arguments.ranks is not None:
+        for count in arguments.images:
+            compare_ranks(arguments.folder, count, arguments.ranks)
+        return
     if arguments.names:
         print("| files | CPU us a file | bytes a file, at most | held |\n|---:|---:|---:|---:|")
         for count in arguments.images:
