@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -286,8 +287,8 @@ input()
 
 
 @pytest.fixture
-def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One of two workers on this machine, which RAY_ADDRESS names."""
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """One of two workers on this machine, which RAY_ADDRESS names: its first process."""
     pytest.importorskip("ray", reason="ray is not installed")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token into the home folder
     command = [sys.executable, "-c", HEAD]
@@ -297,14 +298,14 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert head.stdin is not None
         assert head.stdout is not None
         monkeypatch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
-        yield
+        yield psutil.Process(head.pid)
         head.stdin.close()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_a_cluster_of_ray_fits_the_same_file(
-    run: RunFolder, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, ray_cluster: psutil.Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
@@ -312,6 +313,40 @@ def test_a_cluster_of_ray_fits_the_same_file(
     monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
     fit_svm(Run(run.path), SvmConfig(), cluster="ray")
     assert (run.svm / "svm.safetensors").read_bytes() == first
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.injects(9)
+def test_a_worker_of_ray_that_is_lost_is_one_line(
+    run: RunFolder,
+    ray_cluster: psutil.Process,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = snapshot(run.svm)
+
+    class Deadly(Progress):
+        def advance(self, count: int, note: str = "") -> None:
+            super().advance(count, note)
+            if self._done == 8:
+                for process in ray_cluster.children(recursive=True):
+                    if process.cmdline()[0].startswith("ray::PoolActor"):
+                        process.kill()
+
+    monkeypatch.setattr(one_vs_one, "Progress", Deadly)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
+        fit_svm(Run(run.path), SvmConfig(), cluster="ray")
+    assert ended.value.code == EXIT_CODE
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
+    ]
+    assert len(lines) == 1
+    assert "a worker or the scheduler was lost" in lines[0]
+    assert snapshot(run.svm) == first
 
 
 @pytest.mark.parametrize(
