@@ -126,14 +126,18 @@ def test_against_the_references_architecture(
 @all_threads
 @pytest.mark.parametrize("batch_size", [128])
 @pytest.mark.parametrize("precision", PRECISIONS[-1:])
-def test_images_fetched_in_time(compete: Compete, corner: Corner, model: ModelConfig) -> None:
-    """A set that is too large for the device against one that lies there."""
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_images_fetched_in_time(
+    compete: Compete, corner: Corner, model: ModelConfig, tmp_path: Path
+) -> None:
+    """A set in shards, too large for the device, against one that lies there."""
     fetching = start_training(
         model,
         corner.batch_size,
         corner.training.steps_per_epoch,
         precision=corner.precision,
         resident_limit=0,
+        shards=tmp_path,
     )
     contest = _contest(corner._replace(training=fetching), "resident", epochs_of(corner.training))
     compete(contest._replace(work=f"{contest.work}, images fetched", theirs_within=nullcontext))

@@ -2,7 +2,9 @@
 
 from collections import deque
 from itertools import count
+from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 
@@ -10,12 +12,14 @@ from bench.made_up import noisy_images
 from bench.plain_loops import LEARNING_RATE, Epoch, Precision, synchronise
 from vaekit.config import DataConfig, MixedPrecision, ModelConfig, TrainConfig
 from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.mapped import Mapped, PixelArray
 from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
 
 IMAGE_SHAPE = (1, 28, 28)
+NUM_SHARDS = 16
 SMALL = ModelConfig(latent_dim=3, conv_channels=(2, 3), hidden_dims=(16, 8))
 
 # What vaekit takes by itself is the last.
@@ -44,8 +48,12 @@ def start_training(
     *,
     precision: Precision = "float32",
     resident_limit: int | None = None,
+    shards: Path | None = None,
 ) -> Training:
-    """A run before its first step, on `num_steps` batches of made-up images."""
+    """A run before its first step, on `num_steps` batches of made-up images.
+
+    They are in memory, or files in the folder `shards`.
+    """
     config = TrainConfig(
         data=DataConfig(resident_limit=resident_limit),
         model=model,
@@ -56,9 +64,18 @@ def start_training(
         mixed_precision=_MIXED[precision],
     )
     AcceleratorState._reset_state()  # it keeps the precision of the first for the whole process
-    pixels = noisy_images(num_steps * batch_size)
+    pixels: PixelArray = noisy_images(num_steps * batch_size)
+    if shards is not None:
+        pixels = _in_shards(pixels, shards)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
     return Training(config, images, start_accelerator(config))
+
+
+def _in_shards(pixels: PixelArray, folder: Path) -> Mapped:
+    paths = [folder / f"{number}.npy" for number in range(NUM_SHARDS)]
+    for path, part in zip(paths, np.array_split(pixels[:], NUM_SHARDS), strict=True):
+        np.save(path, part)
+    return Mapped([np.load(path, mmap_mode="r") for path in paths], np.arange(len(pixels)))
 
 
 def epochs_of(training: Training) -> Epoch:
