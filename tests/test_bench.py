@@ -251,6 +251,7 @@ def test_what_takes_too_much_memory_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert alone.split()[-2:] == ["-", "-"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_peak_is_that_of_the_work_alone() -> None:
     code = """

@@ -308,6 +308,7 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.injects(21, times=1000)
 def test_of_a_thousand_at_once_each_is_answered_or_refused_and_the_page_is_served_meanwhile(
@@ -345,6 +346,7 @@ def test_a_client_that_says_nothing_is_ended(site: Site, monkeypatch: pytest.Mon
         assert client.recv(1) == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "request_bytes", [b"", b"GET /large HTTP/1.1\r\n", asking("/large")], ids=repr
 )
@@ -372,6 +374,7 @@ def test_slow_clients_give_way_and_hold_up_no_end(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.injects(21)
 def test_a_client_that_goes_away_leaves_no_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

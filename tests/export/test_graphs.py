@@ -140,6 +140,7 @@ def test_the_graph_of_hundreds_of_classes_is_small_and_labels_as_the_table() -> 
         assert verdict["scores"].shape == (len(rows), 300)
 
 
+@pytest.mark.slow
 def test_of_equal_votes_the_greater_confidence_wins_where_the_scores_are_one_float32_number() -> (
     None
 ):

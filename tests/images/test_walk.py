@@ -94,6 +94,7 @@ def decoded(sources: Any, pixels: Any, *_: Any) -> Decoded:
     return Decoded(Coded(codes + NONE, []), Coded(codes, [()]))
 
 
+@pytest.mark.slow
 def test_decoding_holds_few_bytes_of_each_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

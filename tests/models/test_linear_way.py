@@ -101,6 +101,7 @@ def test_images_without_components_give_finite_weights(pixels: NDArray[np.uint8]
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_training_starts_there_where_pixels_have_a_scale(likelihood: str) -> None:
     pixels = blocks(64, (3, 8, 8), 1)

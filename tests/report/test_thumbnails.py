@@ -36,6 +36,7 @@ def test_large_images_are_made_small(count: int, size: tuple[int, int]) -> None:
     assert (held["width"], held["height"]) == size
 
 
+@pytest.mark.slow
 def test_five_thousand_of_them_are_less_than_a_megabyte() -> None:
     strokes = np.zeros((5000, 1, 28, 28), np.uint8)
     for image in strokes[:, 0]:

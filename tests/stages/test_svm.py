@@ -349,6 +349,7 @@ def test_a_worker_of_ray_that_is_lost_is_one_line(
     assert snapshot(run.svm) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "cluster", "words"),
     [
