@@ -26,17 +26,17 @@ demo: $(INSTALLED)  ## digits to a report and an ONNX bundle: train, latents, SV
 	$(BIN)/vaekit export --check runs/digits/onnx
 	$(BIN)/vaekit export runs/digits --weights fp16
 
-quick: $(INSTALLED)  ## something of every room, while one works: a minute and a half on two cores
+quick: $(INSTALLED)  ## something of every room, while one works: a minute on two cores
 	$(BIN)/python -m pytest $(ON_ALL_CORES) $(UNUSED) --ignore tests/promises \
 		-m 'not slow and $(IN_TEST)'
 
-test: $(INSTALLED)  ## what must hold, on all cores; ten minutes on two
+test: $(INSTALLED)  ## what must hold, on all cores; six and a half minutes on two
 	$(BIN)/python -m pytest $(ON_ALL_CORES)
 
 test-commands: $(INSTALLED)  ## every command of the documents, every benchmark once
 	$(BIN)/python -m pytest $(ON_ALL_CORES) -m commands
 
-test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; up to half an hour
+test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; seven minutes on two cores
 	$(BIN)/python -m pytest $(ON_ALL_CORES) -m faults
 
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
