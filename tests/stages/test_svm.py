@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -251,24 +251,41 @@ def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
 ) -> None:
     from distributed import LocalCluster
 
-    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
-    first = snapshot(run.svm)
     with LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
     ) as cluster:
-
-        class Deadly(Progress):
-            def advance(self, count: int, note: str = "") -> None:
-                super().advance(count, note)
-                if self._done == 8:
-                    os.kill(cluster.workers[0].pid, signal.SIGKILL)
-
-        monkeypatch.setattr(one_vs_one, "Progress", Deadly)
         address = cluster.scheduler_address.replace("tcp:", "dask:")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
-            fit_svm(Run(run.path), SvmConfig(), cluster=address)
+        require_one_line_of_a_loss(
+            run,
+            address,
+            lambda: os.kill(cluster.workers[0].pid, signal.SIGKILL),
+            monkeypatch,
+            capsys,
+        )
+
+
+def require_one_line_of_a_loss(
+    run: RunFolder,
+    cluster: str,
+    kill: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fit on a cluster whose workers `kill` ends in the middle; the earlier SVM is left."""
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = snapshot(run.svm)
+
+    class Deadly(Progress):
+        def advance(self, count: int, note: str = "") -> None:
+            super().advance(count, note)
+            if self._done == 8:
+                kill()
+
+    monkeypatch.setattr(one_vs_one, "Progress", Deadly)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
+        fit_svm(Run(run.path), SvmConfig(), cluster=cluster)
     assert ended.value.code == EXIT_CODE
     lines = [
         line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
@@ -324,29 +341,12 @@ def test_a_worker_of_ray_that_is_lost_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
-    first = snapshot(run.svm)
+    def kill() -> None:
+        for process in ray_cluster.children(recursive=True):
+            if process.cmdline()[0].startswith("ray::PoolActor"):
+                process.kill()
 
-    class Deadly(Progress):
-        def advance(self, count: int, note: str = "") -> None:
-            super().advance(count, note)
-            if self._done == 8:
-                for process in ray_cluster.children(recursive=True):
-                    if process.cmdline()[0].startswith("ray::PoolActor"):
-                        process.kill()
-
-    monkeypatch.setattr(one_vs_one, "Progress", Deadly)
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
-        fit_svm(Run(run.path), SvmConfig(), cluster="ray")
-    assert ended.value.code == EXIT_CODE
-    lines = [
-        line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
-    ]
-    assert len(lines) == 1
-    assert "a worker or the scheduler was lost" in lines[0]
-    assert snapshot(run.svm) == first
+    require_one_line_of_a_loss(run, "ray", kill, monkeypatch, capsys)
 
 
 @pytest.mark.slow
