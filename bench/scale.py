@@ -1,11 +1,12 @@
 """How a folder of made-up 28x28 images is fed to training: `python bench/scale.py FOLDER 10000`.
 
-For each number of images it makes that many names in FOLDER, hard links of some PNG files, has
-them decoded, and starts training on them in a process of its own: seconds from its launch to the
-end of its first step, memory, and how many images a second its feed gives. With --filled there are
-no files, whose names are then not looked at, and shards of noise. With --names there are empty
-files, whose names are looked at: CPU microseconds and bytes of memory a file. With --ranks 2 they
-are decoded by one rank and by two, in turns. A set is removed once measured.
+For each number of images it makes that many names in FOLDER, hard links of some PNG files, and
+starts training on them in a process of its own, which decodes them, and in another one, which finds
+them decoded: seconds from the launch to the end of the first step, the most memory up to there, and
+how many images a second the feed gives. With --filled there are no files, whose names are then not
+looked at, and shards of noise. With --names there are empty files, whose names are looked at: CPU
+microseconds and bytes of memory a file. With --ranks 2 they are decoded by one rank and by two, in
+turns. A set is removed once measured.
 """
 
 import argparse
@@ -35,14 +36,14 @@ NUM_STEPS = 30
 UNSEEN = "files that are not there"
 FED_BATCHES = 2_000
 TURNS = 1  # of one rank and of several
+DECODING = {"decoding_seconds": ("decoding: s", 0), "decoding_cpu_seconds": ("CPU s", 0)}
 COLUMNS = {  # what is found: its title, and decimals
-    "decoding_seconds": ("decoding: s", 0),
-    "decoding_cpu_seconds": ("CPU s", 0),
-    "decoding_mb": ("MB", 0),
-    "names_cpu_seconds": ("names: CPU s", 2),
+    **DECODING,
     "first_seconds": ("first start: s", 0),
     "first_cpu_seconds": ("CPU s", 0),
-    "seconds": ("start: s", 0),
+    "first_anonymous_mb": ("MB", 0),
+    "names_cpu_seconds": ("names: CPU s", 2),
+    "seconds": ("later start: s", 0),
     "cpu_seconds": ("CPU s", 0),
     "anonymous_mb": ("MB", 0),
     "fetched_images_per_second": ("fed a second", 0),
@@ -70,24 +71,6 @@ def make(root: Path, count: int) -> None:
                 folder.mkdir(parents=True)
             os.link(originals / f"{index % num_originals}.png", folder / f"{place:07d}.png")
     shutil.rmtree(originals)
-
-
-def decode(root: str) -> dict[str, Any]:
-    """Have a set decoded, and look at its names once more."""
-    from vaekit.config import DataConfig
-    from vaekit.images.sets import load_images
-    from vaekit.images.walk import walk
-
-    memory, began, worked = Peak(), time.perf_counter(), time.process_time()
-    load_images(DataConfig(name="folder", root=root), 0)
-    found = {
-        "decoding_seconds": time.perf_counter() - began,
-        "decoding_cpu_seconds": time.process_time() - worked,
-        "decoding_mb": memory.stop() / 1e6,
-    }
-    worked = time.process_time()
-    walk(Path(root), by_suffix=False).signature()
-    return found | {"names_cpu_seconds": time.process_time() - worked}
 
 
 def decode_in_ranks(root: str) -> dict[str, Any]:
@@ -185,23 +168,32 @@ def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
 
     from vaekit import train as module
     from vaekit.config import DataConfig, TrainConfig
+    from vaekit.images.walk import Walk, walk
     from vaekit.training.feeds import FetchingFeed, ResidentFeed
     from vaekit.training.step import Stepper
 
     if not has_files:
-        from vaekit.images.walk import Walk
-
         Walk.signature = lambda _: UNSEEN  # type: ignore[method-assign]
     found: dict[str, Any] = {}
-    advance = Stepper.advance
+    read, advance = module.load_images, Stepper.advance
+
+    def noted_reading(*arguments: Any, **named: Any) -> Any:
+        began, worked = time.perf_counter(), time.process_time()
+        images = read(*arguments, **named)
+        found.update(
+            decoding_seconds=time.perf_counter() - began,
+            decoding_cpu_seconds=time.process_time() - worked,
+        )
+        return images
 
     def noted(stepper: Stepper, step: int) -> None:
         advance(stepper, step)
-        if not found:
+        if "seconds" not in found:
             found.update(seconds=time.time() - launched, cpu_seconds=time.process_time())
         if step + 1 == NUM_STEPS:
             raise Enough
 
+    module.load_images = noted_reading  # type: ignore[assignment]
     Stepper.advance = noted  # type: ignore[method-assign]
     config = TrainConfig(
         data=DataConfig(name="folder", root=root, resident_limit=1000),
@@ -216,8 +208,12 @@ def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
     except Enough:
         found["anonymous_mb"] = memory.stop() / 1e6
     shutil.rmtree(f"{root}-run")
+    if has_files:
+        worked = time.process_time()
+        walk(Path(root), by_suffix=False).signature()
+        found["names_cpu_seconds"] = time.process_time() - worked
 
-    images = module.load_images(config.data, config.seed).train.pixels
+    images = read(config.data, config.seed).train.pixels
     device, share = torch.device("cpu"), slice(0, BATCH_SIZE)
     feeds: dict[str, Any] = {"fetched": FetchingFeed(images, BATCH_SIZE, share, device)}
     if images.nbytes < 2**30:
@@ -304,26 +300,25 @@ def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
     try:
         if filled:
             root.mkdir(parents=True)
-            made = in_a_process("fill", str(root), str(count))
+            in_a_process("fill", str(root), str(count))
         else:
             make(root, count)
-            made = in_a_process("decode", str(root))
         first, again = (
             in_a_process("start", str(root), str(time.time()), "" if filled else "files")
             for _ in range(2)
         )
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    of_first = {f"first_{name}": first[name] for name in ("seconds", "cpu_seconds")}
-    return made | of_first | again
+    of_first = {f"first_{name}": each for name, each in first.items()}
+    of_decoding = {} if filled else {name: first[name] for name in DECODING}
+    of_later = {name: each for name, each in again.items() if name not in DECODING}
+    return of_first | of_later | of_decoding
 
 
 def main(argv: Sequence[str]) -> None:
     if argv[0] == "--do":
         _, work, root, *rest = argv
-        if work == "decode":
-            found = decode(root)
-        elif work == "ranks":
+        if work == "ranks":
             found = decode_in_ranks(root)
         elif work == "fill":
             found = fill(root, int(rest[0]))

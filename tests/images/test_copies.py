@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from conftest import TINY_FLAGS
 from image_helpers import fault, load, values, write
+from scipy.sparse.csgraph import connected_components
 
 from vaekit.cli import main
 from vaekit.images.collect import permute
+from vaekit.images.copies import groups_of
 from vaekit.images.sets import count
 from vaekit.images.splits import split, split_groups
 
@@ -121,6 +123,37 @@ def test_a_split_of_groups_is_the_split_where_each_item_is_its_own_group() -> No
         found = split_groups(labels, np.arange(150), 15, seed)
         assert found.held_out.tolist() == expected.held_out.tolist()
         assert found.kept.tolist() == expected.kept.tolist()
+
+
+@pytest.mark.parametrize(
+    ("halves", "files", "expected"),
+    [
+        ([], [], []),
+        ([5, 9, 5, 9, 7], [0, 1, 2, 3, 4], [0, 1, 0, 1, 2]),  # equal images
+        ([1, 2, 3, 4, 5], [0, 0, 1, 2, 2], [0, 0, 1, 2, 2]),  # pages of a file
+        ([1, 2, 3, 2, 4], [0, 0, 1, 1, 2], [0, 0, 0, 0, 1]),  # a file to another by an equal page
+        ([4, 3, 2, 3, 2, 1], [0, 1, 2, 0, 1, 3], [0, 0, 0, 0, 0, 1]),
+    ],
+)
+@pytest.mark.parametrize("other_half", [0, 1])
+def test_equal_images_and_pages_of_a_file_are_of_one_group(
+    other_half: int, halves: list[int], files: list[int], expected: list[int]
+) -> None:
+    digests = np.ones((len(halves), 2), np.uint64)
+    digests[:, 1 - other_half] = halves  # the other one is the same of all
+    assert groups_of(digests, np.array(files, np.int64)).tolist() == expected
+
+
+def test_groups_are_what_hangs_together() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        images, files = generator.integers(0, 40, (2, 50))
+        digests = np.stack([images, images], axis=1).astype(np.uint64)
+        groups = groups_of(digests, files)
+        linked = (images[:, None] == images) | (files[:, None] == files)
+        number, components = connected_components(linked)
+        assert len({*zip(groups.tolist(), components.tolist(), strict=True)}) == number
+        assert {*groups.tolist()} == {*range(number)}
 
 
 def test_images_are_put_in_order_in_their_place() -> None:

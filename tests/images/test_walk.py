@@ -3,6 +3,7 @@
 import os
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vaekit.images.ranks import ALONE
 from vaekit.images.survey import PAGE, Page, Survey
 from vaekit.images.walk import LeftOut, Walk, walk
 
-MOST_BYTES = 130  # a file, at ten million 1.3 GB, all that is held and its name included
+MOST_BYTES = 130  # an image, at ten million 1.3 GB, all that is held and its name included
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 65_536])
@@ -81,11 +82,12 @@ def made_up(root: Path, count: int) -> Walk:
     return Walk(root, folders, names, folder_of, *np.ones((2, count), np.int64), LeftOut())
 
 
-def surveyed(files: Any, *_: Any, **__: Any) -> Survey:
+def surveyed(num_pages: int, files: Any, *_: Any, **__: Any) -> Survey:
     count = len(files)
-    rows = np.full(count, np.array(Page(has_colour=False, has_alpha=False), PAGE))
+    rows = np.full(num_pages * count, np.array(Page(has_colour=False, has_alpha=False), PAGE))
     codes = np.full(count, NONE, np.int32)
-    return Survey(np.ones(count, np.int32), Coded(codes, []), rows, np.zeros(count, bool))
+    of_files = np.full(count, num_pages, np.int32)
+    return Survey(of_files, Coded(codes, []), rows, np.zeros(len(rows), bool))
 
 
 def decoded(sources: Any, pixels: Any, *_: Any) -> Decoded:
@@ -95,10 +97,11 @@ def decoded(sources: Any, pixels: Any, *_: Any) -> Decoded:
 
 
 @pytest.mark.slow
-def test_decoding_holds_few_bytes_of_each_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("num_pages", [1, 2])
+def test_decoding_holds_few_bytes_of_each_image(
+    num_pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "survey", surveyed)
+    monkeypatch.setattr(shards, "survey", partial(surveyed, num_pages))
     monkeypatch.setattr(shards, "decode_files", decoded)
     # What a part and a block take does not grow.
     monkeypatch.setattr(shards, "MOST_FILES", 1000)
@@ -114,7 +117,7 @@ def test_decoding_holds_few_bytes_of_each_file(
         cache.mkdir(parents=True)
         tracemalloc.start()
         try:
-            found = made_up(root, count)
+            found = made_up(root, count // num_pages)
             reader = shards.ShardedReader(root, cache, ALONE)
             images = collect(found, data, 0, reader)
             _write_set(cache, "key", images, reader.shards)

@@ -1,7 +1,7 @@
 """Images of equal pixels: which they are, and on which sides of a split."""
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,15 @@ def groups_of(found: NDArray[np.uint64], together: NDArray[np.int64]) -> NDArray
 
     `together` [N] are numbers of what belongs together anyway, as the pages of a file.
     """
-    equal = _numbered(found)
+    first_equal = _first_equal(found)
     if len(np.unique(together)) == len(together):
-        return equal
-    parents = list(range(len(found)))
+        return _numbered(first_equal)
+    _, firsts, numbers = np.unique(together, return_index=True, return_inverse=True)
+    first_together = firsts[numbers]
+    own = np.arange(len(found))
+    later = np.flatnonzero((first_equal != own) | (first_together != own))
+    # Views, whose items are plain numbers: a list of all would take five times as much.
+    parents, equals, others = own.data, first_equal.data, first_together.data
 
     def root(item: int) -> int:
         while parents[item] != item:
@@ -55,19 +60,18 @@ def groups_of(found: NDArray[np.uint64], together: NDArray[np.int64]) -> NDArray
             item = parents[item]
         return item
 
-    seen: dict[object, int] = {}
-    for index, numbers in enumerate(zip(equal.tolist(), together.tolist(), strict=True)):
-        for key in enumerate(numbers):
-            parents[root(index)] = root(seen.setdefault(key, index))
-    roots = np.array([root(index) for index in range(len(found))], np.int64)
-    groups: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1]
-    return groups
+    for index in later.data:
+        for first in (equals[index], others[index]):
+            parents[root(index)] = root(first)
+    while ((above := own[own]) != own).any():
+        own = above
+    return _numbered(own)
 
 
 def count_copies(train: Side, validation: Side | None, test: Side) -> Copies:
     """Of the images of each side and their labels."""
     sides = [train, *([] if validation is None else [validation]), test]
-    numbers = _numbered(np.concatenate([side.digests for side in sides]))
+    numbers = _numbered(_first_equal(np.concatenate([side.digests for side in sides])))
     ends = np.cumsum([len(side.digests) for side in sides])
     of_side = np.split(numbers, ends[:-1])
     in_train = np.zeros(len(numbers), bool)
@@ -86,19 +90,27 @@ def count_copies(train: Side, validation: Side | None, test: Side) -> Copies:
     )
 
 
-def _numbered(found: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number [N] for each digest [N, 2], from 0 in the order in which they first appear."""
-    if not len(found):
-        return np.zeros(0, np.int64)
-    order = np.lexsort(found.T)  # stable: the first of equal ones comes first
-    is_new = np.zeros(len(found), bool)
-    is_new[0] = True
-    for half in found.T:
-        column = half[order]
-        is_new[1:] |= column[1:] != column[:-1]
-    firsts = order[is_new]
-    rank: NDArray[Any] = np.empty(len(firsts), np.int64)
-    rank[np.argsort(firsts)] = np.arange(len(firsts))
-    numbers = np.empty(len(found), np.int64)
-    numbers[order] = rank[np.cumsum(is_new) - 1]
-    return numbers
+def _numbered(firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number [N] for each of those that share one of `firsts` [N], from 0 in order of these."""
+    numbers: NDArray[np.int64] = np.cumsum(firsts == np.arange(len(firsts))) - 1
+    return numbers[firsts]
+
+
+def _first_equal(found: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Which [N] is the first that equals each of the digests [N, 2]."""
+    order = np.argsort(found[:, 0])
+    is_new, is_other = (_differs(half[order]) for half in found.T)
+    if (is_other & ~is_new).any():  # halves alike of digests that are not
+        order = np.lexsort(found.T)
+        is_new, is_other = (_differs(half[order]) for half in found.T)
+        is_new |= is_other
+    firsts = np.empty(len(found), np.int64)
+    firsts[order] = np.minimum.reduceat(order, np.flatnonzero(is_new))[np.cumsum(is_new) - 1]
+    return firsts
+
+
+def _differs(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each [N] is another than the one before it."""
+    differs = np.ones(len(values), bool)
+    differs[1:] = values[1:] != values[:-1]
+    return differs

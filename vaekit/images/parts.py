@@ -135,7 +135,11 @@ def read_part(folder: Path, name: str, settings: Settings | None = None) -> Part
 
     Of its other files only the sizes are looked at.
     """
-    values = read_sealed(folder / f"{name}.json", version=FORMAT_VERSION)
+    sealed = folder / f"{name}.json"
+    try:
+        values = read_sealed(sealed, version=FORMAT_VERSION)
+    except Damaged as fault:
+        raise Damaged(f"{sealed.name}: {fault}") from fault
     with as_written():
         files = {
             typed(file, str): (typed(size, int), typed(sha256, str))

@@ -142,8 +142,8 @@ def _absent(class_names: tuple[str, ...], images: ImageSet | None) -> tuple[str,
     """The classes of which a side, if there is one, has no image."""
     if images is None or images.labels is None:
         return ()
-    present = set(images.labels.tolist())
-    return tuple(name for label, name in enumerate(class_names) if label not in present)
+    counts = np.bincount(images.labels, minlength=len(class_names)).tolist()
+    return tuple(name for name, number in zip(class_names, counts, strict=True) if not number)
 
 
 def _load_idx_set(config: DataConfig, _seed: int, download: bool, ranks: Ranks) -> Images:

@@ -43,7 +43,7 @@ def split_groups(
         return Split(np.arange(len(labels)), np.zeros(0, np.int64))
     out = np.zeros(num_groups, bool)
     out[split(labels[first], num_held_out, seed).held_out] = True
-    for label in np.unique(labels):
+    for label in np.setdiff1d(labels, labels[~out[groups]]):
         of_class = np.unique(groups[labels == label])
         if out[of_class].all():
             out[of_class[0]] = False
