@@ -3,8 +3,9 @@
 For each number of images it makes that many names in FOLDER, hard links of some PNG files, and
 starts training on them in a process of its own, which decodes them, and in another one, which finds
 them decoded: seconds from the launch to the end of the first step, the most memory up to there, and
-how many images a second the feed gives. With --filled there are no files, whose names are then not
-looked at, and shards of noise. With --names there are empty files, whose names are looked at: CPU
+how many images a second the feed gives. With --noise files are not opened: noise stands for what
+is in them, and all else is done. With --filled there are no files, whose names are then not looked
+at, and shards of noise. With --names there are empty files, whose names are looked at: CPU
 microseconds and bytes of memory a file. With --ranks 2 they are decoded by one rank and by two, in
 turns. A set is removed once measured.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent.parent
 NUM_TEST = 10_000  # images at most, a tenth of fewer
@@ -33,6 +35,7 @@ LINKS = 20_000  # to one file at most, of the 65,000 that ext4 allows
 NUM_CLASSES = 10
 BATCH_SIZE = 128
 NUM_STEPS = 30
+DECODED, NOISE, FILLED = "decoded", "noise", "filled"  # what the images of a set are
 UNSEEN = "files that are not there"
 FED_BATCHES = 2_000
 TURNS = 1  # of one rank and of several
@@ -158,11 +161,32 @@ def look(root: Path, count: int) -> str:
     )
 
 
+def open_no_files() -> None:
+    """Have all files be grey and of noise in this process, none of which is opened."""
+    from vaekit.images import shards
+    from vaekit.images.coded import NONE, Coded
+    from vaekit.images.decode import Decoded
+    from vaekit.images.survey import PAGE, Page, Survey
+
+    def survey(files: Sequence[Path], *_: Any, **__: Any) -> Survey:
+        count = len(files)
+        pages = np.full(count, np.array(Page(has_colour=False, has_alpha=False), PAGE))
+        whole = Coded(np.full(count, NONE, np.int32), [])
+        return Survey(np.ones(count, np.int32), whole, pages, np.zeros(count, bool))
+
+    def decode_files(sources: Sequence[Any], pixels: NDArray[np.uint8], *_: Any) -> Decoded:
+        pixels[...] = np.random.default_rng().integers(0, 256, pixels.shape, np.uint8)
+        as_it_is = np.zeros(len(sources), np.int32)
+        return Decoded(Coded(as_it_is + NONE, []), Coded(as_it_is, [()]))
+
+    shards.survey, shards.decode_files = survey, decode_files
+
+
 class Enough(Exception):  # noqa: N818 - no fault
     """The steps that are measured are done."""
 
 
-def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
+def start(root: str, launched: float, what: str) -> dict[str, Any]:
     """Train for some steps, and see what the feed gives by itself."""
     import torch
 
@@ -172,8 +196,10 @@ def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
     from vaekit.training.feeds import FetchingFeed, ResidentFeed
     from vaekit.training.step import Stepper
 
-    if not has_files:
+    if what == FILLED:
         Walk.signature = lambda _: UNSEEN  # type: ignore[method-assign]
+    elif what == NOISE:
+        open_no_files()
     found: dict[str, Any] = {}
     read, advance = module.load_images, Stepper.advance
 
@@ -208,7 +234,7 @@ def start(root: str, launched: float, has_files: bool) -> dict[str, Any]:
     except Enough:
         found["anonymous_mb"] = memory.stop() / 1e6
     shutil.rmtree(f"{root}-run")
-    if has_files:
+    if what != FILLED:
         worked = time.process_time()
         walk(Path(root), by_suffix=False).signature()
         found["names_cpu_seconds"] = time.process_time() - worked
@@ -295,22 +321,19 @@ def compare_ranks(folder: Path, count: int, number: int) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def measure(folder: Path, count: int, filled: bool) -> dict[str, Any]:
+def measure(folder: Path, count: int, what: str) -> dict[str, Any]:
     root = folder / f"made-up-{count}"
     try:
-        if filled:
+        if what == FILLED:
             root.mkdir(parents=True)
             in_a_process("fill", str(root), str(count))
         else:
             make(root, count)
-        first, again = (
-            in_a_process("start", str(root), str(time.time()), "" if filled else "files")
-            for _ in range(2)
-        )
+        first, again = (in_a_process("start", str(root), str(time.time()), what) for _ in range(2))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     of_first = {f"first_{name}": each for name, each in first.items()}
-    of_decoding = {} if filled else {name: first[name] for name in DECODING}
+    of_decoding = {name: first[name] for name in DECODING if what == DECODED}
     of_later = {name: each for name, each in again.items() if name not in DECODING}
     return of_first | of_later | of_decoding
 
@@ -323,12 +346,13 @@ def main(argv: Sequence[str]) -> None:
         elif work == "fill":
             found = fill(root, int(rest[0]))
         else:
-            found = start(root, float(rest[0]), bool(rest[1]))
+            found = start(root, float(rest[0]), rest[1])
         print(json.dumps(found))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the sets are made, on a disk with room")
     parser.add_argument("images", type=int, nargs="+")
+    parser.add_argument("--noise", action="store_true", help="files that are not opened")
     parser.add_argument("--filled", action="store_true", help="no files, and shards of noise")
     parser.add_argument("--names", action="store_true", help="no images, only their names")
     parser.add_argument("--ranks", type=int, help="have them decoded by one and by so many")
@@ -348,8 +372,9 @@ def main(argv: Sequence[str]) -> None:
         return
     print(f"| images | {' | '.join(title for title, _ in COLUMNS.values())} |")
     print("|" + "---:|" * (1 + len(COLUMNS)))
+    what = FILLED if arguments.filled else NOISE if arguments.noise else DECODED
     for count in arguments.images:
-        found = measure(arguments.folder, count, arguments.filled)
+        found = measure(arguments.folder, count, what)
         cells = (
             f"{found[name]:,.{digits}f}" if name in found else ""
             for name, (_, digits) in COLUMNS.items()
