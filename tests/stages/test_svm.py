@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -374,6 +376,26 @@ def test_a_cluster_that_cannot_be_had_leaves_the_earlier_svm(
     with pytest.raises(UserError, match=words):
         fit_svm(Run(run.path), SvmConfig(), backend, cluster=cluster)
     assert (run.svm / "svm.safetensors").read_text() == "the earlier one"
+
+
+@pytest.mark.slow
+def test_another_server_at_the_address_of_a_cluster_is_one_line(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Greeting(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.request.recv(1000)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeting) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"dask://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(SystemExit) as ended:
+            main(["svm", str(run.path), "--cluster", address])
+        server.shutdown()
+    assert ended.value.code == EXIT_CODE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{address}: no Dask scheduler answers there" in line
 
 
 def test_where_cuml_is_usable_it_fits_the_svm_and_this_is_said(

@@ -1,7 +1,9 @@
 """The workers of a cluster in place of this machine's cores: Dask or Ray, by way of joblib."""
 
+import asyncio
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import joblib
@@ -43,8 +45,10 @@ def _dask(address: str, scheduler: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise _missing(address, "dask") from error
     try:
+        with ThreadPoolExecutor(1) as thread:  # a notebook has a loop of its own in this one
+            thread.submit(asyncio.run, _meet(scheduler)).result()
         client = Client(scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise UserError(
             f"--cluster {address}: no Dask scheduler answers there within "
             f"{SECONDS_TO_ANSWER:g} seconds; start one with `dask scheduler`, and its workers with "
@@ -67,6 +71,18 @@ def _dask(address: str, scheduler: str) -> Iterator[None]:
             ) from error
         except (FutureCancelledError, KilledWorker) as error:
             raise _lost(address, error) from error
+
+
+async def _meet(scheduler: str) -> None:
+    """Raise `OSError` where nothing answers, and `MemoryError` where it is no scheduler.
+
+    The first bytes that another server sends are taken for a length. A `Client` that fails so is
+    never closed.
+    """
+    from distributed.comm import connect
+
+    comm = await connect(scheduler, timeout=SECONDS_TO_ANSWER)
+    await comm.close()
 
 
 @contextmanager
