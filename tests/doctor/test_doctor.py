@@ -598,5 +598,9 @@ def test_decoded_images_that_are_damaged_are_named_and_left_to_the_next_start(
     before = snapshot(tmp_path)
     (fault,) = (each for each in examine_run(tmp_path / "run") if shard.stem in each.subject)
     assert fault.verdict == "note"
-    assert "is not as it was written; the next start makes it again" in fault.text
+    assert f"{shard.name} is not as it was written: delete it; the next start makes" in fault.text
     assert snapshot(tmp_path) == before
+    shard.unlink()  # as it says
+    load_images(config.data, config.seed)
+    (whole,) = (each for each in examine_run(tmp_path / "run") if ".vaekit-cache" in each.subject)
+    assert whole.verdict == "ok"
