@@ -23,7 +23,8 @@ from vaekit.images.ranks import ALONE
 from vaekit.images.survey import PAGE, Page, Survey
 from vaekit.images.walk import LeftOut, Walk, walk
 
-MOST_BYTES = 130  # an image, at ten million 1.3 GB, all that is held and its name included
+# An image, all that is held and its name included: at ten million 1.5 GB, and of pages 1.85.
+MOST_BYTES = {1: 150, 2: 185}
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 65_536])
@@ -126,5 +127,5 @@ def test_decoding_holds_few_bytes_of_each_image(
             tracemalloc.stop()
 
     peak_of(1_000)  # imports what is imported late
-    few, many = peak_of(3_000), peak_of(9_000)
-    assert many - few < 6_000 * MOST_BYTES
+    few, many = peak_of(8_000), peak_of(24_000)  # so many that a part takes less than they do
+    assert many - few < 16_000 * MOST_BYTES[num_pages]

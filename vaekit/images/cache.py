@@ -331,8 +331,8 @@ def examine(cache: Path) -> Examined:
             name for name, sha256 in part.sha256.items() if _hash(part.folder / name) != sha256
         ]
         if wrong:
-            fault = f"{wrong[0]} is not as it was written: delete it"  # a start may trust it
-            faults[_shown(path.with_suffix(""), cache)] = fault
+            text = f"{wrong[0]} is not as it was written: delete it"  # a start may trust it
+            faults[_shown(path.with_suffix(""), cache)] = text
         else:
             num_whole += 1
     return Examined(num_whole, faults)

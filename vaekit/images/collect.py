@@ -268,6 +268,9 @@ def _expand(
     num_pages = surveyed.num_pages[used]
     first_rows = (np.cumsum(surveyed.num_pages) - surveyed.num_pages)[used]
     first_rows[num_pages == 0] = -1
+    if num_pages.max(initial=1) == 1:  # the rest would take 40 bytes a file
+        no_pages = np.zeros(len(used), np.int32)
+        return _Images(files[used], no_pages, first_rows, arranged.labels, arranged.sides)
     num_images = np.maximum(1, num_pages)
     of_file = np.repeat(np.arange(len(used)), num_images)
     pages = np.arange(len(of_file))

@@ -79,7 +79,7 @@ async def _meet(scheduler: str) -> None:
     The first bytes that another server sends are taken for a length. A `Client` that fails so is
     never closed.
     """
-    from distributed.comm import connect
+    from distributed.comm.core import connect
 
     comm = await connect(scheduler, timeout=SECONDS_TO_ANSWER)
     await comm.close()
