@@ -175,7 +175,9 @@ def open_no_files() -> None:
         return Survey(np.ones(count, np.int32), whole, pages, np.zeros(count, bool))
 
     def decode_files(sources: Sequence[Any], pixels: NDArray[np.uint8], *_: Any) -> Decoded:
-        pixels[...] = np.random.default_rng().integers(0, 256, pixels.shape, np.uint8)
+        generator = np.random.default_rng()
+        for image in pixels:
+            image[...] = generator.integers(0, 256, image.shape, np.uint8)
         as_it_is = np.zeros(len(sources), np.int32)
         return Decoded(Coded(as_it_is + NONE, []), Coded(as_it_is, [()]))
 
