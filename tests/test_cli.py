@@ -101,19 +101,6 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
     assert words in error
 
 
-@pytest.mark.parametrize("stage", ["latents", "svm", "report", "generate"])
-def test_a_stage_on_a_folder_that_is_no_run_writes_nothing(
-    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([stage, str(tmp_path / "none")])
-    assert stop.value.code == 2
-    errors = capsys.readouterr().err
-    assert "not a run folder" in errors
-    assert "`vaekit train --run" in errors
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 def test_the_worker_reports_a_bad_argument_like_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -397,15 +397,6 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.injects(7)
-def test_a_run_folder_in_use_is_refused(tmp_path: Path) -> None:
-    with (
-        RunFolder(tmp_path / "run").lock(),
-        pytest.raises(UserError, match="another process is writing to this run folder"),
-    ):
-        train(tiny_config(tmp_path / "run"))
-
-
 @pytest.mark.slow
 def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, vaekit
+from conftest import ROOT, TINY_FLAGS, run_command
 from damage_helpers import Refused, copy
 from PIL import Image
 
@@ -138,20 +138,6 @@ def test_the_command_that_is_named_for_damaged_weights_mends_them(
     assert model.read_bytes() == whole
 
 
-@pytest.mark.injects(8)
-def test_latents_of_other_weights_and_an_svm_of_other_latents_are_refused(
-    run: Path, tmp_path: Path, refused: Refused
-) -> None:
-    other = tmp_path / "other"
-    main(["train", *TINY_FLAGS, "--seed", "9", "--run", str(other)])
-    main(["latents", str(other)])
-    shutil.copytree(run / "svm", other / "svm")
-    assert "made from other weights" in refused("predict", other, run / "samples/epoch-000.png")
-    assert "made from other latents" in refused("report", other)
-    shutil.copytree(run / "latents", other / "latents", dirs_exist_ok=True)
-    assert "made from other weights" in refused("svm", other)
-
-
 @pytest.mark.parametrize("change", ["grey", "class before", "class gone", "unlabelled"])
 @pytest.mark.injects(8)
 def test_images_that_changed_since_training_are_refused(
@@ -252,10 +238,3 @@ def test_prediction_runs_from_the_command_line_for_one_file_and_for_many(
         header, *rows = capsys.readouterr().out.splitlines()
         assert len(rows) == len([x for x in arguments if x != "--latents"])
         assert ("z1" in header) == ("--latents" in arguments)
-
-
-@pytest.mark.injects(18)
-def test_a_world_size_without_ranks_stops_the_work(tmp_path: Path) -> None:
-    result = vaekit("train", *TINY_FLAGS, "--run", tmp_path / "run", WORLD_SIZE="2")
-    assert_one_line_error(result, "WORLD_SIZE=2 but Accelerate sees 1 process(es)")
-    assert not (tmp_path / "run").exists()

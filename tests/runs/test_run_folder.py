@@ -113,11 +113,6 @@ def test_weights_come_back_with_their_model_and_class_names(run: RunFolder) -> N
         assert set(file.keys()) == set(vae.state_dict())
 
 
-def test_a_stage_before_training_names_the_command_that_trains(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"no weights yet; make them with `vaekit train --config"):
-        Run(run.path).weights
-
-
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_are_not_the_models_are_refused(run: RunFolder, change: str) -> None:
     write_weights(run, tiny_vae(run), (), "abc")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +98,6 @@ def test_a_folder_is_its_images_and_what_cannot_be_read_is_left_out_where_asked(
     assert names == [str(folder / name) for name in ("0.png", "1.png", "2.png", "below/4.png")]
     assert f"not used: 1 files that are no images ({folder}/notes.txt)" in err
     assert f"going on without 1 of 6 files: {folder}/3.png (" in err
-
-
-def test_prediction_without_an_svm_names_the_command_that_makes_it(
-    finished_run: Path, test_files: list[Path], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("svm"))
-    with pytest.raises(UserError, match=rf"`vaekit svm {run}`"):
-        predict_files(Run(run), test_files, with_latents=False)
 
 
 def test_generated_images_fill_a_grid_and_follow_the_seed(

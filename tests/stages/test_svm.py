@@ -1,6 +1,5 @@
 """The SVM of a run: fitted, measured, and bound to what it was made from."""
 
-import json
 import os
 import signal
 import subprocess
@@ -425,32 +424,6 @@ def test_a_demanded_cuml_that_is_not_usable_leaves_the_earlier_svm(
     assert (run.svm / "svm.safetensors").read_bytes() == before
 
 
-def test_before_there_is_an_svm_its_command_is_named(run: RunFolder) -> None:
-    command = rf"`vaekit svm {run.path}`"
-    with pytest.raises(UserError, match=command):
-        Run(run.path).svm
-    with pytest.raises(UserError, match=command):
-        Run(run.path).svm_metrics
-
-
-def test_of_latents_that_are_missing_their_command_is_named(run: RunFolder) -> None:
-    (run.latents / "test_latents.npy").unlink()
-    with pytest.raises(UserError, match=rf"`vaekit latents {run.path}`"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
-def test_a_folder_that_is_no_run_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run folder"):
-        fit_svm(Run(tmp_path / "nowhere"), SvmConfig())
-    assert not (tmp_path / "nowhere").exists()
-
-
-@pytest.mark.injects(7)
-def test_a_run_folder_in_use_is_refused(run: RunFolder) -> None:
-    with run.lock(), pytest.raises(UserError, match="another process is writing"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
 @pytest.mark.injects(16)
 def test_unlabelled_latents_are_refused_and_leave_the_earlier_svm(run: RunFolder) -> None:
     fit_svm(Run(run.path), SvmConfig())
@@ -484,44 +457,3 @@ def test_more_classes_than_fit_into_memory_are_refused_before_the_fit(
     with pytest.raises(UserError, match=words):
         fit_svm(Run(run.path), SvmConfig())
     assert (run.svm / "svm.safetensors").read_bytes() == before
-
-
-@pytest.mark.injects(8)
-def test_an_svm_of_other_weights_is_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    write_other_weights(run)
-    with pytest.raises(UserError, match=rf"other weights .*`vaekit svm {run.path}`"):
-        Run(run.path).svm
-    with pytest.raises(UserError, match="other weights"):
-        Run(run.path).svm_metrics
-    with pytest.raises(UserError, match="other weights"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
-@pytest.mark.injects(8)
-def test_figures_of_other_latents_are_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    split = digits(20)
-    split.test[0, 0] += 1
-    write_latents(run, split, DIGIT_NAMES)
-    with pytest.raises(UserError, match=rf"from other latents .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics
-
-
-@pytest.mark.injects(8)
-def test_figures_of_another_svm_are_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    earlier = (run.svm / "svm.safetensors").read_bytes()
-    fit_svm(Run(run.path), SvmConfig(C=1.0))
-    (run.svm / "svm.safetensors").write_bytes(earlier)
-    with pytest.raises(UserError, match=rf"from another SVM .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics
-
-
-@pytest.mark.parametrize("text", ["{", json.dumps({"format_version": 99})])
-@pytest.mark.injects(5)
-def test_figures_that_cannot_be_read_are_refused(run: RunFolder, text: str) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    (run.svm / "metrics.json").write_text(text)
-    with pytest.raises(UserError, match=rf"metrics\.json: .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics
