@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from damage_helpers import snapshot
+from image_helpers import as_prepared
 from pyarrow import parquet
 from rank_helpers import run_ranks
 
 from vaekit.cli import main
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
-from vaekit.images.decode import prepare_files
 from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.sets import load_images
 from vaekit.models.gaussian import Posterior
@@ -74,7 +74,7 @@ def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
         assert [int(row["row"]) for row in of_split] == list(range(len(image_set.pixels)))
         for row, pixels in zip(of_split, image_set.pixels, strict=True):
             path = Path(run.data.root) / row["file"]
-            np.testing.assert_array_equal(prepare_files([path], run.images.shape)[0], pixels)
+            np.testing.assert_array_equal(as_prepared([path], run.images.shape)[0], pixels)
             if run.images.class_names:
                 assert path.is_relative_to(Path(run.data.root) / split / row["class_name"])
                 assert run.images.class_names[int(row["label"])] == row["class_name"]
