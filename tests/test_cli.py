@@ -117,12 +117,10 @@ def test_the_worker_reports_a_bad_argument_like_the_command_line(
 
 
 @pytest.mark.slow
-def test_python_m_vaekit_is_the_command_line(tmp_path: Path) -> None:
-    flags = [*TINY_FLAGS, "--run", tmp_path / "run", "--epochs", "1"]
-    result = run_command([sys.executable, "-m", "vaekit", "train", *flags])
-    assert result.returncode == 0, result.stderr
-    assert f"next: vaekit latents {tmp_path / 'run'}" in result.stdout
-    assert "Traceback" not in result.stderr
+def test_python_m_vaekit_is_the_command_line() -> None:
+    result = run_command([sys.executable, "-m", "vaekit", "train", *TINY_FLAGS, "--print_config"])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "limit: 96" in result.stdout
 
 
 @pytest.mark.parametrize(

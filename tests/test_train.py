@@ -168,7 +168,7 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     to_be_killed, undisturbed = (
-        tiny_config(run, epochs=60, input_noise=0.1, sample_every=60) for run in (killed, whole)
+        tiny_config(run, epochs=30, input_noise=0.1, sample_every=30) for run in (killed, whole)
     )
     process = start(to_be_killed)
     while not (killed / "checkpoints" / "step-00000012.safetensors").exists():
@@ -177,7 +177,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert len(Run(killed).metrics) < 61
+    assert len(Run(killed).metrics) < 31
 
     finish(to_be_killed)
     finish(undisturbed)
@@ -379,15 +379,6 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(
     assert [row["step"] for row in Run(tmp_path / "run").metrics] == [0, 6]
 
 
-@pytest.mark.parametrize("batch_size", [97, 1000])
-def test_a_batch_larger_than_the_set_is_refused_before_anything_is_written(
-    tmp_path: Path, batch_size: int
-) -> None:
-    with pytest.raises(UserError, match=f"--batch_size {batch_size}: the training set has 96"):
-        train(tiny_config(tmp_path / "run", batch_size=batch_size))
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     ended = train_in_ranks(tiny_config(tmp_path / "run", batch_size=15), 2)
@@ -409,15 +400,3 @@ def test_an_unlabelled_folder_of_colour_images_trains(tmp_path: Path) -> None:
     weights = Run(tmp_path / "run").weights
     assert weights.vae.image_shape == (3, 12, 12)
     assert weights.class_names == ()
-
-
-@pytest.mark.slow
-def test_a_tracker_receives_the_metrics(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    train(tiny_config(tmp_path / "run", tracker="tensorboard"))
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "run" / "trackers" / "vaekit")).Reload()
-    logged = [event.value for event in events.Scalars("test_loss")]
-    rows = Run(tmp_path / "run").metrics
-    assert logged == pytest.approx([row["test_loss"] for row in rows], rel=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_FLAGS
-from damage_helpers import Refused, copy, snapshot
+from damage_helpers import Refused, snapshot
 
 from vaekit.config import SvmConfig
 from vaekit.doctor.runs import examine_run
@@ -24,12 +24,6 @@ from vaekit.storage.files import file_sha256, read_json
 from vaekit.storage.sealed import write_sealed
 
 WRITERS = ("latents", "svm", "report", "evaluate", "export")
-
-
-@pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> Path:
-    """A finished run that a test may change."""
-    return copy(finished_run, tmp_path / "run")
 
 
 @pytest.mark.parametrize("stage", [*WRITERS, "generate", "encode", "publish --to new"])

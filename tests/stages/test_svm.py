@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -205,15 +206,6 @@ def test_figures_on_mnist_stand_beside_those_of_the_reference(
     assert "(the reference: 0.9316)" in capsys.readouterr().out
 
 
-def test_fitting_again_gives_the_same_table_bit_for_bit(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    first = Run(run.path).svm
-    fit_svm(Run(run.path), SvmConfig())
-    again = Run(run.path).svm
-    for name, array in vars(first.table).items():
-        np.testing.assert_array_equal(getattr(again.table, name), array, strict=True)
-
-
 def test_the_number_of_jobs_changes_no_bit_of_the_file(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,21 +216,30 @@ def test_the_number_of_jobs_changes_no_bit_of_the_file(
     assert "with scikit-learn (as told by --backend)" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_cluster_of_two_processes_fits_the_same_file(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator[Any]:
+    """Two workers on this machine; one that is killed is started again."""
     from distributed import LocalCluster  # of the extra dask
 
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def address_of(cluster: Any) -> str:
+    return str(cluster.scheduler_address).replace("tcp:", "dask:")
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_processes_fits_the_same_file(
+    run: RunFolder, dask_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
     first = (run.svm / "svm.safetensors").read_bytes()
     monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address.replace("tcp:", "dask:")
-        fit_svm(Run(run.path), SvmConfig(), cluster=address)
+    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(dask_cluster))
     assert (run.svm / "svm.safetensors").read_bytes() == first
     assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
@@ -246,21 +247,15 @@ def test_a_cluster_of_two_processes_fits_the_same_file(
 @pytest.mark.slow
 @pytest.mark.injects(9)
 def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder,
+    dask_cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from distributed import LocalCluster
+    def kill() -> None:
+        os.kill(dask_cluster.workers[0].pid, signal.SIGKILL)
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address.replace("tcp:", "dask:")
-        require_one_line_of_a_loss(
-            run,
-            address,
-            lambda: os.kill(cluster.workers[0].pid, signal.SIGKILL),
-            monkeypatch,
-            capsys,
-        )
+    require_one_line_of_a_loss(run, address_of(dask_cluster), kill, monkeypatch, capsys)
 
 
 def require_one_line_of_a_loss(
