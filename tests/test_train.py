@@ -188,49 +188,32 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("broken_off", ["within an epoch", "between weights and checkpoint"])
 @pytest.mark.injects(2)
-def test_a_run_cut_off_within_an_epoch_goes_back_to_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_breaks_off_goes_back_to_its_checkpoint_and_comes_to_the_same(
+    broken_off: str, finished_run: Path, tmp_path: Path
 ) -> None:
-    cut, whole = tiny_config(tmp_path / "cut"), tiny_config(tmp_path / "whole")
-    advance = Stepper.advance
+    advance, save_checkpoint = Stepper.advance, train_module.save_checkpoint
 
     def cut_off_at_step_nine(stepper: Stepper, step: int) -> None:
         if step == 8:
-            raise ConnectionResetError
+            raise ConnectionResetError("cut off")
         advance(stepper, step)
-
-    monkeypatch.setattr(Stepper, "advance", cut_off_at_step_nine)
-    with pytest.raises(ConnectionResetError):
-        train(cut)
-    monkeypatch.setattr(Stepper, "advance", advance)
-    train(cut)
-    train(whole)
-    assert largest_difference(tmp_path / "cut", tmp_path / "whole") == 0
-    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
-
-
-@pytest.mark.slow
-@pytest.mark.injects(2)
-def test_a_run_that_dies_between_weights_and_checkpoint_resumes_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cut, whole = tiny_config(tmp_path / "cut"), tiny_config(tmp_path / "whole")
-    save_checkpoint = train_module.save_checkpoint
 
     def disk_full_at_the_second(folder: Path, checkpoint: object) -> None:
         if (folder / "step-00000006.safetensors").exists():
             raise OSError(28, "No space left on device")
         save_checkpoint(folder, checkpoint)
 
-    monkeypatch.setattr(train_module, "save_checkpoint", disk_full_at_the_second)
-    with pytest.raises(OSError, match="No space left"):
-        train(cut)
-    monkeypatch.setattr(train_module, "save_checkpoint", save_checkpoint)
-    train(cut)
-    train(whole)
-    assert largest_difference(tmp_path / "cut", tmp_path / "whole") == 0
-    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        if broken_off == "within an epoch":
+            patch.setattr(Stepper, "advance", cut_off_at_step_nine)
+        else:
+            patch.setattr(train_module, "save_checkpoint", disk_full_at_the_second)
+        with pytest.raises(OSError, match=r"cut off|No space left"):
+            train(tiny_config(tmp_path / "run"))
+    train(tiny_config(tmp_path / "run"))
+    assert_same_result(tmp_path / "run", finished_run)
 
 
 def test_a_finished_run_started_again_is_left_as_it_is(

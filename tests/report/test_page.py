@@ -337,22 +337,20 @@ def test_the_page_holds_the_commands_and_every_setting(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_an_svm_the_page_names_the_command_that_makes_it(run: Path) -> None:
-    shutil.rmtree(run / "svm")
+@pytest.mark.parametrize(
+    ("gone", "verb", "not_drawn", "drawn"),
+    [(["svm"], "svm", "Confusion", "Map"), (["svm", "latents"], "latents", "Map", "Decoded")],
+    ids=["no SVM", "no latents"],
+)
+def test_of_what_is_not_made_yet_the_page_names_the_command_that_makes_it(
+    gone: list[str], verb: str, not_drawn: str, drawn: str, run: Path
+) -> None:
+    for name in gone:
+        shutil.rmtree(run / name)
     page = Page(write_report(Run(run)))
-    assert f"vaekit svm '{run}'" in page.text
-    assert not any("Confusion" in alt for alt in page.alts())
-    assert any("Map" in alt for alt in page.alts())
-
-
-@pytest.mark.slow
-def test_without_latents_the_page_names_the_command_that_makes_them(run: Path) -> None:
-    shutil.rmtree(run / "svm")
-    shutil.rmtree(run / "latents")
-    page = Page(write_report(Run(run)))
-    assert f"vaekit latents '{run}'" in page.text
-    assert not any("Map" in alt for alt in page.alts())
-    assert any("Decoded" in alt for alt in page.alts())
+    assert f"vaekit {verb} '{run}'" in page.text
+    assert not any(not_drawn in alt for alt in page.alts())
+    assert any(drawn in alt for alt in page.alts())
 
 
 @pytest.mark.slow
