@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -49,10 +49,19 @@ def wants_cuda(expression: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "vaekit.export.graphs" in sys.modules:
+        read_the_exporters_library_once()
     for item in items:
         if (mark := item.get_closest_marker("injects")) is not None:
             assert mark.args[0] in FAULTS, item.nodeid
             item.user_properties.append(("injects", (mark.args[0], mark.kwargs.get("times", 1))))
+
+
+def read_the_exporters_library_once() -> None:
+    """Its exporter has PyTorch parse some five hundred functions anew for each graph: a second."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -172,6 +181,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every stage done; tests must not change it."""
     return made_once(tmp_path_factory, "finished", _finish)
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def _finish(run: Path) -> None:

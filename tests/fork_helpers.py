@@ -19,7 +19,7 @@ def run_forked(
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         process = FORKS.Process(
-            target=_be_command, args=(arguments, cwd, dict(environment), output, errors)
+            target=be_command, args=(arguments, cwd, dict(environment), output, errors)
         )
         process.start()
         process.join(timeout)
@@ -38,13 +38,14 @@ def speak_into(output: Path, errors: Path) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 
 
-def _be_command(
+def be_command(
     arguments: Sequence[str],
     cwd: Path,
     environment: dict[str, str],
     output: Path,
     errors: Path,
 ) -> None:
+    """`vaekit ARGUMENTS` in this process, which may be of no other use."""
     speak_into(output, errors)
     os.chdir(cwd)
     os.environ.clear()

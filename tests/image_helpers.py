@@ -1,5 +1,6 @@
 """What the tests of image sets share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from PIL import Image
 
 from vaekit.config import DataConfig, ImageSetName
 from vaekit.errors import UserError
+from vaekit.images.decode import prepare_readable
 from vaekit.images.image_set import Images, ImageSet
+from vaekit.images.pixels import ImageShape
 from vaekit.images.sets import load_images
 
 
@@ -27,6 +30,15 @@ def fault(root: Path, name: ImageSetName = "folder", **settings: Any) -> str:
     return line
 
 
+def as_prepared(
+    paths: Sequence[Path], shape: ImageShape, data: DataConfig | None = None
+) -> NDArray[np.uint8]:
+    """Files, all of which can be read, as [N, C, H, W] for a model of `shape`."""
+    found = prepare_readable(paths, shape, data or DataConfig())
+    assert not found.unreadable
+    return found.pixels
+
+
 def flat(value: int, size: int = 8) -> NDArray[np.uint8]:
     return np.full((size, size), value, np.uint8)
 
@@ -35,6 +47,16 @@ def write(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+def write_noise(root: Path, *classes: str, mode: str = "RGB", count: int = 12) -> None:
+    """So many images of 9x9 pixels for each class."""
+    generator = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(root / name / f"{index}.png")
 
 
 def values(image_set: ImageSet) -> list[int]:

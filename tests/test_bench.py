@@ -275,8 +275,8 @@ def test_a_stage_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_p
     np.save(tmp_path / "labels.npy", np.arange(50) % 2)
     peak = memory.measure("fit", tmp_path)
     assert 50e6 < peak.before < peak.most < peak.before + 50e6
-    with pytest.raises(RuntimeError, match=r"No such file.*pixels\.npy"):
-        memory.measure("train", tmp_path)
+    with pytest.raises(RuntimeError, match=r"No such file.*latents\.npy"):
+        memory.measure("fit", tmp_path / "none")
 
 
 def test_sizes_are_measured_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:

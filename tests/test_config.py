@@ -6,7 +6,6 @@ import pytest
 
 from vaekit.config import (
     ModelConfig,
-    SvmConfig,
     TrainConfig,
     fields_by_flag,
     flatten,
@@ -41,11 +40,6 @@ def test_only_settings_that_change_a_weight_are_differences_of_the_trajectory() 
     ]
     other = dataclasses.replace(config, seed=1, model=ModelConfig(latent_dim=2))
     assert trajectory_differences(config, other) == ["model.latent_dim: auto -> 2", "seed: 0 -> 1"]
-
-
-def test_svm_settings_must_be_positive() -> None:
-    with pytest.raises(UserError, match="--C 0: expected a finite number above 0"):
-        SvmConfig(C=0)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ import pytest
 from browser_helpers import require_chromium, require_node
 from conftest import ROOT, run_command
 from damage_helpers import data_flipped
+from image_helpers import as_prepared
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from vaekit.config import DataConfig, Fit
 from vaekit.export.preparation import preparation
-from vaekit.images.decode import prepare_files
 from vaekit.images.idx import read_idx_set
 
 Pixels = NDArray[np.uint8]
@@ -239,7 +239,7 @@ def test_an_image_file_is_prepared_as_vaekit_prepares_it(tmp_path: Path) -> None
     ]
     for (channels, data), images in zip(sets, in_node(PREPARE_FILE, [files, given]), strict=True):
         found = np.array(images).reshape(-1, channels, 12, 17)
-        wanted = prepare_files(paths, (channels, 12, 17), data).astype(int)
+        wanted = as_prepared(paths, (channels, 12, 17), data).astype(int)
         if channels in (2, 4):  # colours as they show: under little alpha they are rounded more
             for image in (found, wanted):
                 image[:, :-1] = image[:, :-1] * image[:, -1:] // 255

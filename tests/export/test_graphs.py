@@ -71,7 +71,7 @@ def test_encoder_and_decoder_equal_pytorch_at_every_batch_size(vae: VAE) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("likelihood", "shape"), [("gaussian", (3, 12, 9)), ("bernoulli", (1, 33, 70))], ids=str
+    ("likelihood", "shape"), [("gaussian", (3, 12, 9)), ("bernoulli", (1, 17, 34))], ids=str
 )
 def test_so_do_those_of_strided_convolutions(likelihood: str, shape: ImageShape) -> None:
     generator = np.random.default_rng(0)
@@ -154,12 +154,12 @@ def test_of_equal_votes_the_greater_confidence_wins_where_the_scores_are_one_flo
     assert label.item() == 11
 
 
-@pytest.mark.parametrize("labels", [[0, 1], [1, 3, 4, 7]], ids=str)
 @pytest.mark.slow
-def test_both_kinds_of_svm_graph_say_the_same(
-    labels: list[int], monkeypatch: pytest.MonkeyPatch
+def test_both_kinds_of_svm_graph_say_the_same_of_two_classes(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    latents, every_label = latents_of_classes(labels)
+    """Whose one decision scikit-learn turns round; of many the graph is tested above."""
+    latents, every_label = latents_of_classes([3, 7])
     table = fit_table(latents, every_label, SvmConfig())
     monkeypatch.setattr(graphs, "MAX_PAIR_WEIGHTS", 0)
     verdict = run(
@@ -171,12 +171,16 @@ def test_both_kinds_of_svm_graph_say_the_same(
 
 
 @pytest.mark.slow
-def test_the_classifier_is_the_encoder_and_the_svm(vae: VAE) -> None:
+def test_the_classifier_is_the_encoder_and_the_svm_and_the_same_each_time(vae: VAE) -> None:
     latents, labels = latents_of_classes([0, 1, 2])
     svm = svm_graph(fit_table(latents, labels, SvmConfig()))
     pixels = torch.zeros(2, *SHAPE, dtype=torch.uint8)
     encoder = EncoderGraph(vae)
-    classifier = to_onnx(ClassifierGraph(encoder, svm), {"image": pixels}, ("label", "scores"))
+    classifier, again = (
+        to_onnx(ClassifierGraph(encoder, svm), {"image": pixels}, ("label", "scores"))
+        for _ in range(2)
+    )
+    assert again.SerializeToString() == classifier.SerializeToString()
     image = np.random.default_rng(0).integers(0, 256, (9, *SHAPE), dtype=np.uint8)
     found = run(classifier, image=image)
     with torch.no_grad():

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_helpers import facts_of
+from image_helpers import as_prepared
 from PIL import Image
 
 from vaekit.config import DataConfig
 from vaekit.export.bundle import readme
 from vaekit.export.preparation import preparation
-from vaekit.images.decode import prepare_files
 
 STATED = 2  # levels of 255, by which OpenCV's lines may be off
 
@@ -85,7 +85,7 @@ def test_the_lines_for_pillow_prepare_every_file_to_the_last_bit(
     paths = write_opaque(tmp_path) + write_others(tmp_path)
     if data.background.startswith("#"):  # on which vaekit keeps grey files grey
         paths.remove(tmp_path / "la.png")
-    expected = prepare_files(paths, (channels, *SHAPE), data)
+    expected = as_prepared(paths, (channels, *SHAPE), data)
     for path, pixels in zip(paths, expected, strict=True):
         np.testing.assert_array_equal(prepare(str(path)), pixels, err_msg=path.name)
 
@@ -99,7 +99,7 @@ def test_the_lines_for_opencv_are_within_what_is_stated(
         assert set(found) == {"Pillow"}
         return
     paths = write_opaque(tmp_path)
-    expected = prepare_files(paths, (channels, *SHAPE), data).astype(int)
+    expected = as_prepared(paths, (channels, *SHAPE), data).astype(int)
     prepared = np.stack([found["OpenCV"](str(path)) for path in paths])
     assert prepared.dtype == np.uint8
     assert np.abs(prepared - expected).max(axis=(1, 2, 3)).tolist() <= [STATED] * len(paths)
@@ -112,7 +112,7 @@ def test_of_a_set_that_is_no_files_they_are_for_opaque_files_of_8_bits(
     data = DataConfig(name=name)  # type: ignore[arg-type]
     found = recipes(exported_run, data, 1)
     paths = write_opaque(tmp_path)
-    expected = prepare_files(paths, (1, *SHAPE), data)
+    expected = as_prepared(paths, (1, *SHAPE), data)
     prepared = [found["Pillow"](str(path)) for path in paths]
     np.testing.assert_array_equal(prepared, expected)
     facts = facts_of(exported_run / "onnx") | {"image": preparation(data, (1, *SHAPE))}

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from image_helpers import flat, load, write, write_pets
+from image_helpers import as_prepared, flat, load, write, write_pets
 from PIL import Image
 from torch.nn.functional import interpolate
 
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
-from vaekit.images.decode import fit, prepare_files
+from vaekit.images.decode import fit
+from vaekit.images.inputs import Trained, read_inputs
 
 
 def two_pixel_palette(transparency: int | None) -> Image.Image:
@@ -68,7 +69,7 @@ def test_where_nothing_is_composited_the_channels_hold_every_file_of_a_mixed_set
 def test_a_cmyk_photo_becomes_rgb(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(path, quality=95)
-    red = prepare_files([path], (3, 8, 8))[0, :, 4, 4].astype(int)
+    red = as_prepared([path], (3, 8, 8))[0, :, 4, 4].astype(int)
     assert red[0] > 240
     assert red[1:].max() < 15
 
@@ -82,7 +83,7 @@ def test_16_bit_greys_are_scaled_to_8_bits(suffix: str, tmp_path: Path) -> None:
     else:
         write(path, deep)
     expected = np.round(deep / 65535 * 255)
-    np.testing.assert_array_equal(prepare_files([path], (1, 8, 8))[0, 0], expected)
+    np.testing.assert_array_equal(as_prepared([path], (1, 8, 8))[0, 0], expected)
 
 
 def test_images_are_turned_as_their_camera_said(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_images_are_turned_as_their_camera_said(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path = write(tmp_path / "turned.png", np.rot90(upright).copy(), exif=exif)
-    np.testing.assert_array_equal(prepare_files([path], (1, 8, 8))[0, 0], upright)
+    np.testing.assert_array_equal(as_prepared([path], (1, 8, 8))[0, 0], upright)
 
 
 def test_resizing_is_bilinear_with_antialiasing_over_the_whole_image(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_resizing_is_bilinear_with_antialiasing_over_the_whole_image(tmp_path: P
     path = write(tmp_path / "wide.png", wide)
     pixels = torch.from_numpy(wide).permute(2, 0, 1)[None].double()
     expected = interpolate(pixels, (28, 28), mode="bilinear", antialias=True)[0].numpy()
-    assert np.abs(prepare_files([path], (3, 28, 28))[0] - expected).max() <= 1
+    assert np.abs(as_prepared([path], (3, 28, 28))[0] - expected).max() <= 1
 
 
 @pytest.mark.injects(12)
@@ -111,24 +112,26 @@ def test_odd_exif_entries_do_no_harm(tmp_path: Path) -> None:
     for tag in ("011b", "010f"):  # of another name, and where a text belongs
         odd = bytes.fromhex(f"{tag} 0002 00000001")
         path.write_bytes(path.read_bytes().replace(resolution, odd))
-        assert prepare_files([path], (1, 8, 8)).tolist() == [[flat(70).tolist()]]
+        assert as_prepared([path], (1, 8, 8)).tolist() == [[flat(70).tolist()]]
 
 
 def test_files_for_a_model_are_prepared_as_those_of_a_folder(tmp_path: Path) -> None:
     pets = write_pets(tmp_path)
     loaded = load(pets, image_size=12)
     paths = sorted((pets / "test").rglob("*.*"))
-    prepared = prepare_files(paths, loaded.shape)
+    prepared = as_prepared(paths, loaded.shape)
     assert {p.tobytes() for p in prepared} == {p.tobytes() for p in loaded.test.pixels}
-    assert prepare_files(paths, (3, 20, 20)).shape == (6, 3, 20, 20)
-    assert prepare_files([], (1, 8, 8)).shape == (0, 1, 8, 8)
+    assert as_prepared(paths, (3, 20, 20)).shape == (6, 3, 20, 20)
+    assert as_prepared([], (1, 8, 8)).shape == (0, 1, 8, 8)
 
 
 @pytest.mark.injects(12)
 def test_files_for_a_model_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", flat(0))
-    with pytest.raises(UserError, match=r"missing\.png \(no file\), .*README.*not a whole image"):
-        prepare_files([good, tmp_path / "missing.png", ROOT / "README.md"], (1, 8, 8))
+    given = [good, tmp_path / "missing.png", ROOT / "README.md"]
+    words = r"can't read .*missing\.png \(no file\), .*README.*leave out or replace"
+    with pytest.raises(UserError, match=words):
+        read_inputs(given, Trained((1, 8, 8), DataConfig(), (), None))
 
 
 def test_a_later_file_of_several_pages_gives_its_first_and_says_so_where_training_took_all(
@@ -138,7 +141,7 @@ def test_a_later_file_of_several_pages_gives_its_first_and_says_so_where_trainin
     path = tmp_path / "stack.tif"
     first.save(path, save_all=True, append_images=[second])
     settings = DataConfig(name="folder", pages="all", background="white", value_range="0,255")
-    pixels = prepare_files([path], (1, 8, 8), settings)
+    pixels = read_inputs([path], Trained((1, 8, 8), settings, (), None)).pixels
     assert pixels.tolist() == [[flat(40).tolist()]]
     assert "of which the first is used" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from image_helpers import fault, flat, load, values, write
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from vaekit.config import DataConfig
 from vaekit.images.decode import prepare_readable
 from vaekit.images.formats import REFUSED, formats
 from vaekit.images.image_set import Images
@@ -103,7 +104,7 @@ def png_of_16_bits(path: Path, pixels: NDArray[np.uint16]) -> Path:
 
 def test_colours_of_16_bits_are_read_by_their_upper_8_and_that_is_said(tmp_path: Path) -> None:
     path = png_of_16_bits(tmp_path / "deep.png", np.full((8, 8, 3), 0x9AFF, np.uint16))
-    prepared = prepare_readable([path], (3, 8, 8))
+    prepared = prepare_readable([path], (3, 8, 8), DataConfig())
     assert (prepared.pixels == 0x9A).all()
     assert "16 bits a colour, of which the upper 8 are used" in prepared.used_otherwise[0].what
 
@@ -120,7 +121,7 @@ def test_colours_turned_to_grey_are_said(tmp_path: Path) -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255
     paths = [write(tmp_path / "red.png", red), write(tmp_path / "grey.png", red[..., 1])]
-    (tally,) = prepare_readable(paths, (1, 8, 8)).used_otherwise
+    (tally,) = prepare_readable(paths, (1, 8, 8), DataConfig()).used_otherwise
     assert (tally.what, tally.number) == ("colour images turned to grey", 1)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_helpers import fault, load, write
+from image_helpers import as_prepared, fault, load, write
 from PIL import Image
 
 from vaekit.config import DataConfig
-from vaekit.images.decode import prepare_files, prepare_readable
+from vaekit.images.decode import prepare_readable
 from vaekit.images.sets import count
 
 SIZE = 24
@@ -76,7 +76,7 @@ WAYS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("channels", [1, 3])
 def test_black_ink_on_nothing_is_black_on_white(way: str, channels: int, tmp_path: Path) -> None:
     WAYS[way](tmp_path / way)
-    (pixels,) = prepare_files([tmp_path / way], (channels, SIZE, SIZE))
+    (pixels,) = as_prepared([tmp_path / way], (channels, SIZE, SIZE))
     assert (pixels[:, *INK] == 0).all()
     assert (pixels[:, 0, :] == 255).all()
 
@@ -86,9 +86,9 @@ def test_white_ink_on_nothing_is_white_on_black_and_a_given_colour_is_obeyed(
 ) -> None:
     path = tmp_path / "ink.png"
     drawing(ink=255).save(path)
-    assert prepare_files([path], (1, SIZE, SIZE))[0, 0, 0, 0] == 0
+    assert as_prepared([path], (1, SIZE, SIZE))[0, 0, 0, 0] == 0
     given = DataConfig(background="#20a0ff")
-    assert prepare_files([path], (3, SIZE, SIZE), given)[0, :, 0, 0].tolist() == [0x20, 0xA0, 0xFF]
+    assert as_prepared([path], (3, SIZE, SIZE), given)[0, :, 0, 0].tolist() == [0x20, 0xA0, 0xFF]
 
 
 def test_half_transparent_edges_mix_with_the_background_and_not_with_what_is_hidden(
@@ -97,7 +97,7 @@ def test_half_transparent_edges_mix_with_the_background_and_not_with_what_is_hid
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = 100, 128
     path = write(tmp_path / "half.png", pixels)
-    mixed = prepare_files([path], (1, 4, 4), DataConfig(background="white"))
+    mixed = as_prepared([path], (1, 4, 4), DataConfig(background="white"))
     expected = 100 * 128 / 255 + 255 * 127 / 255
     assert np.abs(mixed.astype(float) - expected).max() <= 1
 

@@ -10,7 +10,6 @@ from conftest import TINY_FLAGS
 from damage_helpers import (
     DAMAGES,
     Damage,
-    copy,
     data_flipped,
     deleted,
     emptied,
@@ -89,11 +88,11 @@ def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
     name: str,
     stage: str,
     damage: Damage,
-    finished_run: Path,
+    run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, image = copy(finished_run, tmp_path / "run"), tmp_path / "image.png"
+    image = tmp_path / "image.png"
     shutil.copy(run / "samples" / "epoch-000.png", image)
     damage(run / name)
     before = snapshot(run)
@@ -106,10 +105,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
 
 @pytest.mark.parametrize("damage", [deleted, made_a_dangling_link], ids=lambda each: each.__name__)
 @pytest.mark.injects(5)
-def test_what_a_report_can_do_without_stops_no_report(
-    damage: Damage, finished_run: Path, tmp_path: Path
-) -> None:
-    run = copy(finished_run, tmp_path / "run")
+def test_what_a_report_can_do_without_stops_no_report(damage: Damage, run: Path) -> None:
     for name in sorted({name for name, each in NO_HARM if each is damage}):
         damage(run / name)
     main(["report", str(run)])
@@ -137,9 +133,8 @@ def test_a_damaged_bundle_is_refused_and_left_as_it_is(
 )
 @pytest.mark.injects(5)
 def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
-    damage: Damage, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: Damage, finished_run: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy(finished_run, tmp_path / "run")
     before, newest = sorted((run / "checkpoints").iterdir())
     damage(newest)
     main(["train", *TINY_FLAGS, "--run", str(run)])
@@ -156,9 +151,8 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
 
 @pytest.mark.injects(5)
 def test_where_every_checkpoint_is_damaged_training_stops_and_touches_none(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy(finished_run, tmp_path / "run")
     for path in (run / "checkpoints").iterdir():
         data_flipped(path)
     before = snapshot(run)
@@ -194,10 +188,7 @@ def test_any_flipped_bit_of_a_config_is_refused_or_seen_by_training(
 
 
 @pytest.mark.injects(6)
-def test_stray_files_links_and_folders_in_a_run_are_left_alone(
-    finished_run: Path, tmp_path: Path
-) -> None:
-    run = copy(finished_run, tmp_path / "run")
+def test_stray_files_links_and_folders_in_a_run_are_left_alone(run: Path) -> None:
     for folder in (run, *(path for path in run.iterdir() if path.is_dir())):
         (folder / "notes ü.txt").write_text("mine")
         (folder / "loop").symlink_to(".")
@@ -214,10 +205,10 @@ def test_stray_files_links_and_folders_in_a_run_are_left_alone(
 
 @pytest.mark.injects(6)
 def test_no_stage_writes_through_a_link_that_lies_where_it_writes(
-    finished_run: Path, tmp_path: Path
+    run: Path, tmp_path: Path
 ) -> None:
     """As in a run folder of a stranger, who wants a file of ours overwritten."""
-    run, target = copy(finished_run, tmp_path / "run"), tmp_path / "of mine"
+    target = tmp_path / "of mine"
     target.write_text("precious")
     places = [path for path in run.rglob("*") if path.parent.name in ("latents", "svm")]
     for path in places:

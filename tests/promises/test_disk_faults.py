@@ -11,13 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from conftest import TINY_FLAGS, assert_one_line_error, run_command
 from damage_helpers import copy, refusal, snapshot
 from fork_helpers import FORKS
+from image_helpers import write_noise
 from kill_helpers import assert_same_result
-from PIL import Image
 
 from vaekit import train as train_module
 from vaekit.cli import main
@@ -250,12 +249,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_folder_to_start_in(
 
 
 def make_folder(root: Path) -> DataConfig:
-    generator = np.random.default_rng(0)
-    for name in ("a", "b"):
-        (root / name).mkdir(parents=True)
-        for index in range(8):
-            pixels = generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    write_noise(root, "a", "b", count=8)
     return DataConfig(name="folder", root=str(root), image_size=256)
 
 

@@ -43,11 +43,6 @@ class Bomb:
 
 
 @pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> Path:
-    return copy(finished_run, tmp_path / "run")
-
-
-@pytest.fixture
 def sentinel(tmp_path: Path) -> Path:
     return tmp_path / "sentinel"
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
-from conftest import TINY_FLAGS, tiny_config
+from conftest import TINY_FLAGS, made_once, tiny_config
 from damage_helpers import copy, refusal, snapshot
 from fork_helpers import FORKS
+from image_helpers import write_noise
 from kill_helpers import assert_same_result, finish, newest_step
 from PIL import Image
 from rank_helpers import run_ranks, train_in_ranks
@@ -27,7 +28,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from vaekit.cli import main
-from vaekit.config import SvmConfig, TrainConfig, fields_by_flag, flatten, to_dict
+from vaekit.config import DataConfig, SvmConfig, TrainConfig, fields_by_flag, flatten, to_dict
 from vaekit.errors import user_errors_in_one_line
 from vaekit.runs.checkpoints import load_checkpoint, save_checkpoint
 from vaekit.runs.folder import RunFolder
@@ -340,15 +341,6 @@ ON_TRAJECTORY_TOO = {
 }  # fmt: skip
 
 
-def make_folder(root: Path) -> None:
-    generator = np.random.default_rng(0)
-    for name in ("a", "b"):
-        (root / name).mkdir(parents=True)
-        for index in range(12):
-            pixels = generator.integers(0, 256, (9, 9), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
-
-
 def test_every_setting_is_known_to_change_the_trajectory_or_not_to() -> None:
     off = {
         name
@@ -375,7 +367,7 @@ def test_a_setting_that_changes_the_trajectory_is_refused_by_name_on_resume(
     run = copy(finished_run, tmp_path / "run")
     flags = [f"--{setting}", ON_TRAJECTORY[setting]]
     if setting == "data.name":
-        make_folder(tmp_path / "images")
+        write_noise(tmp_path / "images", "a", "b", mode="L")
         flags += ["--data.root", str(tmp_path / "images")]
     before = snapshot(run)
     line = refusal(capsys, "train", *TINY_FLAGS, *flags, "--run", run)
@@ -437,16 +429,22 @@ def test_a_checkpoint_of_another_precision_is_refused(
     assert snapshot(run) == before
 
 
+def train_on_a_folder(place: Path) -> None:
+    write_noise(place / "images", "a", "b", mode="L")
+    data = DataConfig(name="folder", root=str(place / "images"), image_size=9)
+    train(tiny_config(place / "run", data=data, batch_size=8))
+
+
 @pytest.mark.parametrize("change", ["a pixel", "a label", "one more", "one less"])
 @pytest.mark.injects(8)
 def test_changed_data_are_refused_on_resume(
-    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    images, run = tmp_path / "images", tmp_path / "run"
-    make_folder(images)
-    model = TINY_FLAGS[TINY_FLAGS.index("--model.latent_dim") :]
-    flags = ["--data.name", "folder", "--data.root", str(images), "--data.image_size", "9", *model]
-    main(["train", *flags, "--batch_size", "8", "--run", str(run)])
+    place = copy(made_once(tmp_path_factory, "of-a-folder", train_on_a_folder), tmp_path / "place")
+    images, run = place / "images", place / "run"
     first = images / "a" / "0.png"
     if change == "a pixel":
         picture = Image.open(first)
@@ -459,7 +457,9 @@ def test_changed_data_are_refused_on_resume(
     else:
         first.unlink()
     before = snapshot(run)
-    line = refusal(capsys, "train", *flags, "--batch_size", "8", "--run", run)
+    line = refusal(
+        capsys, "train", "--config", run / "config.yaml", "--data.root", images, "--run", run
+    )
     assert f"--data.root {images}: other images, labels or classes" in line
     assert snapshot(run) == before
 

@@ -123,12 +123,6 @@ def test_predictions_are_those_of_the_svm_with_names(
     assert prediction.names == tuple(prediction.classes[column] for column in best)
 
 
-def test_an_unlabelled_run_predicts_nothing(unlabelled_run: Path) -> None:
-    run = vaekit.Run(unlabelled_run)
-    with pytest.raises(UserError, match="without labels, so there is nothing to predict"):
-        run.predict(run.images.test.pixels)
-
-
 FLOATS = np.linspace(0, 1, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28)
 BYTES = (255 * FLOATS).round().astype(np.uint8)
 REFUSED = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY_FLAGS, run_command
+from conftest import TINY_FLAGS, vaekit
 
 from vaekit.runs.run import Run
 from vaekit.runs.verdict import final_figures
@@ -100,7 +100,7 @@ def test_a_tracker_has_every_loss_apart_and_the_pictures(
         "TRACKIO_DIR": str(tmp_path / "trackio"),
         "HF_HOME": str(tmp_path / "hub"),
     }
-    result = run_command(["vaekit", "train", *flags], cwd=tmp_path, **offline)
+    result = vaekit("train", *flags, cwd=tmp_path, **offline)
     assert result.returncode == 0, result.stderr
     assert "failed" not in result.stderr
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

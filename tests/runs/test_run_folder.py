@@ -48,26 +48,6 @@ def test_the_same_config_may_start_again_and_what_is_off_the_trajectory_may_chan
     assert run.config.read_bytes() == before  # until that start has read the checkpoint
 
 
-@pytest.mark.injects(8)
-def test_another_config_is_refused_with_the_difference_and_nothing_is_changed(
-    run: RunFolder,
-) -> None:
-    before = run.config.read_bytes()
-    with pytest.raises(UserError, match=r"other settings \(epochs: 2 -> 3; seed: 0 -> 5\)"):
-        run.start(dataclasses.replace(tiny_config(run.path), epochs=3, seed=5))
-    assert run.config.read_bytes() == before
-
-
-@pytest.mark.injects(6)
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    run = RunFolder(tmp_path)
-    with run.lock(), pytest.raises(UserError, match="not empty and holds no run"):
-        run.start(tiny_config(tmp_path))
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    assert not run.config.exists()
-
-
 @pytest.mark.injects(7)
 def test_a_second_writer_is_refused_while_the_first_one_writes(run: RunFolder) -> None:
     with (
@@ -111,11 +91,6 @@ def test_weights_come_back_with_their_model_and_class_names(run: RunFolder) -> N
         assert torch.equal(tensor, vae.state_dict()[name])
     with safe_open(run.model, framework="pt") as file:
         assert set(file.keys()) == set(vae.state_dict())
-
-
-def test_a_stage_before_training_names_the_command_that_trains(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"no weights yet; make them with `vaekit train --config"):
-        Run(run.path).weights
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from vaekit.errors import UserError
 from vaekit.images.sets import load_images
 from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
-from vaekit.stages.generate import generate
 from vaekit.stages.predict import predict_files
 from vaekit.svm.table import predict
 
@@ -69,12 +67,6 @@ def test_colour_images_of_any_size_are_prepared_for_the_model(
     assert len(rows_of(capsys.readouterr().out)) == 1
 
 
-def test_a_file_that_is_no_image_is_named(finished_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("not an image")
-    with pytest.raises(UserError, match=r"notes\.png"):
-        predict_files(Run(finished_run), [tmp_path / "notes.png"], with_latents=False)
-
-
 def test_an_unlabelled_run_names_the_command_that_encodes(
     unlabelled_run: Path, test_files: list[Path]
 ) -> None:
@@ -99,38 +91,3 @@ def test_a_folder_is_its_images_and_what_cannot_be_read_is_left_out_where_asked(
     assert names == [str(folder / name) for name in ("0.png", "1.png", "2.png", "below/4.png")]
     assert f"not used: 1 files that are no images ({folder}/notes.txt)" in err
     assert f"going on without 1 of 6 files: {folder}/3.png (" in err
-
-
-def test_prediction_without_an_svm_names_the_command_that_makes_it(
-    finished_run: Path, test_files: list[Path], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("svm"))
-    with pytest.raises(UserError, match=rf"`vaekit svm {run}`"):
-        predict_files(Run(run), test_files, with_latents=False)
-
-
-def test_generated_images_fill_a_grid_and_follow_the_seed(
-    finished_run: Path, tmp_path: Path
-) -> None:
-    for name, seed in (("a.png", 0), ("b.png", 0), ("c.png", 1)):
-        generate(Run(finished_run), 9, tmp_path / name, seed)
-    images = {path.name: Image.open(path) for path in tmp_path.iterdir()}
-    assert images["a.png"].width == images["a.png"].height
-    assert images["a.png"].tobytes() == images["b.png"].tobytes()
-    assert images["a.png"].tobytes() != images["c.png"].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("count", "output", "words"),
-    [
-        (0, "a.png", "--count 0: expected from 1 to 10000"),
-        (4, "a.jpg", r"ends in \.png, for one picture, or in \.npy"),
-    ],
-)
-def test_a_bad_count_or_name_is_refused(
-    finished_run: Path, tmp_path: Path, count: int, output: str, words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        generate(Run(finished_run), count, tmp_path / output, 0)
-    assert not list(tmp_path.iterdir())

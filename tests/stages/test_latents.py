@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from damage_helpers import snapshot
+from image_helpers import as_prepared
 from pyarrow import parquet
 from rank_helpers import run_ranks
 
 from vaekit.cli import main
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
-from vaekit.images.decode import prepare_files
 from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.sets import load_images
 from vaekit.models.gaussian import Posterior
@@ -74,7 +74,7 @@ def test_the_index_says_which_row_is_which_file(folder_run: Path) -> None:
         assert [int(row["row"]) for row in of_split] == list(range(len(image_set.pixels)))
         for row, pixels in zip(of_split, image_set.pixels, strict=True):
             path = Path(run.data.root) / row["file"]
-            np.testing.assert_array_equal(prepare_files([path], run.images.shape)[0], pixels)
+            np.testing.assert_array_equal(as_prepared([path], run.images.shape)[0], pixels)
             if run.images.class_names:
                 assert path.is_relative_to(Path(run.data.root) / split / row["class_name"])
                 assert run.images.class_names[int(row["label"])] == row["class_name"]
@@ -287,29 +287,3 @@ def test_two_ranks_write_what_one_writes(run: RunFolder, tmp_path: Path) -> None
     np.testing.assert_array_equal(two.train, one.train)
     np.testing.assert_array_equal(two.test, one.test)
     assert not list(run.latents.glob(".*"))
-
-
-def test_latents_of_other_weights_are_refused(run: RunFolder) -> None:
-    weights = Run(run.path).weights
-    weights.vae.enc.mu.bias += 1
-    write_weights(run, weights.vae, weights.class_names, weights.images_sha256)
-    with pytest.raises(UserError, match=r"made from other weights .* `vaekit latents"):
-        Run(run.path).latents
-
-
-@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "version"])
-def test_damaged_latents_are_refused(run: RunFolder, damage: str) -> None:
-    path, facts_path = run.latents / "test_latents.npy", run.latents / "latents.json"
-    if damage == "flipped":
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:-1000])
-    elif damage == "missing":
-        path.unlink()
-    else:
-        facts = json.loads(facts_path.read_text())
-        facts_path.write_text(json.dumps(facts | {"format_version": 99}))
-    with pytest.raises(UserError, match=r"make them with `vaekit latents"):
-        Run(run.path).latents

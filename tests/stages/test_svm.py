@@ -1,6 +1,5 @@
 """The SVM of a run: fitted, measured, and bound to what it was made from."""
 
-import json
 import os
 import signal
 import socketserver
@@ -9,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -208,15 +208,6 @@ def test_figures_on_mnist_stand_beside_those_of_the_reference(
     assert "(the reference: 0.9316)" in capsys.readouterr().out
 
 
-def test_fitting_again_gives_the_same_table_bit_for_bit(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    first = Run(run.path).svm
-    fit_svm(Run(run.path), SvmConfig())
-    again = Run(run.path).svm
-    for name, array in vars(first.table).items():
-        np.testing.assert_array_equal(getattr(again.table, name), array, strict=True)
-
-
 def test_the_number_of_jobs_changes_no_bit_of_the_file(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,21 +218,30 @@ def test_the_number_of_jobs_changes_no_bit_of_the_file(
     assert "with scikit-learn (as told by --backend)" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_cluster_of_two_processes_fits_the_same_file(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator[Any]:
+    """Two workers on this machine; one that is killed is started again."""
     from distributed import LocalCluster  # of the extra dask
 
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def address_of(cluster: Any) -> str:
+    return str(cluster.scheduler_address).replace("tcp:", "dask:")
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_processes_fits_the_same_file(
+    run: RunFolder, dask_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
     first = (run.svm / "svm.safetensors").read_bytes()
     monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address.replace("tcp:", "dask:")
-        fit_svm(Run(run.path), SvmConfig(), cluster=address)
+    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(dask_cluster))
     assert (run.svm / "svm.safetensors").read_bytes() == first
     assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
@@ -249,21 +249,15 @@ def test_a_cluster_of_two_processes_fits_the_same_file(
 @pytest.mark.slow
 @pytest.mark.injects(9)
 def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder,
+    dask_cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from distributed import LocalCluster
+    def kill() -> None:
+        os.kill(dask_cluster.workers[0].pid, signal.SIGKILL)
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address.replace("tcp:", "dask:")
-        require_one_line_of_a_loss(
-            run,
-            address,
-            lambda: os.kill(cluster.workers[0].pid, signal.SIGKILL),
-            monkeypatch,
-            capsys,
-        )
+    require_one_line_of_a_loss(run, address_of(dask_cluster), kill, monkeypatch, capsys)
 
 
 def require_one_line_of_a_loss(
@@ -447,32 +441,6 @@ def test_a_demanded_cuml_that_is_not_usable_leaves_the_earlier_svm(
     assert (run.svm / "svm.safetensors").read_bytes() == before
 
 
-def test_before_there_is_an_svm_its_command_is_named(run: RunFolder) -> None:
-    command = rf"`vaekit svm {run.path}`"
-    with pytest.raises(UserError, match=command):
-        Run(run.path).svm
-    with pytest.raises(UserError, match=command):
-        Run(run.path).svm_metrics
-
-
-def test_of_latents_that_are_missing_their_command_is_named(run: RunFolder) -> None:
-    (run.latents / "test_latents.npy").unlink()
-    with pytest.raises(UserError, match=rf"`vaekit latents {run.path}`"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
-def test_a_folder_that_is_no_run_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run folder"):
-        fit_svm(Run(tmp_path / "nowhere"), SvmConfig())
-    assert not (tmp_path / "nowhere").exists()
-
-
-@pytest.mark.injects(7)
-def test_a_run_folder_in_use_is_refused(run: RunFolder) -> None:
-    with run.lock(), pytest.raises(UserError, match="another process is writing"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
 @pytest.mark.injects(16)
 def test_unlabelled_latents_are_refused_and_leave_the_earlier_svm(run: RunFolder) -> None:
     fit_svm(Run(run.path), SvmConfig())
@@ -506,44 +474,3 @@ def test_more_classes_than_fit_into_memory_are_refused_before_the_fit(
     with pytest.raises(UserError, match=words):
         fit_svm(Run(run.path), SvmConfig())
     assert (run.svm / "svm.safetensors").read_bytes() == before
-
-
-@pytest.mark.injects(8)
-def test_an_svm_of_other_weights_is_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    write_other_weights(run)
-    with pytest.raises(UserError, match=rf"other weights .*`vaekit svm {run.path}`"):
-        Run(run.path).svm
-    with pytest.raises(UserError, match="other weights"):
-        Run(run.path).svm_metrics
-    with pytest.raises(UserError, match="other weights"):
-        fit_svm(Run(run.path), SvmConfig())
-
-
-@pytest.mark.injects(8)
-def test_figures_of_other_latents_are_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    split = digits(20)
-    split.test[0, 0] += 1
-    write_latents(run, split, DIGIT_NAMES)
-    with pytest.raises(UserError, match=rf"from other latents .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics
-
-
-@pytest.mark.injects(8)
-def test_figures_of_another_svm_are_refused(run: RunFolder) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    earlier = (run.svm / "svm.safetensors").read_bytes()
-    fit_svm(Run(run.path), SvmConfig(C=1.0))
-    (run.svm / "svm.safetensors").write_bytes(earlier)
-    with pytest.raises(UserError, match=rf"from another SVM .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics
-
-
-@pytest.mark.parametrize("text", ["{", json.dumps({"format_version": 99})])
-@pytest.mark.injects(5)
-def test_figures_that_cannot_be_read_are_refused(run: RunFolder, text: str) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    (run.svm / "metrics.json").write_text(text)
-    with pytest.raises(UserError, match=rf"metrics\.json: .*`vaekit svm {run.path}`"):
-        Run(run.path).svm_metrics

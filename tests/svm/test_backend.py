@@ -83,13 +83,6 @@ def test_a_demanded_scikit_learn_asks_for_no_gpu(monkeypatch: pytest.MonkeyPatch
     assert choose_backend("sklearn") == ("sklearn", "as told by --backend")
 
 
-@pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> Path:
-    """A run with an SVM of scikit-learn's, which a test may fit again."""
-    shutil.copytree(finished_run, tmp_path / "run")
-    return tmp_path / "run"
-
-
 @pytest.mark.injects(17)
 def test_with_a_cuml_that_cannot_fit_here_auto_fits_the_same_svm_and_says_why(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -111,15 +111,6 @@ def test_a_callers_joblib_backend_is_used(monkeypatch: pytest.MonkeyPatch) -> No
     assert_same_bits(machine, expected)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("pair_by_pair")
-def test_problems_and_their_solutions_travel_to_other_processes() -> None:
-    of_class = clouds(40, 60, 50)
-    with joblib.parallel_config("loky"):
-        machine = fit_one_vs_one(of_class, C, GAMMA, jobs=2)
-    assert_same_bits(machine, fit_one_vs_one(of_class, C, GAMMA, jobs=1))
-
-
 @pytest.mark.usefixtures("pair_by_pair")
 @pytest.mark.parametrize(("jobs", "of_each"), [(1, 600), (4, 150), (7, 100)])
 def test_all_jobs_together_keep_to_one_kernel_cache(

@@ -276,15 +276,13 @@ def _shard(folder: Path, name: str, files: Any) -> Part:
     return part
 
 
-def check_shards(
-    cache: Path, shards: Sequence[Part], *, again: bool = False
-) -> list[tuple[Part, str]]:
+def check_shards(cache: Path, shards: Sequence[Part]) -> list[tuple[Part, str]]:
     """Read shards that were not read since this machine was started; the faults of damaged ones.
 
-    Those that have not changed since are trusted, unless they are to be read `again`.
+    Those that have not changed since are trusted.
     """
     record = cache / f"checked-{_boot()}.json"
-    checked = {} if again else _read_record(record)
+    checked = _read_record(record)
     files = [
         (part, name, sha256, part.folder / name)
         for part in shards

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
 
 from vaekit.config import DataConfig, parse_value_range
-from vaekit.errors import UserError, say, some_of
 from vaekit.images.coded import NONE, Coded, coded
 from vaekit.images.formats import UNREADABLE, ImageFile, in_threads, open_image, reason
+from vaekit.images.pixels import ImageShape
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.reading import Tally, tallied
 from vaekit.images.survey import looks_of, settle, survey
@@ -47,34 +47,13 @@ class Prepared(NamedTuple):
     used_otherwise: tuple[Tally, ...]
 
 
-def prepare_files(
-    paths: Sequence[Path], shape: tuple[int, int, int], data: DataConfig | None = None
-) -> NDArray[np.uint8]:
-    """Image files as [N, C, H, W], prepared as those of `data` are, for a model of `shape`.
-
-    EXIF orientation is applied. What is used as something else is said in a line. Raises
-    `UserError` that lists the files that can't be read, with the reason of each.
-    """
-    prepared = prepare_readable(paths, shape, data)
-    if prepared.unreadable:
-        named = [f"{paths[i]} ({why})" for i, why in sorted(prepared.unreadable.items())]
-        raise UserError(
-            f"{some_of(named)}: no such file, or not a whole image of a known format; leave it "
-            f"out or replace it"
-        )
-    for tally in prepared.used_otherwise:
-        say(str(tally))
-    return prepared.pixels
-
-
-def prepare_readable(
-    paths: Sequence[Path], shape: tuple[int, int, int], data: DataConfig | None = None
-) -> Prepared:
+def prepare_readable(paths: Sequence[Path], shape: ImageShape, data: DataConfig) -> Prepared:
     """The files that can be read as [N, C, H, W], and the reason for each of the others.
 
+    They are prepared as those of `data` are, for a model of `shape`; EXIF orientation is applied.
     Of a file with several pages it is the first, also where training took all.
     """
-    data = replace(data or DataConfig(), pages="first")
+    data = replace(data, pages="first")
     if "auto" in (data.background, data.value_range):
         data = settle(data, looks_of([survey(paths, data, every_value=True).pages[:]]))
     pixels: NDArray[np.uint8] = np.empty((len(paths), *shape), np.uint8)
