@@ -278,7 +278,7 @@ class TrainConfig:
     """Decay of Adam's mean of squared gradients (auto: 0.99 for grey conv, else 0.999)."""
 
     weight_decay: float | Auto = setting("auto", before=0.0)
-    """Decoupled weight decay (AdamW) of weights, not biases (auto: 0.05 for grey conv, else 0)."""
+    """Decoupled (AdamW), of weights (auto: 0.05 for grey conv, more for few in colour, else 0)."""
 
     beta: float = setting(1.0, before=1.0)
     """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""

@@ -37,7 +37,7 @@ def test_any_set_gets_its_steps(num_images: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_images", "epochs"), [(16, 100), (200, 10), (1_096, 10), (9_999, 10), (10_000, 26)]
+    ("num_images", "epochs"), [(16, 100), (200, 20), (1_096, 20), (9_999, 20), (10_000, 26)]
 )
 def test_a_small_set_that_starts_from_components_is_seen_less_often(
     num_images: int, epochs: int
@@ -70,19 +70,24 @@ def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
 
 
 @pytest.mark.parametrize(
-    ("config", "channels", "expected"),
+    ("config", "channels", "num_images", "expected"),
     [
-        (TrainConfig(model=ModelConfig("reference")), 1, (0.999, 0.0)),
-        (TrainConfig(model=ModelConfig("conv")), 1, (0.99, 0.05)),
-        (TrainConfig(model=ModelConfig("conv")), 3, (0.999, 0.0)),
-        (TrainConfig(model=ModelConfig("conv"), adam_beta2=0.9), 1, (0.9, 0.05)),
-        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 1, (0.99, 0.0)),
+        (TrainConfig(model=ModelConfig("reference")), 1, 1_000, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv")), 1, 1_000, (0.99, 0.05)),
+        (TrainConfig(model=ModelConfig("conv")), 3, 1_000, (0.999, 16.13)),  # 620 steps at 0.001
+        (TrainConfig(model=ModelConfig("conv")), 3, 9_999, (0.999, 6.41)),  # 1,560 steps
+        (TrainConfig(model=ModelConfig("conv"), learning_rate=0.01), 3, 1_000, (0.999, 1.61)),
+        (TrainConfig(model=ModelConfig("conv"), epochs=1, batch_size=500), 3, 1_000, (0.999, 100)),
+        (TrainConfig(model=ModelConfig("conv")), 3, 10_000, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv"), adam_beta2=0.9), 1, 1_000, (0.9, 0.05)),
+        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 1, 1_000, (0.99, 0.0)),
+        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 3, 1_000, (0.999, 0.0)),
     ],
 )
-def test_a_normed_net_decays_its_weights_and_forgets_squared_gradients_sooner(
-    config: TrainConfig, channels: int, expected: tuple[float, float]
+def test_weights_decay_where_a_net_is_normed_and_most_where_it_would_learn_by_heart(
+    config: TrainConfig, channels: int, num_images: int, expected: tuple[float, float]
 ) -> None:
-    config = settle(config, images_of(1_000, channels))
+    config = settle(config, images_of(num_images, channels))
     assert (config.adam_beta2, config.weight_decay) == expected
 
 

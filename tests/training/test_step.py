@@ -9,16 +9,17 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from vaekit.config import TrainConfig
+from vaekit.config import ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.image_set import Images
 from vaekit.images.pixels import as_floats
 from vaekit.images.sets import load_images
+from vaekit.models.vae import VAE
 from vaekit.training import step
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
-from vaekit.training.step import ema_decay, kl_weight, learning_rate
+from vaekit.training.step import decay_groups, ema_decay, kl_weight, learning_rate
 
 
 @pytest.fixture
@@ -183,3 +184,18 @@ def test_whatever_is_minimised_moves_the_weights_and_the_bound_is_reported(
     (bound, weights), (found, moved) = ends
     assert abs(found.loss - bound.loss) < 0.02 * bound.loss  # that of the first steps, at beta 1
     assert any(not torch.equal(weights[name], moved[name]) for name in weights)
+
+
+def test_weights_decay_but_neither_biases_nor_a_linear_way_and_moments_keep_their_places() -> None:
+    vae = VAE(ModelConfig("conv", "gaussian", 3, width=2), (3, 8, 8))
+    name_of = {id(parameter): name for name, parameter in vae.named_parameters()}
+    groups = decay_groups(vae, 0.5)
+    decays = {
+        name_of[id(each)]: group.weight_decay for group in groups for each in group.parameters
+    }
+    assert len(decays) == len(name_of)
+    for name, parameter in vae.named_parameters():
+        is_spared = parameter.ndim == 1 or ".components." in name
+        assert decays[name] == (0.0 if is_spared else 0.5), name
+    assert len(decay_groups(vae, 0.0)) == 2
+    assert list(decays) == sorted(name_of.values(), key=lambda it: vae.get_parameter(it).ndim == 1)

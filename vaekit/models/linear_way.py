@@ -61,6 +61,12 @@ class LinearDecoder(nn.Module):
         return made_large(deviations.float() + self.centre, self._factor, self._size)
 
 
+def linear_way_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Those of the linear ways within `module`."""
+    ways = (each for each in module.modules() if isinstance(each, LinearEncoder | LinearDecoder))
+    return [parameter for way in ways for parameter in way.parameters()]
+
+
 class Start(NamedTuple):
     """What goes with components in probabilistic PCA."""
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from vaekit.config import TrainConfig, settled
 from vaekit.images.pixels import as_floats
 from vaekit.models.gaussian import Posterior
+from vaekit.models.linear_way import linear_way_parameters
 from vaekit.models.objective import (
     NegativeElbo,
     importance_weighted,
@@ -112,17 +114,10 @@ class Stepper:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config, is_recorded = self._config, self.path == "cuda graph"
         rate = settled(config.learning_rate)
-        parameters = list(self._vae.parameters())
         optimizer = torch.optim.AdamW(
             [
-                {
-                    "params": [parameter for parameter in parameters if parameter.ndim > 1],
-                    "weight_decay": settled(config.weight_decay),
-                },
-                {
-                    "params": [parameter for parameter in parameters if parameter.ndim == 1],
-                    "weight_decay": 0.0,
-                },
+                {"params": group.parameters, "weight_decay": group.weight_decay}
+                for group in decay_groups(self._vae, settled(config.weight_decay))
             ],
             lr=torch.tensor(rate, device=self._device) if is_recorded else rate,
             betas=(ADAM_BETA1, settled(config.adam_beta2)),
@@ -223,6 +218,27 @@ class Stepper:
         share_of_new = self._share_of_new * (1 - self._failed)
         for average, current in self._averaged:
             average.lerp_(current, share_of_new)
+
+
+class DecayGroup(NamedTuple):
+    """Parameters of the same weight decay."""
+
+    weight_decay: float
+    parameters: list[nn.Parameter]
+
+
+def decay_groups(vae: nn.Module, weight_decay: float) -> list[DecayGroup]:
+    """All parameters: weights, and then biases, which don't decay.
+
+    Nor do the weights of a linear way, that start as principal components. The order is that of
+    the module: by it a checkpoint knows the moments.
+    """
+    parameters = list(vae.parameters())
+    spared = {id(each) for each in linear_way_parameters(vae)}
+    weights = [each for each in parameters if each.ndim > 1]
+    biases = [each for each in parameters if each.ndim == 1]
+    decays = groupby(weights, key=lambda each: 0.0 if id(each) in spared else weight_decay)
+    return [DecayGroup(decay, list(group)) for decay, group in decays] + [DecayGroup(0.0, biases)]
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
