@@ -1,7 +1,5 @@
 """The SVM of a run: fitted, measured, and bound to what it was made from."""
 
-import os
-import signal
 import socketserver
 import subprocess
 import sys
@@ -248,16 +246,29 @@ def test_a_cluster_of_two_processes_fits_the_same_file(
 
 @pytest.mark.slow
 @pytest.mark.injects(9)
-def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_one_line(
-    run: RunFolder,
-    dask_cluster: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_worker_that_is_lost_in_the_middle_of_a_fit_is_done_without(
+    run: RunFolder, dask_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kill() -> None:
-        os.kill(dask_cluster.workers[0].pid, signal.SIGKILL)
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = (run.svm / "svm.safetensors").read_bytes()
+    victim = psutil.Process(dask_cluster.workers[0].pid)
+    kill_after(8, victim.kill, monkeypatch)
+    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(dask_cluster))
+    assert not victim.is_running()
+    assert (run.svm / "svm.safetensors").read_bytes() == first
 
-    require_one_line_of_a_loss(run, address_of(dask_cluster), kill, monkeypatch, capsys)
+
+def kill_after(num_pairs: int, kill: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `kill` once so many pairs of classes are handed out."""
+
+    class Deadly(Progress):
+        def advance(self, count: int, note: str = "") -> None:
+            super().advance(count, note)
+            if self._done == num_pairs:
+                kill()
+
+    monkeypatch.setattr(one_vs_one, "Progress", Deadly)
 
 
 def require_one_line_of_a_loss(
@@ -272,13 +283,7 @@ def require_one_line_of_a_loss(
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
     first = snapshot(run.svm)
 
-    class Deadly(Progress):
-        def advance(self, count: int, note: str = "") -> None:
-            super().advance(count, note)
-            if self._done == 8:
-                kill()
-
-    monkeypatch.setattr(one_vs_one, "Progress", Deadly)
+    kill_after(8, kill, monkeypatch)
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
         fit_svm(Run(run.path), SvmConfig(), cluster=cluster)

@@ -124,8 +124,10 @@ def _fit_on_cores(
         # goes on when one has nothing to do: with that the bar advances.
         cache_mb = KERNEL_CACHE_MB / min(joblib.effective_n_jobs(num_jobs), len(weights))
         for pair in longest_first:
-            first, second = (of_class[each] for each in pair)
-            yield joblib.delayed(_fit_pair)(first, second, weights[pair], C, gamma, cache_mb)
+            # As one argument: joblib has a cluster hold arrays, each by one worker, and where that
+            # is lost waits for ever for the problems that it can't hand out any more.
+            rows = tuple(of_class[each] for each in pair)
+            yield joblib.delayed(_fit_pair)(rows, weights[pair], C, gamma, cache_mb)
             progress.advance(1)
 
     # Threads, because libsvm releases the GIL. Not as a generator: Ray's backend has none.
@@ -134,8 +136,7 @@ def _fit_on_cores(
 
 
 def _fit_pair(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
+    rows: Sequence[NDArray[np.float64]],
     weights: Weights | None,
     C: float,
     gamma: float,
@@ -143,7 +144,7 @@ def _fit_pair(
 ) -> BinaryMachine:
     # The rows of a pair lie side by side: they fit a core's cache, as rows among those of all
     # classes don't, which halves the time.
-    features, labels = np.concatenate([first, second]), _labels(first, second)
+    features, labels = np.concatenate(rows), _labels(*rows)
     svc = SVC(C=C, gamma=gamma, cache_size=cache_mb, class_weight=weights)
     return read_machine(svc.fit(features, labels))
 
