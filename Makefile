@@ -30,7 +30,7 @@ quick: $(INSTALLED)  ## something of every room, while one works: a minute on tw
 	$(BIN)/python -m pytest $(ON_ALL_CORES) $(UNUSED) --ignore tests/promises \
 		-m 'not slow and $(IN_TEST)'
 
-test: $(INSTALLED)  ## what must hold, on all cores; six and a half minutes on two
+test: $(INSTALLED)  ## what must hold, on all cores; six minutes on two
 	$(BIN)/python -m pytest $(ON_ALL_CORES)
 
 test-commands: $(INSTALLED)  ## every command of the documents, every benchmark once
