@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -35,6 +34,7 @@ from bundle_helpers import (
 )
 from conftest import ROOT, run_command
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from packaging.requirements import Requirement
 
 CLIENTS = ROOT / "export" / "clients"
 ALL_WELL = "all outputs within tolerance"
@@ -75,10 +75,11 @@ def plain_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in {file.parts[0] for file in installed.files or () if file.parts[0] != ".."}:
             if not (packages / name).exists():  # google/ is shared, and __pycache__
                 (packages / name).symlink_to(installed.locate_file(name))
-        needed = (
-            re.match(r"[\w.-]+", each) for each in installed.requires or () if "extra" not in each
-        )
-        wanted += {name[0] for name in needed if name} - found
+        for needed in map(Requirement, installed.requires or ()):
+            if needed.name not in found and (
+                needed.marker is None or needed.marker.evaluate({"extra": ""})
+            ):
+                wanted.append(needed.name)
     return folder / "bin" / "python"
 
 
