@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_compiled_module
 from conftest import ROOT, TINY_FLAGS, assert_one_line_error, run_command, tiny_config, vaekit
 from rank_helpers import PATIENCE, run_ranks
 
@@ -46,7 +48,9 @@ def test_a_compiler_that_is_not_used_is_said_in_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
-    start_accelerator(TrainConfig(mixed_precision="no"))
+    AcceleratorState._reset_state()  # it keeps the backend of the first
+    accelerator = start_accelerator(TrainConfig(mixed_precision="no"))
+    assert not is_compiled_module(accelerator.prepare(torch.nn.Linear(1, 1)))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == bool(words)
     assert words in "".join(lines)

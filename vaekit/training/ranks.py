@@ -48,6 +48,7 @@ def start_accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(
         cpu=_needs_cpu_ranks(),
         mixed_precision=choose_precision(config.mixed_precision),
+        dynamo_backend="no",  # whatever the launcher says, which Accelerate would follow
         kwargs_handlers=[
             DistributedDataParallelKwargs(
                 gradient_as_bucket_view=True,
