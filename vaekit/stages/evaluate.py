@@ -22,7 +22,8 @@ def evaluate(run: Run, num_samples: int = NUM_SAMPLES, num_images: int = NUM_IMA
     `Run.evaluate` measures.
     """
     check_counts(num_samples, num_images)
-    folder, _ = run.folder, run.config  # a folder without one is no run, and is not made
+    _ = run.config  # a folder without one is no run, and is not made
+    folder = run.folder
     with folder.lock():
         extract_missing_latents(run, keep_on_device=False)
         use_all_cores(torch.device("cpu"))

@@ -19,7 +19,7 @@ MAX_EPOCHS = 40  # but for sets so small that these would have less than
 MIN_STEPS = 500
 # Who starts from principal components has little left to learn, and of a small set only by heart,
 # unless what the network adds to them decays: test losses on 1,100 icons, 2,200 photo patches and
-# 200 emojis were best after 4 to 6 of 10 epochs without, after 15 to 20 of 20 with this much. How
+# 200 emojis were best after 2 to 5 of 10 epochs without, after 14 to 20 of 20 with this much. How
 # much is said for the whole run at its peak rate, of which a cosine leaves half (Wang and
 # Aitchison, 2024: the time in which weights are forgotten is to be a share of the run).
 FEW_IMAGES = 10_000
