@@ -48,7 +48,6 @@ from vaekit.svm.fit import fit_table
 from vaekit.svm.table import predict
 from vaekit.train import train
 from vaekit.training.environment import installed_versions
-from vaekit.training.graph import compiled
 from vaekit.training.noise import epoch_order
 from vaekit.training.precision import without_tf32
 from vaekit.training.ranks import start_ranks
@@ -139,14 +138,15 @@ def fetched() -> None:
 
 
 def compiled_steps() -> None:
-    """The same with forward and backward pass compiled, and how long that takes.
+    """The same compiled, and how long that takes.
 
     Of a CPU, which --compile is not for, it would ask minutes.
     """
     for name, model in MODELS.items() if ON_GPU else ():
         with going_on("step, compiled"):
-            training = start_training(model, BATCH_SIZE, NUM_STEPS[BATCH_SIZE], precision="bf16")
-            training.stepper._pass = compiled(training.stepper._bound)
+            training = start_training(
+                model, BATCH_SIZE, NUM_STEPS[BATCH_SIZE], precision="bf16", compile=True
+            )
             seconds = seconds_of(epochs_of(training))
             times = step_times(training)._asdict()
             answer("step, compiled", architecture=name, seconds_of_first_epoch=seconds, **times)
@@ -236,24 +236,23 @@ def write_kernels(title: str, averages: Any) -> None:
 
 
 def variants() -> None:
-    """A step with one thing changed, against the step as it is, in turns."""
+    """A step with one setting changed, against the step as it is, in turns."""
     for name, model in MODELS.items():
         for precision in reversed(PRECISIONS[:2]):
             epochs = {}
-            for variant in VARIANTS:
-                with going_on(variant.name):
+            for variant, within in VARIANTS.items():
+                with going_on(variant):
                     training = start_training(
                         model, BATCH_SIZE, NUM_STEPS[BATCH_SIZE], precision=precision
                     )
-                    epoch = epochs_of(training)
-                    with variant.within(training):
-                        epoch()  # records the step
-                    epochs[variant] = epoch, training
-            times: dict[str, list[float]] = {variant.name: [] for variant in epochs}
+                    epochs[variant] = epochs_of(training)
+                    with within():
+                        epochs[variant]()  # records the step
+            times: dict[str, list[float]] = {variant: [] for variant in epochs}
             for _ in range(ROUNDS):
-                for variant, (epoch, training) in epochs.items():
-                    with variant.within(training):
-                        times[variant.name].append(seconds_of(epoch))
+                for variant, epoch in epochs.items():
+                    with VARIANTS[variant]():
+                        times[variant].append(seconds_of(epoch))
             ms = 1e3 / NUM_STEPS[BATCH_SIZE]
             answer(
                 "step with one thing changed",

@@ -60,18 +60,6 @@ def of_conv(name: str, value: Any) -> Trial:
     return Trial(within=partial(patch.object, conv, name, value))
 
 
-def decay_of_encoder(weight_decay: float) -> Trial:
-    def prepare(training: Training) -> None:
-        optimizer = training.stepper._optimizer
-        matrices = optimizer.param_groups[0]
-        own = {id(parameter) for parameter in training.vae.enc.parameters()}
-        mine = [each for each in matrices["params"] if id(each) in own]
-        matrices["params"] = [each for each in matrices["params"] if id(each) not in own]
-        optimizer.add_param_group({**matrices, "params": mine, "weight_decay": weight_decay})
-
-    return Trial(prepare=prepare)
-
-
 def dropped(share: float) -> Trial:
     """Dropout of the encoder's last hidden layer."""
 
@@ -98,7 +86,6 @@ CONV = {
     "batch 64": rate(3e-3, 64),
     "batch 256": rate(6e-3, 256),
     "block at 14x14": of_conv("LARGEST_BLOCK", 14),
-    "encoder's decay 0.1": decay_of_encoder(0.1),
     "dropout 0.1": dropped(0.1),
     "average 0.9995": Trial({"ema_decay": 0.9995}),
     "width 36": Trial(model={"width": 36}),

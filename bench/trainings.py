@@ -49,6 +49,7 @@ def start_training(
     precision: Precision = "float32",
     resident_limit: int | None = None,
     shards: Path | None = None,
+    compile: bool = False,
 ) -> Training:
     """A run before its first step, on `num_steps` batches of made-up images.
 
@@ -62,6 +63,7 @@ def start_training(
         learning_rate=LEARNING_RATE,
         warmup_steps=0,
         mixed_precision=_MIXED[precision],
+        compile=compile,
     )
     AcceleratorState._reset_state()  # it keeps the precision of the first for the whole process
     pixels: PixelArray = noisy_images(num_steps * batch_size)

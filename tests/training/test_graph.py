@@ -6,7 +6,7 @@ That it gives what an eager one gives is in test_exactness.
 from collections import deque
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -89,15 +89,16 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) ->
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_the_passes_of_a_step_can_be_compiled_as_a_whole_and_stay_what_they_are(
+def test_the_passes_and_the_update_can_each_be_compiled_as_a_whole_and_stay_what_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     """But for the code that is made of them: that takes a compiler, and minutes."""
     compile_ = partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(graph.torch, "compile", compile_)
+    monkeypatch.setattr(step_module, "record", lambda work, rehearse: work)
     plain, compiled = (
-        a_training(tmp_path, "eager", monkeypatch, compile=is_compiled, **changes)
-        for is_compiled in (False, True)
+        a_training(tmp_path, path, monkeypatch, compile=path == "cuda graph", **changes)
+        for path in get_args(ExecutionPath)
     )
     for training in (plain, compiled):
         deque(train_epoch(training, 1), maxlen=0)

@@ -19,7 +19,8 @@ from vaekit.training import step
 from vaekit.training.loop import train_epoch
 from vaekit.training.ranks import start_accelerator
 from vaekit.training.state import Training
-from vaekit.training.step import decay_groups, ema_decay, kl_weight, learning_rate
+from vaekit.training.step import ema_decay, kl_weight, learning_rate
+from vaekit.training.update import decay_groups
 
 
 @pytest.fixture

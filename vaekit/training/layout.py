@@ -17,15 +17,6 @@ def lay_out(modules: Iterable[nn.Module], device: torch.device) -> None:
             module.to(memory_format=torch.channels_last)
 
 
-def pairs_of_parameters(
-    one: nn.Module, other: nn.Module, *, in_one: bool
-) -> list[tuple[Tensor, Tensor]]:
-    """The parameters of two equal modules; `in_one` pair of tensors, which become their memory."""
-    if in_one:
-        return [(_in_one(one), _in_one(other))]
-    return list(zip(one.parameters(), other.parameters(), strict=True))
-
-
 def like(parameter: Tensor, value: Tensor) -> Tensor:
     """A `value` of the parameter's shape in its layout; one of another shape as it is."""
     if value.shape != parameter.shape:
@@ -33,22 +24,9 @@ def like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def are_finite(gradients: Sequence[Tensor | None]) -> Tensor:
+def are_finite(gradients: Sequence[Tensor]) -> Tensor:
     """Whether all are, a bool on their device, which nobody waits for."""
-    known = [gradient for gradient in gradients if gradient is not None]
-    if known[0].is_cuda:
-        return get_total_norm(known, norm_type=1.0).isfinite()  # some launches for all of them
+    if gradients[0].is_cuda:
+        return get_total_norm(gradients, norm_type=1.0).isfinite()  # some launches for all of them
     # On a CPU a sum of each is 3 to 10 times as fast.
-    return torch.stack([gradient.sum() for gradient in known]).sum().isfinite()
-
-
-@torch.no_grad()
-def _in_one(module: nn.Module) -> Tensor:
-    """A tensor [number of parameters] whose parts the parameters become, laid out as they were."""
-    parameters = list(module.parameters())
-    whole = torch.cat([each.as_strided((each.numel(),), (1,)) for each in parameters])
-    start = 0
-    for each in parameters:
-        each.data = whole.as_strided(each.shape, each.stride(), start)
-        start += each.numel()
-    return whole
+    return torch.stack([gradient.sum() for gradient in gradients]).sum().isfinite()

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from vaekit.config import TrainConfig, settled
 from vaekit.images.pixels import as_floats
 from vaekit.models.gaussian import Posterior
-from vaekit.models.linear_way import linear_way_parameters
 from vaekit.models.objective import (
     NegativeElbo,
     importance_weighted,
@@ -25,11 +23,11 @@ from vaekit.models.objective import (
 from vaekit.models.vae import VAE, VAEOutput
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, compiled, record
-from vaekit.training.layout import are_finite, lay_out, like, pairs_of_parameters
+from vaekit.training.layout import lay_out
 from vaekit.training.losses import EpochLosses
 from vaekit.training.noise import Stream, draw_normal, rank_slice
-
-ADAM_BETA1 = 0.9
+from vaekit.training.update import Moments, Update, UpdateByParameter
+from vaekit.training.update_in_one import UpdateInOne
 
 
 class Stepper:
@@ -52,7 +50,7 @@ class Stepper:
     ) -> None:
         device = accelerator.device
         self._config, self._accelerator, self._device = config, accelerator, device
-        self._vae, self._feed = vae, feed
+        self._feed = feed
         self._total_steps = settled(config.epochs) * steps_per_epoch
         batch_size = settled(config.batch_size)
         self._share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
@@ -61,12 +59,16 @@ class Stepper:
         )
         self.losses = EpochLosses(steps_per_epoch, device)
         lay_out((vae, average), device)
-        self._parallel_vae: nn.Module = accelerator.prepare(vae)
-        is_recorded = self.path == "cuda graph"
-        self._averaged = pairs_of_parameters(average, vae, in_one=is_recorded)
-        self._scaler = accelerator.scaler
+        vae.to(device)
         self._failed = torch.zeros((), device=device)  # 1 from the first step that was not finite
-        self._optimizer = self._make_optimizer()
+        self._weights: Update
+        if self.path == "cuda graph":
+            is_bf16 = accelerator.mixed_precision == "bf16"
+            self._weights = UpdateInOne(config, vae, average, self._failed, is_bf16=is_bf16)
+        else:
+            self._weights = UpdateByParameter(config, accelerator, vae, average, self._failed)
+        self._vae = self._weights.passes
+        self._parallel_vae: nn.Module = accelerator.prepare(self._vae)
 
         self._batch = torch.zeros(1, dtype=torch.int64, device=device)  # of the epoch
         self._share_of_new = torch.zeros((), device=device)  # in the average of the weights
@@ -101,62 +103,27 @@ class Stepper:
         if self._pixel_noise is not None:
             draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
         rate = learning_rate(self._config, step, self._total_steps)
-        for group in self._optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        self._weights.set_rate(rate, step + 1)
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
         if self._kl_weight is not None:
             self._kl_weight.fill_(kl_weight(self._config, step, self._total_steps))
         self._run()
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        config, is_recorded = self._config, self.path == "cuda graph"
-        rate = settled(config.learning_rate)
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": group.parameters, "weight_decay": group.weight_decay}
-                for group in decay_groups(self._vae, settled(config.weight_decay))
-            ],
-            lr=torch.tensor(rate, device=self._device) if is_recorded else rate,
-            betas=(ADAM_BETA1, settled(config.adam_beta2)),
-            fused=True,
-            capturable=is_recorded,
-        )
-        zero_moments = {
-            index: {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-            for index, parameter in enumerate(_parameters(optimizer))
-        }
-        _load_moments(optimizer, zero_moments)  # it would make them only at the first step
-        if self._scaler is None:
-            # The hook by which a gradient scaler masks a fused update without waiting for it.
-            optimizer.found_inf = self._failed  # type: ignore[attr-defined]
-        return optimizer
-
-    def moments(self) -> dict[int, dict[str, Tensor]]:
+    def moments(self) -> Moments:
         """The optimizer's state by the number of the parameter."""
-        state: dict[int, dict[str, Tensor]] = self._optimizer.state_dict()["state"]
-        return state
+        return self._weights.moments()
 
     def scaler_state(self) -> dict[str, Any] | None:
         """That of the fp16 loss scale, JSON values; None where there is none."""
-        return None if self._scaler is None else self._scaler.state_dict()
+        return self._weights.scaler_state()
 
-    def load(
-        self, moments: dict[int, dict[str, Tensor]], scaler_state: dict[str, Any] | None
-    ) -> None:
+    def load(self, moments: Moments, scaler_state: dict[str, Any] | None) -> None:
         """The inverse of `moments` and `scaler_state`, before the first `advance`."""
-        _load_moments(self._optimizer, moments)
-        if self._scaler is not None and scaler_state is not None:
-            self._scaler.load_state_dict(scaler_state)
+        self._weights.load(moments, scaler_state)
 
     def _record(self) -> Callable[[], None]:
         batch = self._batch.clone()
+        self._weights.refresh()
         run = record(self._update, rehearse=self.rehearse)
         self._batch.copy_(batch)
         self._failed.zero_()
@@ -174,8 +141,7 @@ class Stepper:
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
         loss, row = self._pass(images, seen, self._latent_noise[:, self._share])
-        self._update_weights(loss)
-        self._update_average()
+        self._weights.apply(loss, self._share_of_new)
         self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
         self._batch += 1
 
@@ -188,7 +154,8 @@ class Stepper:
             loss = importance_weighted(nats, output.posterior, noise)
         else:
             loss = weighted(elbo, self._kl(elbo, output.posterior, noise), self._kl_weight)
-        return loss.mean(), torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
+        row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
+        return self._masked(loss.mean()), row
 
     def _kl(self, elbo: NegativeElbo, posterior: Posterior, noise: Tensor) -> Tensor:
         if self._config.kl_gradient == "path":
@@ -197,48 +164,10 @@ class Stepper:
             return kl_beyond(posterior, self._config.free_bits)
         return elbo.kl
 
-    def _update_weights(self, loss: Tensor) -> None:
-        # A gradient that is no number reaches every rank, whichever rank's loss was none.
+    def _masked(self, loss: Tensor) -> Tensor:
+        """No number from the first failed step on: such a gradient reaches every rank."""
         is_sound = loss.detach().isfinite() & (self._failed == 0)
-        loss = loss * torch.where(is_sound, self._one, self._not_a_number)
-        self._optimizer.zero_grad()
-        if self._scaler is None:
-            loss.backward()
-            self._failed.copy_(~are_finite([p.grad for p in self._vae.parameters()]))
-            self._optimizer.step()
-        else:
-            # Here gradients may overflow: the scaler leaves the step out and lowers its scale.
-            self._scaler.scale(loss).backward()
-            self._failed.copy_(~is_sound)
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        share_of_new = self._share_of_new * (1 - self._failed)
-        for average, current in self._averaged:
-            average.lerp_(current, share_of_new)
-
-
-class DecayGroup(NamedTuple):
-    """Parameters of the same weight decay."""
-
-    weight_decay: float
-    parameters: list[nn.Parameter]
-
-
-def decay_groups(vae: nn.Module, weight_decay: float) -> list[DecayGroup]:
-    """All parameters: weights, and then biases, which don't decay.
-
-    Nor do the weights of a linear way, that start as principal components. The order is that of
-    the module: by it a checkpoint knows the moments.
-    """
-    parameters = list(vae.parameters())
-    spared = {id(each) for each in linear_way_parameters(vae)}
-    weights = [each for each in parameters if each.ndim > 1]
-    biases = [each for each in parameters if each.ndim == 1]
-    decays = groupby(weights, key=lambda each: 0.0 if id(each) in spared else weight_decay)
-    return [DecayGroup(decay, list(group)) for decay, group in decays] + [DecayGroup(0.0, biases)]
+        return loss * torch.where(is_sound, self._one, self._not_a_number)
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
@@ -257,17 +186,3 @@ def kl_weight(config: TrainConfig, step: int, total_steps: int) -> float:
 def ema_decay(config: TrainConfig, step: int) -> float:
     """Ramped up, so that the average soon forgets the initial weights."""
     return min(settled(config.ema_decay), (1 + step) / (10 + step))
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, moments: dict[int, dict[str, Tensor]]) -> None:
-    groups = optimizer.state_dict()["param_groups"]
-    parameters = _parameters(optimizer)
-    state = {
-        index: {name: like(parameters[index], moment) for name, moment in each.items()}
-        for index, each in moments.items()
-    }
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
