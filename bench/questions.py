@@ -199,7 +199,7 @@ def kernels() -> None:
         for precision in PRECISIONS[:2]:
             training = start_training(model, BATCH_SIZE, 3 * PROFILED_STEPS, precision=precision)
             order = epoch_order(0, 1, len(training.images.train.pixels))
-            training.vae.train()
+            training.stepper.passes.train()
             training.stepper.start_epoch(order, 0, training.losses)
             for step in range(PROFILED_STEPS):
                 training.stepper.advance(step)

@@ -64,7 +64,7 @@ def dropped(share: float) -> Trial:
     """Dropout of the encoder's last hidden layer."""
 
     def prepare(training: Training) -> None:
-        training.vae.enc.linear.register_forward_hook(
+        training.stepper.passes.enc.linear.register_forward_hook(
             lambda module, _inputs, outputs: dropout(outputs, share, module.training)
         )
 

@@ -36,7 +36,7 @@ def stepper(request: pytest.FixtureRequest, as_for_training: None, precision: Pr
     training = start_training(
         SMALL, 4, NUM_STEPS, precision=precision, resident_limit=request.param
     )
-    training.vae.train()
+    training.stepper.passes.train()
     order = epoch_order(0, 1, 4 * NUM_STEPS)
     training.stepper.start_epoch(order, 0, np.zeros((0, 2)))
     for step in range(SETTLED):

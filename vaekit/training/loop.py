@@ -116,7 +116,7 @@ def start_epoch(training: Training, epoch: int) -> None:
         training.losses, training.seconds = training.losses[:0], 0.0
     order = epoch_order(training.config.seed, epoch, len(training.images.train.pixels))
     training.stepper.start_epoch(order, training.steps_into_epoch, training.losses)
-    training.vae.train()
+    training.stepper.passes.train()
 
 
 def agree_between_steps(training: Training, request: Request, exit_code: Callable[[], int]) -> int:

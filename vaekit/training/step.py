@@ -49,8 +49,7 @@ class Stepper:
         steps_per_epoch: int,
     ) -> None:
         device = accelerator.device
-        self._config, self._accelerator, self._device = config, accelerator, device
-        self._feed = feed
+        self._config, self._feed = config, feed
         self._total_steps = settled(config.epochs) * steps_per_epoch
         batch_size = settled(config.batch_size)
         self._share = rank_slice(batch_size, accelerator.process_index, accelerator.num_processes)
@@ -59,16 +58,16 @@ class Stepper:
         )
         self.losses = EpochLosses(steps_per_epoch, device)
         lay_out((vae, average), device)
-        vae.to(device)
+        vae.to(device)  # before an update says where parameters lie
         self._failed = torch.zeros((), device=device)  # 1 from the first step that was not finite
-        self._weights: Update
+        self._updater: Update
         if self.path == "cuda graph":
             is_bf16 = accelerator.mixed_precision == "bf16"
-            self._weights = UpdateInOne(config, vae, average, self._failed, is_bf16=is_bf16)
+            self._updater = UpdateInOne(config, vae, average, self._failed, is_bf16=is_bf16)
         else:
-            self._weights = UpdateByParameter(config, accelerator, vae, average, self._failed)
-        self._vae = self._weights.passes
-        self._parallel_vae: nn.Module = accelerator.prepare(self._vae)
+            self._updater = UpdateByParameter(config, accelerator, vae, average, self._failed)
+        self.passes = self._updater.passes  # the VAE that sees images; in bf16 another than `vae`
+        self._parallel_passes: nn.Module = accelerator.prepare(self.passes)
 
         self._batch = torch.zeros(1, dtype=torch.int64, device=device)  # of the epoch
         self._share_of_new = torch.zeros((), device=device)  # in the average of the weights
@@ -77,7 +76,7 @@ class Stepper:
         self._latent_noise = torch.zeros(
             config.num_samples, batch_size, vae.latent_dim, device=device
         )
-        is_weighted = config.beta != 1 or config.kl_warmup > 0
+        is_weighted = config.beta != 1 or settled(config.kl_warmup) > 0
         self._kl_weight = torch.ones((), device=device) if is_weighted else None
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
@@ -103,7 +102,7 @@ class Stepper:
         if self._pixel_noise is not None:
             draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
         rate = learning_rate(self._config, step, self._total_steps)
-        self._weights.set_rate(rate, step + 1)
+        self._updater.set_rate(rate, step + 1)
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
         if self._kl_weight is not None:
             self._kl_weight.fill_(kl_weight(self._config, step, self._total_steps))
@@ -111,26 +110,28 @@ class Stepper:
 
     def moments(self) -> Moments:
         """The optimizer's state by the number of the parameter."""
-        return self._weights.moments()
+        return self._updater.moments()
 
     def scaler_state(self) -> dict[str, Any] | None:
         """That of the fp16 loss scale, JSON values; None where there is none."""
-        return self._weights.scaler_state()
+        return self._updater.scaler_state()
 
     def load(self, moments: Moments, scaler_state: dict[str, Any] | None) -> None:
         """The inverse of `moments` and `scaler_state`, before the first `advance`."""
-        self._weights.load(moments, scaler_state)
+        self._updater.load(moments, scaler_state)
 
     def _record(self) -> Callable[[], None]:
         batch = self._batch.clone()
-        self._weights.refresh()
         run = record(self._update, rehearse=self.rehearse)
         self._batch.copy_(batch)
         self._failed.zero_()
         return run
 
     def rehearse(self) -> None:
-        """An update with its every effect masked: the weights and the moments stay as they are."""
+        """An update with its every effect masked: the weights and the moments stay as they are.
+
+        But for the copies of weights that passes may have, which become those of now.
+        """
         self._failed.fill_(1)
         self._batch.zero_()
         self._update()
@@ -141,16 +142,16 @@ class Stepper:
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
         loss, row = self._pass(images, seen, self._latent_noise[:, self._share])
-        self._weights.apply(loss, self._share_of_new)
+        self._updater.apply(loss, self._share_of_new)
         self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
         self._batch += 1
 
     def _bound(self, images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """What the step minimises, and the row [2] of losses that it reports."""
-        output: VAEOutput = self._parallel_vae(seen, noise)
-        elbo = self._vae.bound(output, images)
+        """What the step minimises, masked, and the row [2] of losses that it reports."""
+        output: VAEOutput = self._parallel_passes(seen, noise)
+        elbo = self.passes.bound(output, images)
         if self._config.importance_weighted:
-            nats = self._vae.sample_nats(output, images)
+            nats = self.passes.sample_nats(output, images)
             loss = importance_weighted(nats, output.posterior, noise)
         else:
             loss = weighted(elbo, self._kl(elbo, output.posterior, noise), self._kl_weight)
@@ -165,7 +166,7 @@ class Stepper:
         return elbo.kl
 
     def _masked(self, loss: Tensor) -> Tensor:
-        """No number from the first failed step on: such a gradient reaches every rank."""
+        """No number from the first failed step on: its gradient tells every rank."""
         is_sound = loss.detach().isfinite() & (self._failed == 0)
         return loss * torch.where(is_sound, self._one, self._not_a_number)
 
@@ -179,7 +180,7 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
 
 def kl_weight(config: TrainConfig, step: int, total_steps: int) -> float:
     """Rising linearly from 0 to beta over the share of the run that is its warm-up."""
-    warmup_steps = config.kl_warmup * total_steps
+    warmup_steps = settled(config.kl_warmup) * total_steps
     return config.beta * (min(1.0, step / warmup_steps) if warmup_steps else 1.0)
 
 

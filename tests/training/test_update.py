@@ -1,4 +1,4 @@
-"""Where parameters lie changes nothing of what they are."""
+"""What updates of the weights share."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaekit.training.layout import are_finite, like
+from vaekit.training.update import are_finite, like
 
 
 def test_a_moment_is_laid_out_as_its_parameter() -> None:
