@@ -83,6 +83,7 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
         "epochs": 2,
         "batch_size": 16,
         "warmup_steps": 3,
+        "kl_warmup": 0.0,
         "sample_every": 1,
         "checkpoint_every": 1,
         "mixed_precision": "no",
@@ -92,8 +93,8 @@ def tiny_config(run: Path, **changes: object) -> TrainConfig:
 
 TINY_FLAGS = shlex.split(
     "--data.name digits --data.limit 96 --model.latent_dim 3 --model.conv_channels [2,3] "
-    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --sample_every 1 "
-    "--checkpoint_every 1 --mixed_precision no"
+    "--model.hidden_dims [16,8] --epochs 2 --batch_size 16 --warmup_steps 3 --kl_warmup 0 "
+    "--sample_every 1 --checkpoint_every 1 --mixed_precision no"
 )
 
 

@@ -344,6 +344,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         model=model,
         keep="last",
         kl_gradient="exact",
+        kl_warmup=0.0,
         adam_beta2=0.999,
         weight_decay=0.0,
     )

@@ -283,8 +283,8 @@ class TrainConfig:
     beta: float = setting(1.0, before=1.0)
     """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
 
-    kl_warmup: float = setting(0.0, before=0.0)
-    """Share of the run over which that weight rises linearly from 0."""
+    kl_warmup: float | Auto = setting("auto", before=0.0)
+    """Share of the run over which that weight rises linearly from 0 (auto: 0.25 for reference)."""
 
     free_bits: float = setting(0.0, before=0.0)
     """Nats of KL that each latent dimension of an image may have for nothing in a step."""
@@ -347,7 +347,7 @@ class TrainConfig:
         _at_least("--beta", self.beta, 0)
         _at_least("--free_bits", self.free_bits, 0)
         _at_least("--num_samples", self.num_samples, 1)
-        if not 0 <= self.kl_warmup <= 1:
+        if self.kl_warmup != "auto" and not 0 <= self.kl_warmup <= 1:
             raise UserError(
                 f"--kl_warmup {self.kl_warmup}: expected a share of the run, from 0 to 1"
             )
@@ -371,7 +371,7 @@ class TrainConfig:
             )
         for flag, value, usual in (
             ("--beta", self.beta, 1),
-            ("--kl_warmup", self.kl_warmup, 0),
+            ("--kl_warmup", 0 if self.kl_warmup == "auto" else self.kl_warmup, 0),
             ("--free_bits", self.free_bits, 0),
             ("--kl_gradient", "path" if self.kl_gradient == "path" else "", ""),
         ):

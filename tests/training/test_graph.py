@@ -4,6 +4,7 @@ That it gives what an eager one gives is in test_exactness.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -28,6 +29,13 @@ from vaekit.training.state import Training
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NUM_STEPS = 8
 DRIFT = {"reference": 1e-4, "conv": 0.1}  # Adam makes much of the rounding of biases before a norm
+
+
+@pytest.fixture(autouse=True)
+def precision_is_forgotten() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state()  # it keeps the precision of the first
+
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -150,7 +158,7 @@ def a_training(
     if not torch.cuda.is_available():
         monkeypatch.setattr(step_module, "record", lambda work, rehearse: (rehearse(), work)[1])
     settings = {"input_noise": 0.1, "mixed_precision": "no"} | changes
-    AcceleratorState._reset_state()  # it keeps the precision of the first
+    AcceleratorState._reset_state()
     config = tiny_config(run, **settings)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_STEPS * 16, 1, 12, 12), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())

@@ -113,6 +113,25 @@ def test_the_gradient_of_the_kl_is_of_the_path_where_the_rate_is_high(
     assert settle(config, images_of(1_000, channels)).kl_gradient == gradient
 
 
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        (TrainConfig(model=ModelConfig("reference")), 0.25),
+        (TrainConfig(), 0.25),
+        (TrainConfig(model=ModelConfig("conv")), 0),
+        (TrainConfig(num_samples=2, importance_weighted=True), 0),
+        (TrainConfig(free_bits=0.1), 0),
+        (TrainConfig(init_from="runs/mnist"), 0),
+        (TrainConfig(kl_warmup=0.0), 0),
+        (TrainConfig(model=ModelConfig("conv"), kl_warmup=0.5), 0.5),
+    ],
+)
+def test_the_kl_weighs_little_at_first_where_latents_would_stay_unused(
+    config: TrainConfig, share: float
+) -> None:
+    assert settle(config, images_of(60_000)).kl_warmup == share
+
+
 def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
     config = settle(TrainConfig(epochs=1, batch_size=32), images_of(850))
     assert config.warmup_steps == 1

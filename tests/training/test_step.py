@@ -152,7 +152,7 @@ def test_the_average_soon_forgets_the_initial_weights() -> None:
 def test_the_kl_weighs_ever_more_until_its_warm_up_is_over() -> None:
     config = TrainConfig(beta=4.0, kl_warmup=0.5)
     assert [kl_weight(config, step, 8) for step in range(6)] == [0, 1, 2, 3, 4, 4]
-    assert kl_weight(TrainConfig(beta=4.0), 0, 8) == 4
+    assert kl_weight(TrainConfig(beta=4.0, kl_warmup=0), 0, 8) == 4
 
 
 @pytest.mark.parametrize(
