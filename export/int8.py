@@ -41,6 +41,10 @@ def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in model.graph.node
         if any(name.startswith(OF_THE_SVM) for name in node.input)
     ]
+    # onnxruntime 1.22 transposes weights, and trips over the shapes that they had.
+    initial = {each.name for each in model.graph.initializer}
+    for each in [each for each in model.graph.value_info if each.name in initial]:
+        model.graph.value_info.remove(each)
     # Without this note, which `describe` replaces, onnxruntime asks for shapes that are there.
     onnx.helper.set_model_props(model, {"onnx.infer": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
