@@ -42,7 +42,7 @@ test-faults: $(INSTALLED)  ## processes killed, disks filled, files damaged; sev
 test-install: $(INSTALLED)  ## the wheel in environments that have nothing else; minutes, gigabytes
 	$(BIN)/python -m pytest -m install
 
-test-versions:  ## the suite with the oldest and the newest versions, on every Python found; hours
+test-versions:  ## the suite with the oldest and the newest versions, on every Python found; half an hour on two idle cores
 	tests/versions.sh
 
 test-runtimes:  ## a bundle in other runtimes and versions: make test-runtimes BUNDLE=runs/mnist/onnx

@@ -236,7 +236,7 @@ def write_kernels(title: str, averages: Any) -> None:
 
 
 def variants() -> None:
-    """A step with one setting changed, against the step as it is, in turns."""
+    """A step with another setting of PyTorch, against the step as it is, in turns."""
     for name, model in MODELS.items():
         for precision in reversed(PRECISIONS[:2]):
             epochs = {}
