@@ -274,7 +274,7 @@ def test_images_damaged_at_random_are_read_or_named(
                 mutated_tiff(generator) if is_tiff else mutated(generator.choice(SEEDS), generator)
             )
             path.write_bytes(content)
-        found = survey(paths, DataConfig(), every_value=True)
+        found = survey(paths, DataConfig())
         channels = common_channels(looks_of([found.pages[:]]), SETTLED)
         pixels = np.zeros((len(paths), channels, 8, 8), np.uint8)
         decoded = decode_files([Source(path) for path in paths], pixels, SETTLED, "")

@@ -37,7 +37,7 @@ class Reader(Protocol):
     """Reads image files."""
 
     def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
-        """What each of `files` [N] holds, with every value that settings need."""
+        """What each of `files` [N] holds."""
 
     def decode(
         self,
@@ -54,7 +54,7 @@ class InMemory:
     """Reads all images into one array."""
 
     def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
-        return survey([found.path(index) for index in files.tolist()], data, every_value=True)
+        return survey([found.path(index) for index in files.tolist()], data)
 
     def decode(
         self,

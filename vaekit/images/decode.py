@@ -55,7 +55,7 @@ def prepare_readable(paths: Sequence[Path], shape: ImageShape, data: DataConfig)
     """
     data = replace(data, pages="first")
     if "auto" in (data.background, data.value_range):
-        data = settle(data, looks_of([survey(paths, data, every_value=True).pages[:]]))
+        data = settle(data, looks_of([survey(paths, data).pages[:]]))
     pixels: NDArray[np.uint8] = np.empty((len(paths), *shape), np.uint8)
     decoded = decode_files([Source(path) for path in paths], pixels, data, "reading")
     kept = np.flatnonzero(decoded.unreadable.codes == NONE)

@@ -283,7 +283,7 @@ def _looks(rows: Any, column: str, config: DataConfig) -> Looks:
             some = range(start, min(start + ROWS_AT_ONCE, len(rows)))
             files = _files(rows.select(some), column)
             borders = asked[some.start : some.stop].tolist()
-            yield survey(files, config, every_value=True, with_border=borders).pages[:]
+            yield survey(files, config, with_border=borders).pages[:]
 
     return looks_of(pages())
 

@@ -74,9 +74,9 @@ class ShardedReader:
         self.shards: list[Part] = []  # those that the images decoded last lie in
 
     def survey(self, found: Walk, files: NDArray[np.int64], data: DataConfig) -> Survey:
-        """As `survey` of every value, of what is known and what all ranks find out now."""
+        """As `survey`, of what is known and what all ranks find out now."""
         if not len(files):
-            return survey([], data, every_value=True)
+            return survey([], data)
         asked = asks_border(len(files))
 
         def rows(which: NDArray[np.int64]) -> Rows:
@@ -251,7 +251,6 @@ def _surveying(root: Path, data: DataConfig, advance: Callable[[int], None]) -> 
         found = survey(
             _paths(root, rows),
             data,
-            every_value=True,
             with_border=rows["asks_border"].tolist(),
             advance=advance,
         )

@@ -93,7 +93,6 @@ class _Wanted(NamedTuple):
     values: bool  # the range of those of more than 8 bits
     light: bool  # of what is visible
     border: bool  # of what is opaque
-    depth: bool  # that is left of colours of 16 bits
 
 
 def asks_border(count: int) -> NDArray[np.bool_]:
@@ -106,21 +105,19 @@ def survey(
     files: Sequence[ImageFile],
     data: DataConfig,
     *,
-    every_value: bool,
     with_border: Sequence[bool] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Survey:
-    """What each file holds. Pixels are read only where `every_value`, and a setting needs them.
+    """What each file holds. Pixels are read only where a setting needs them.
 
     `with_border` says of which files those are looked at, should they be some of a larger set;
     `advance` is as for `in_threads`.
     """
-    wants_range = every_value and data.value_range == "auto"
-    wants_ground = every_value and data.background == "auto"
+    wants_range, wants_ground = data.value_range == "auto", data.background == "auto"
     asked = asks_border(len(files)).tolist() if with_border is None else with_border
 
     def look(number: int) -> list[Page] | str:
-        wanted = _Wanted(wants_range, wants_ground, wants_ground and asked[number], every_value)
+        wanted = _Wanted(wants_range, wants_ground, wants_ground and asked[number])
         try:
             with open_image(files[number]) as image:
                 count = getattr(image, "n_frames", 1) if data.pages == "all" else 1
@@ -219,7 +216,7 @@ def _page(image: Image.Image, data: DataConfig, wanted: _Wanted) -> Page:
         page = page._replace(
             low=float(values.min()), high=float(values.max()), is_float=image.mode == "F"
         )
-    if sample.loses_depth and wanted.depth:
+    if sample.loses_depth:
         page = page._replace(upper=int(np.asarray(image.convert("RGB")).max()))
     if wanted.light and deep and has_alpha:
         page = page._replace(light=_visible_light_of_deep(image, sample))
