@@ -1,8 +1,7 @@
 """Many names of files in little memory."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 _AT_ONCE = 65_536  # names that are objects at a time
 
 
-class Names(Sequence[str]):
+class Names:
     """Names in the order in which they came: each takes its length and eight bytes.
 
     They are held in an encoding that sorts as they do, also those that are not UTF-8.
@@ -36,28 +35,16 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, which: int) -> str: ...
-
-    @overload
-    def __getitem__(self, which: slice) -> list[str]: ...
-
-    def __getitem__(self, which: int | slice) -> str | list[str]:
-        places = range(len(self))[which]
-        if isinstance(places, range):
-            return [self._at(place) for place in places]
-        return self._at(places)
+    def __getitem__(self, place: int) -> str:
+        name = self._text[self._ends[place] : self._ends[place + 1]]
+        return name.decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._at, range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def columns(self) -> "tuple[bytearray, array[int]]":
         """All names one after the other, and where each ends, from 0 on."""
         return self._text, self._ends
-
-    def _at(self, place: int) -> str:
-        name = self._text[self._ends[place] : self._ends[place + 1]]
-        return name.decode("utf-8", "surrogatepass")
 
 
 def encoded(name: str) -> bytes:
