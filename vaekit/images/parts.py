@@ -197,21 +197,19 @@ def do_parts(
     """
     names = list(planned)
     for first in range(0, len(names), ranks.number):
-        at, fault = first + ranks.index, None
-        if at < len(names):
+        at_once = names[first : first + ranks.number]
+        own = at_once[ranks.index] if ranks.index < len(at_once) else None
+        fault = None
+        if own is not None:
             try:
-                _do_part(folder, names[at], settings, work, ranks)
+                _do_part(folder, own, settings, work, ranks)
             except OSError as error:
                 fault = error
         if ranks.any(fault is not None):
             raise fault or OSError(errno.EIO, "another process can't keep its share", str(folder))
-        of_others = [name for name in names[first : first + ranks.number] if name != _at(names, at)]
+        of_others = [name for name in at_once if name != own]
         if of_others:
             advance(sum(planned[name] for name in of_others))
-
-
-def _at(names: Sequence[str], place: int) -> str | None:
-    return names[place] if place < len(names) else None
 
 
 def _do_part(folder: Path, name: str, settings: Settings, work: Work, ranks: Ranks) -> None:

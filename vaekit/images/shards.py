@@ -119,7 +119,9 @@ class ShardedReader:
         parts = read_parts(folder, task.prefix, settings)
         places = _find(parts, keys, asked)
         if (places < 0).any():
-            task = task._replace(planned=self._plan(task, data, np.flatnonzero(places < 0), rows))
+            missing = np.flatnonzero(places < 0)
+            size = evenly(len(missing), files_in_a_part(task, data), self._ranks.number)
+            task = task._replace(planned=plan(folder, task.prefix, missing, size, rows))
             self._ranks.share(task.text())
             do(task, data, self._root, self._cache, self._ranks)
             parts = read_parts(folder, task.prefix, settings)
@@ -127,16 +129,6 @@ class ShardedReader:
             if (places < 0).any():
                 raise OSError(f"{folder}: what was written there a moment ago is gone")
         return parts, places
-
-    def _plan(
-        self,
-        task: Task,
-        data: DataConfig,
-        missing: NDArray[np.int64],
-        rows: Callable[[NDArray[np.int64]], Rows],
-    ) -> dict[str, int]:
-        size = evenly(len(missing), files_in_a_part(task, data), self._ranks.number)
-        return plan(folder_of(self._cache, task, data), task.prefix, missing, size, rows)
 
 
 def _find(
