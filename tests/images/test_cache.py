@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from vaekit.images import decode as image_files
 from vaekit.images import parts, shards, single_file
 from vaekit.images.collect import InMemory, collect
 from vaekit.images.mapped import Mapped
-from vaekit.images.reading import reading_to_dict
 from vaekit.images.sets import count, load_images
 from vaekit.images.walk import walk
 from vaekit.storage.files import file_sha256
@@ -311,7 +310,7 @@ def write_single_file(data: DataConfig) -> None:
         "files": {name: file_sha256(entry / name) for name in ("pixels.npy", "rows.npy")},
         "class_names": list(images.class_names),
         "num_on_side": list(images.num_on_side),
-        "reading": reading_to_dict(images.reading),
+        "reading": asdict(images.reading),
     }
     write_sealed(entry / "meta.json", meta)
     settled = {name: getattr(images.data, name) for name in ("background", "value_range")}

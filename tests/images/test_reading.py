@@ -1,13 +1,12 @@
 """What was not used, or used as something else: said, kept in the run, an error where asked."""
 
-import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from vaekit.errors import UserError
-from vaekit.images.reading import Reading, Tally, reading_from_dict, reading_to_dict
+from vaekit.images.reading import Reading, Tally
 from vaekit.runs.reading import read_reading, write_reading
 from vaekit.storage.damage import Damaged
 
@@ -58,7 +57,6 @@ def test_where_all_is_used_as_it_is_there_is_nothing_to_mend() -> None:
 
 
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
-    assert reading_from_dict(json.loads(json.dumps(reading_to_dict(EVERYTHING)))) == EVERYTHING
     path = tmp_path / "images.json"
     for reading in (EVERYTHING, Reading()):
         write_reading(path, reading)
@@ -68,8 +66,6 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [each.name for each in fields(Reading)])
 def test_a_forged_file_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "images.json"
-    write_reading(path, EVERYTHING)
-    forged = EVERYTHING.__class__(**{**vars(EVERYTHING), name: 1.5})
-    write_reading(path, forged)
+    write_reading(path, replace(EVERYTHING, **{name: 1.5}))  # type: ignore[arg-type]
     with pytest.raises(Damaged):
         read_reading(path)

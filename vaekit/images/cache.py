@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from vaekit.images.mapped import MappedImages
 from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.images.ranks import ALONE, Ranks
-from vaekit.images.reading import reading_from_dict, reading_to_dict
+from vaekit.images.reading import reading_from_dict
 from vaekit.images.settled import SETTLED, Settled, in_pixels, read_settled, write_settled
 from vaekit.images.shards import FileNames, ShardedReader, Task, do, mapped_images
 from vaekit.images.single_file import read_single_file
@@ -224,7 +224,7 @@ def _write_set(cache: Path, key: str, images: Collected, shards: Sequence[Part])
                 "rows": file_sha256(made / _ROWS),
                 "class_names": list(images.class_names),
                 "num_on_side": list(images.num_on_side),
-                "reading": reading_to_dict(images.reading),
+                "reading": asdict(images.reading),
             },
         )
         shutil.rmtree(cache / key, ignore_errors=True)  # damaged

@@ -1,7 +1,7 @@
 """What was read as images, and what was not or as something else: counted, to be said and kept."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar
 
 from vaekit.errors import UserError
@@ -129,13 +129,8 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def reading_to_dict(reading: Reading) -> dict[str, Any]:
-    """As JSON values."""
-    return {name: _plain(value) for name, value in asdict(reading).items()}
-
-
 def reading_from_dict(values: dict[str, Any]) -> Reading:
-    """What `reading_to_dict` took apart. Raises as `as_written` expects for anything else."""
+    """What `dataclasses.asdict` took apart. Raises as `as_written` expects for anything else."""
     taken: dict[str, Any] = {}
     for each in fields(Reading):
         value = values[each.name]
@@ -146,10 +141,6 @@ def reading_from_dict(values: dict[str, Any]) -> Reading:
         else:
             taken[each.name] = strings(value)
     return Reading(**taken)
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tally(what: Any, number: Any, examples: Any) -> Tally:

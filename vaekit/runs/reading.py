@@ -1,8 +1,9 @@
 """images.json: what of the files a run was trained on, and what it was not."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-from vaekit.images.reading import Reading, reading_from_dict, reading_to_dict
+from vaekit.images.reading import Reading, reading_from_dict
 from vaekit.storage.damage import as_written
 from vaekit.storage.sealed import read_sealed, write_sealed
 
@@ -10,7 +11,7 @@ FORMAT_VERSION = 1
 
 
 def write_reading(path: Path, reading: Reading) -> None:
-    write_sealed(path, {"format_version": FORMAT_VERSION, **reading_to_dict(reading)})
+    write_sealed(path, {"format_version": FORMAT_VERSION, **asdict(reading)})
 
 
 def read_reading(path: Path) -> Reading:
