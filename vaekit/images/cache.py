@@ -28,7 +28,7 @@ from vaekit.images.collect import Collected, FolderImages, InMemory, collect, fo
 from vaekit.images.mapped import MappedImages
 from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
-from vaekit.images.ranks import ALONE, Ranks
+from vaekit.images.ranks import Ranks
 from vaekit.images.reading import reading_from_dict
 from vaekit.images.settled import SETTLED, Settled, in_pixels, read_settled, write_settled
 from vaekit.images.shards import FileNames, ShardedReader, Task, do, mapped_images
@@ -67,15 +67,13 @@ class _Order(NamedTuple):
         return json.dumps(self._asdict())
 
 
-def read_folder(data: DataConfig, seed: int, ranks: Ranks = ALONE) -> KeptImages:
+def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> KeptImages:
     """A folder of image files, from the cache where the same files were decoded before.
 
     What is still to be decoded is divided among `ranks`, which must all call this. `seed` splits a
     folder that has no train/ and test/. Raises `UserError` for a folder in none of the layouts,
     for unreadable files that are not to be skipped, and where the ranks see different folders.
     """
-    if data.reading == "auto":
-        data = replace(data, reading="content")
     root = user_path("--data.root", data.root)
     cache = root / CACHE_FOLDER
     for _ in range(_TIMES):
