@@ -25,6 +25,7 @@ import psutil
 from vaekit.config import DataConfig
 from vaekit.errors import UserError, say
 from vaekit.images.collect import Collected, FolderImages, InMemory, collect, folder_images
+from vaekit.images.facts import FactsPlace
 from vaekit.images.mapped import MappedImages
 from vaekit.images.parts import FORMAT_VERSION, Part, read_part, remove_part
 from vaekit.images.preparation import RESIZE_FILTER
@@ -46,14 +47,6 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIMES = 3  # that shards are made again where they are damaged, before that is given up
 
 
-class KeptImages(NamedTuple):
-    """The images of a folder, and where what is found out of them once can be kept."""
-
-    images: FolderImages
-    place: Path | None = None  # a folder beside the index; None where they are in memory
-    index_sha256: str = ""
-
-
 class _Order(NamedTuple):
     """What all ranks do at last; it goes from rank 0 to the others as JSON."""
 
@@ -67,7 +60,7 @@ class _Order(NamedTuple):
         return json.dumps(self._asdict())
 
 
-def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> KeptImages:
+def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> FolderImages:
     """A folder of image files, from the cache where the same files were decoded before.
 
     What is still to be decoded is divided among `ranks`, which must all call this. `seed` splits a
@@ -86,12 +79,12 @@ def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> KeptImages:
         by_suffix = data.reading == "suffix"
         if order.do == "memory":
             found = walk(root, by_suffix=by_suffix)
-            return KeptImages(folder_images(collect(found, data, seed, InMemory()), found))
+            return folder_images(collect(found, data, seed, InMemory()), found)
         if order.do == "single":
             images = read_single_file(walk(root, by_suffix=by_suffix), data, seed)
             if images is None:
                 raise UserError(_disagreement(cache, ranks))
-            return KeptImages(images)
+            return images
         opened = _open_as_told(cache, order, data, ranks)
         faults = check_shards(cache, opened.shards) if ranks.is_first_on_machine else []
         for part, fault in faults:
@@ -110,12 +103,12 @@ class _Opened(NamedTuple):
     sha256: str  # of the index
 
 
-def _kept(place: Path, opened: _Opened) -> KeptImages:
+def _kept(place: Path, opened: _Opened) -> FolderImages:
     """In memory where they are few."""
     images = opened.images
     if images.pixels.nbytes > IN_MEMORY_BYTES:
-        return KeptImages(images, place, opened.sha256)
-    return KeptImages(images._replace(pixels=images.pixels[:], files=tuple(images.files)))
+        return images._replace(facts_place=FactsPlace(place, opened.sha256))
+    return images._replace(pixels=images.pixels[:], files=tuple(images.files))
 
 
 def _lead(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) -> _Order:

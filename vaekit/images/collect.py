@@ -12,6 +12,7 @@ from vaekit.errors import UserError, some_of
 from vaekit.images.coded import Coded
 from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import Source, decode_files
+from vaekit.images.facts import FactsPlace
 from vaekit.images.folder import TEST, TRAIN, UNSPLIT, VALIDATION, Arrangement, arrange
 from vaekit.images.formats import FIRST_SUFFIXES, REFUSED_SUFFIXES, suffixes
 from vaekit.images.mapped import Mapped, PixelArray
@@ -85,6 +86,7 @@ class FolderImages(NamedTuple):
     num_on_side: tuple[int, int, int]
     data: DataConfig  # with what the files settled
     reading: Reading
+    facts_place: FactsPlace | None = None  # beside the index; None where they are in memory
 
 
 class Collected(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from vaekit.config import DataConfig
 from vaekit.errors import UserError
 from vaekit.images.copies import digests, groups_of
-from vaekit.images.facts import Facts, FactsPlace, as_values, facts_from
+from vaekit.images.facts import Facts, as_values, facts_from
 from vaekit.images.idx import IMAGE_SIZE, read_idx_set
 from vaekit.images.image_set import Images, ImageSet
 from vaekit.images.preparation import RESIZE_FILTER, Centring, Preparation
@@ -188,8 +188,7 @@ def _load_folder(config: DataConfig, seed: int, _download: bool, ranks: Ranks) -
     from vaekit.images.cache import read_folder
 
     _require_no_file(config)
-    kept = read_folder(config, seed, ranks)
-    folder = kept.images
+    folder = read_folder(config, seed, ranks)
     every_image = ImageSet(folder.pixels, folder.labels, folder.files)
     train, validation, _ = np.cumsum(folder.num_on_side).tolist()
     return Images(
@@ -199,7 +198,7 @@ def _load_folder(config: DataConfig, seed: int, _download: bool, ranks: Ranks) -
         every_image.take(slice(train, validation)) if validation > train else None,
         folder.reading,
         folder.data,
-        None if kept.place is None else FactsPlace(kept.place, kept.index_sha256),
+        folder.facts_place,
     )
 
 
