@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageOps
 
 from vaekit.config import DataConfig, parse_value_range
 from vaekit.images.coded import NONE, Coded, coded
@@ -125,7 +125,8 @@ def fit(
     elif how == "pad":
         scale = min(width / image.width, height / image.height)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        fitted = Image.new(image.mode, (width, height), _ground(ground, image.mode))
+        bars = 0 if channels in _ALPHA or ground == "none" else ground
+        fitted = Image.new(image.mode, (width, height), bars)
         corner = (width - size[0]) // 2, (height - size[1]) // 2
         fitted.paste(image.resize(size, _RESAMPLING), corner)
     else:
@@ -214,27 +215,13 @@ def _without_alpha(
     if _is_transparent(image):
         fates.append(f"transparent images composited on {data.background}")
     colours = image.convert("RGBA")
-    ground = Image.new("RGBA", image.size, (*_rgb(data.background), 255))
+    ground = Image.new("RGBA", image.size, data.background)
     return Image.alpha_composite(ground, colours).convert("L" if image.mode == "LA" else "RGB")
 
 
 def _is_transparent(image: Image.Image) -> bool:
     """Whether an image with alpha is so anywhere."""
     return bool(np.asarray(image.getchannel("A")).min() < 255)
-
-
-def _rgb(colour: str) -> tuple[int, ...]:
-    return ImageColor.getrgb(colour)[:3]
-
-
-def _ground(colour: str, mode: str) -> int | tuple[int, ...]:
-    """What fills the bars beside a padded image."""
-    if mode in ("LA", "RGBA"):
-        return (0,) * len(mode)
-    rgb = (0, 0, 0) if colour in ("none", "auto") else _rgb(colour)
-    return (
-        rgb if mode == "RGB" else int(np.asarray(Image.new("RGB", (1, 1), rgb).convert("L")).item())
-    )
 
 
 def _is_coloured(image: Image.Image) -> bool:
