@@ -126,13 +126,7 @@ class _Images(NamedTuple):
     sides: NDArray[np.int8]
 
     def take(self, which: NDArray[np.bool_]) -> "_Images":
-        return _Images(
-            self.files[which],
-            self.pages[which],
-            self.rows[which],
-            self.labels[which],
-            self.sides[which],
-        )
+        return _Images._make(each[which] for each in self)
 
 
 def collect(found: Walk, data: DataConfig, seed: int, reader: Reader) -> Collected:
@@ -153,13 +147,15 @@ def collect(found: Walk, data: DataConfig, seed: int, reader: Reader) -> Collect
     decoded = _decode(images, surveyed, found, data, reader)
     kept = decoded.images
     if by_suffix:
-        sides = _split_files(images, found, seed) if is_split else images.sides
+        # Of all files, also of those that can't be read, as runs did before.
+        sides = _split(images, None, found, seed) if is_split else images.sides
         order = _order(sides)
         order = (np.cumsum(decoded.is_kept) - 1)[order[decoded.is_kept[order]]]
         kept = kept._replace(sides=sides[decoded.is_kept])
     else:
         if is_split:
-            kept = kept._replace(sides=_split(kept, decoded.digests(), found, seed))
+            groups = groups_of(decoded.digests(), kept.files)
+            kept = kept._replace(sides=_split(kept, groups, found, seed))
         order = _order(kept.sides)
     _require_both_sides(kept.sides, decoded.unreadable, found)
     unreadable = tallied((name, [f"unreadable: {why}"]) for name, why in decoded.unreadable)
@@ -351,23 +347,11 @@ def _require_both_sides(
 
 
 def _split(
-    images: _Images, of_images: NDArray[np.uint64], found: Walk, seed: int
+    images: _Images, groups: NDArray[np.int64] | None, found: Walk, seed: int
 ) -> NDArray[np.int8]:
-    """A tenth for the test: equal images, and pages of a file, on one side; the sides."""
-    groups = groups_of(of_images, images.files)
-    held_out = hold_out_a_tenth(images.labels, groups, seed, found.root).held_out
-    return _sides(len(of_images), held_out)
-
-
-def _split_files(images: _Images, found: Walk, seed: int) -> NDArray[np.int8]:
-    """A tenth of all files, also of those that can't be read, as runs did before; the sides."""
-    held_out = hold_out_a_tenth(images.labels, None, seed, found.root).held_out
-    return _sides(len(images.files), held_out)
-
-
-def _sides(num_images: int, held_out: NDArray[np.int64]) -> NDArray[np.int8]:
-    sides = np.full(num_images, TRAIN, np.int8)
-    sides[held_out] = TEST
+    """A tenth for the test, each of the `groups` on one side, if there are any; the sides."""
+    sides = np.full(len(images.files), TRAIN, np.int8)
+    sides[hold_out_a_tenth(images.labels, groups, seed, found.root).held_out] = TEST
     return sides
 
 
