@@ -42,10 +42,6 @@ class _Figures(NamedTuple):
     brightness: NDArray[np.float32]
     contrast: NDArray[np.float32]
 
-    @property
-    def of_the_inverse(self) -> "_Figures":
-        return _Figures(-self.polarity, 1 - self.brightness, self.contrast)
-
 
 def measure(pixels: PixelArray) -> Appearance:
     """What training images [N, C, H, W] look like, by those that are evenly spaced among them."""
@@ -60,9 +56,8 @@ def measure(pixels: PixelArray) -> Appearance:
 def compare(pixels: NDArray[np.uint8], appearance: Appearance) -> Looks:
     """How many of the images [N, C, H, W] look unlike those that `measure` saw."""
     figures = _figures(pixels, np.array(appearance.mean, np.float32))
-    is_like, is_inverse_like = (
-        _are_within(each, appearance) for each in (figures, figures.of_the_inverse)
-    )
+    of_inverses = _Figures(-figures.polarity, 1 - figures.brightness, figures.contrast)
+    is_like, is_inverse_like = (_are_within(each, appearance) for each in (figures, of_inverses))
     num_inverted = int((~is_like & is_inverse_like).sum())
     return Looks(num_inverted, int((~is_like).sum()) - num_inverted)
 
