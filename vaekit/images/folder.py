@@ -23,9 +23,7 @@ _SIDES = {
     **dict.fromkeys(("test", "testing", "tst"), TEST),
 }
 _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "seg", "folder"}
-_JOINED = re.compile(
-    r"(train|training|trn|val|valid|validation|dev|test|testing|tst)(set|data|images)"
-)
+_JOINED = re.compile(rf"({'|'.join(_SIDES)})(set|data|images)")
 _BESIDE, _EMPTY = "beside the folders of the split", "folders without images"
 _FIRST_SIDES = {"train": TRAIN, "test": TEST}  # those of the first version, to the letter
 
@@ -55,10 +53,10 @@ def arrange(found: Walk, images: NDArray[np.int64], *, by_suffix: bool) -> Arran
     if not sides:
         _require_no_split_within_classes(tree, base, by_suffix)
         sides = {base: UNSPLIT}
-    bases = (
-        {folder: _enter_again(tree, folder, layout) for folder in sides} if not by_suffix else {}
-    )
-    scans = [_scan(tree, bases.get(folder, folder), side) for folder, side in sides.items()]
+    scans = [
+        _scan(tree, folder if by_suffix else _enter_again(tree, folder, layout), side)
+        for folder, side in sides.items()
+    ]
     class_names = _common_classes(found.root, scans)
     label_of = np.zeros(len(found.folders), np.int64)
     side_of_folder = np.full(len(found.folders), _NOT_USED, np.int8)
