@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,21 +54,17 @@ def _read_entry(entry: Path, data: DataConfig, found: Walk) -> FolderImages | No
             files = {name: typed(meta["files"][name], str) for name in (_PIXELS, _ROWS)}
             if any(file_sha256(entry / name) != sha256 for name, sha256 in files.items()):
                 return None
-            return _open_entry(entry, meta, data, found)
+            train, validation, test = (typed(number, int) for number in meta["num_on_side"])
+            class_names = strings(meta["class_names"])
+            labels, files, pages = np.load(entry / _ROWS).T
+            return FolderImages(
+                class_names,
+                np.load(entry / _PIXELS, mmap_mode="c"),
+                np.ascontiguousarray(labels) if class_names else None,
+                page_names(found, files, pages),
+                (train, validation, test),
+                data,
+                reading_from_dict(meta["reading"]),
+            )
     except (OSError, ValueError, Damaged):
         return None
-
-
-def _open_entry(entry: Path, meta: dict[str, Any], data: DataConfig, found: Walk) -> FolderImages:
-    train, validation, test = (typed(number, int) for number in meta["num_on_side"])
-    class_names = strings(meta["class_names"])
-    labels, files, pages = np.load(entry / _ROWS).T
-    return FolderImages(
-        class_names,
-        np.load(entry / _PIXELS, mmap_mode="c"),
-        np.ascontiguousarray(labels) if class_names else None,
-        page_names(found, files, pages),
-        (train, validation, test),
-        data,
-        reading_from_dict(meta["reading"]),
-    )
