@@ -92,7 +92,7 @@ def read_idx_set(config: DataConfig, download: bool) -> IdxArrays:
         raise UserError(f"{folder}: no {', '.join(missing)}; copy them there")
     if len(missing) == len(idx_set.file_names) and (own := _own_files(root)):
         raise UserError(
-            f"--data.root {root}: {some_of([path.name for path in own])} lie there, {config.name} "
+            f"--data.root {root}: {some_of(own)} lie there, {config.name} "
             f"is read from {folder}; give --data.name idx for a set of your own"
         )
     if missing:
@@ -105,10 +105,10 @@ def read_idx_set(config: DataConfig, download: bool) -> IdxArrays:
     )
 
 
-def _own_files(root: Path) -> list[Path]:
-    from vaekit.images.idx_files import idx_files_in  # with Pillow, which no published set needs
+def _own_files(root: Path) -> list[str]:
+    from vaekit.images.idx_files import headers  # with Pillow, which no published set needs
 
-    return idx_files_in(root)
+    return [file.path.name for file in headers(root)]
 
 
 def _download(idx_set: IdxSet, folder: Path, missing: list[str]) -> None:

@@ -57,15 +57,10 @@ def read_idx_files(config: DataConfig, seed: int) -> Images:
     return assemble(arrays, config, seed)
 
 
-def idx_files_in(folder: Path) -> list[Path]:
-    """Those that begin as IDX files do."""
-    return [file.path for file in _headers(folder)]
-
-
 def _the_folder(root: Path) -> list[_IdxFile]:
     folders = [root, *sorted(path for path in root.glob("[!.]*") if path.is_dir())]
     folders += sorted(path for path in root.glob("[!.]*/raw") if path.is_dir())
-    found = [files for folder in folders if (files := list(_headers(folder)))]
+    found = [files for folder in folders if (files := list(headers(folder)))]
     if not found:
         raise UserError(f"--data.root {root}: no IDX file; {_EXPECTED}")
     if len(found) > 1 and found[0][0].path.parent != root:
@@ -74,7 +69,8 @@ def _the_folder(root: Path) -> list[_IdxFile]:
     return found[0]
 
 
-def _headers(folder: Path) -> Iterator[_IdxFile]:
+def headers(folder: Path) -> Iterator[_IdxFile]:
+    """The files in a folder that begin as IDX files do."""
     for path in sorted(folder.glob("[!.]*")):
         if not path.is_file():
             continue
