@@ -1,6 +1,8 @@
 """Hugging Face data sets: a name, a folder or parquet files, by way of the package `datasets`."""
 
+import hashlib
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from vaekit.images.collect import Read, read_in_memory
 from vaekit.images.decode import Source
 from vaekit.images.facts import FactsPlace
 from vaekit.images.image_set import Images
-from vaekit.images.kept_rows import RowImages, identity, read_rows
+from vaekit.images.kept_rows import RowImages, read_rows
 from vaekit.images.parts import Part
 from vaekit.images.reading import tallied
 from vaekit.images.survey import Looks, asks_border, common_channels, looks_of, settle, survey
@@ -56,7 +58,7 @@ def read_data_set(config: DataConfig, seed: int, download: bool) -> Images:
     image, label = _image_column(features, config), _label_column(features, config)
     arrays, config, fates, shards = _images(sides, image, config)
     if label is not None:
-        arrays |= {f"{side}_labels": _labels(rows, label) for side, rows in sides.items()}
+        arrays |= {f"{side}_labels": np.array(rows[label][:]) for side, rows in sides.items()}
     names = getattr(features[label], "names", None) if label else None
     left_out = [name for name in splits if name.lower() not in _SIDES]
     made = assemble(arrays, config, seed, None if names is None else tuple(names), left_out)
@@ -78,7 +80,9 @@ def _facts_place(
     shards: Sequence[Part], sides: Mapping[str, Any], label: str | None, seed: int
 ) -> FactsPlace:
     """Where what is found out of these images, in this order and with these labels, is kept."""
-    of = identity(shards, [(side, rows._fingerprint) for side, rows in sides.items()], label, seed)
+    rows_of_sides = [(side, rows._fingerprint) for side, rows in sides.items()]
+    text = json.dumps([[part.sha256 for part in shards], rows_of_sides, label, seed])
+    of = hashlib.sha256(text.encode()).hexdigest()
     return FactsPlace(_cache() / f"facts-{of[:16]}", of)
 
 
@@ -296,7 +300,3 @@ def _files(rows: Any, column: str) -> list[io.BytesIO | Path]:
     return [
         Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"]) for cell in cells
     ]
-
-
-def _labels(rows: Any, column: str) -> NDArray[Any]:
-    return np.array(rows[column][:])

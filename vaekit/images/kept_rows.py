@@ -1,10 +1,8 @@
 """The images of a large Hugging Face data set, decoded once into shards that are kept."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +88,3 @@ def read_rows(
             places = find([part.rows for part in parts], keys)
             return RowImages(mapped_read(parts, places), parts)
     raise OSError(f"{folder}: images were damaged each time that they had been written there")
-
-
-def identity(shards: Sequence[Part], *others: Any) -> str:
-    """A hash of shards and of whatever else the facts of a set depend on."""
-    text = json.dumps([[part.sha256 for part in shards], *others])
-    return hashlib.sha256(text.encode()).hexdigest()
