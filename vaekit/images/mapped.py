@@ -39,7 +39,7 @@ class Mapped:
     """
 
     def __init__(self, parts: Sequence[NDArray[Any]], places: NDArray[np.int64]) -> None:
-        self._parts, self._places = tuple(parts), places
+        self.parts, self.places = tuple(parts), places
         # Names are as wide as the longest of their part.
         self._kinds = {part.dtype for part in parts}
         self._ends = np.cumsum([len(part) for part in parts])
@@ -50,7 +50,7 @@ class Mapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self._places), *self._parts[0].shape[1:])
+        return (len(self.places), *self.parts[0].shape[1:])
 
     @property
     def size(self) -> int:
@@ -61,10 +61,10 @@ class Mapped:
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, which: Any, /) -> NDArray[Any]:
-        places = np.asarray(self._places[which])
+        places = np.asarray(self.places[which])
         gathered = np.empty((places.size, *self.shape[1:]), self.dtype)
         self._gather(places.reshape(-1), gathered)
         return gathered.reshape(*places.shape, *self.shape[1:])
@@ -74,7 +74,7 @@ class Mapped:
 
     def select(self, which: Which) -> "Mapped":
         """Some of the rows, where they are."""
-        return Mapped(self._parts, self._places[which])
+        return Mapped(self.parts, self.places[which])
 
     def column(self, name: str) -> NDArray[Any]:
         """A field of all rows [N, ...]."""
@@ -84,17 +84,9 @@ class Mapped:
             made[start : start + BLOCK] = self[start : start + BLOCK][name]
         return made
 
-    @property
-    def places(self) -> NDArray[np.int64]:
-        return self._places
-
-    @property
-    def parts(self) -> tuple[NDArray[Any], ...]:
-        return self._parts
-
     def take_into(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy `rows` [n] into `out` [n, ...]."""
-        self._gather(self._places[rows], out)
+        self._gather(self.places[rows], out)
 
     def _gather(self, places: NDArray[np.int64], out: NDArray[Any]) -> None:
         part_of = np.searchsorted(self._ends, places, side="right")
@@ -103,7 +95,7 @@ class Mapped:
         for part, (first, last) in zip(
             present.tolist(), pairwise([*firsts.tolist(), len(order)]), strict=True
         ):
-            rows, array = order[first:last], self._parts[part]
+            rows, array = order[first:last], self.parts[part]
             out[rows] = array[places[rows] - (self._ends[part] - len(array))]
 
 
@@ -122,10 +114,10 @@ class MappedImages(Mapped):
     @property
     def table(self) -> Mapped:
         """A row of the tables for each image."""
-        return Mapped(self._tables, self._places)
+        return Mapped(self._tables, self.places)
 
     def select(self, which: Which) -> "MappedImages":
-        return MappedImages(self._parts, self._tables, self._places[which])
+        return MappedImages(self.parts, self._tables, self.places[which])
 
 
 def selected(pixels: PixelArray, which: Which) -> PixelArray:
