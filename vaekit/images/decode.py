@@ -98,7 +98,7 @@ def decode_files(
             return reason(error)
         return fates
 
-    results = in_threads(decode, range(len(sources)), description, advance)
+    results = in_threads(decode, len(sources), description, advance)
     return Decoded(
         coded(each if isinstance(each, str) else None for each in results),
         coded(() if isinstance(each, str) else each for each in results),

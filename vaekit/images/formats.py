@@ -4,7 +4,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from multiprocessing.pool import ThreadPool
@@ -49,7 +49,6 @@ NO_IMAGE = "no image of a known format"
 
 ImageFile = Path | BytesIO  # where it lies, or what is in it
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -86,12 +85,12 @@ def reason(error: BaseException) -> str:
 
 
 def in_threads(
-    function: Callable[[T], R],
-    items: Sequence[T],
+    function: Callable[[int], R],
+    count: int,
     description: str,
     advance: Callable[[int], None] | None = None,
 ) -> list[R]:
-    """The results in order, with a progress bar where standard error is a terminal.
+    """The results of 0 to `count` in order, with a progress bar where standard error is a terminal.
 
     Where there is somebody to `advance`, that is told of each one that is done, and there is no
     bar. Pillow releases the interpreter's lock while it decodes and resizes.
@@ -101,9 +100,9 @@ def in_threads(
     with warnings.catch_warnings(), ThreadPool(num_threads) as pool:
         warnings.simplefilter("ignore", UserWarning)  # Pillow's remarks on odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = pool.imap(function, items, chunksize=16)
+        results = pool.imap(function, range(count), chunksize=16)
         if advance is None:
-            return list(tqdm(results, description, len(items), unit=" images", disable=None))
+            return list(tqdm(results, description, count, unit=" images", disable=None))
         done = []
         for result in results:
             done.append(result)

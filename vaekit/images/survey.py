@@ -130,7 +130,7 @@ def survey(
         except UNREADABLE as error:
             return reason(error)
 
-    found = in_threads(look, range(len(files)), "reading headers", advance)
+    found = in_threads(look, len(files), "reading headers", advance)
     pages_of = [[] if isinstance(each, str) else each for each in found]
     num_pages = np.array(list(map(len, pages_of)), np.int32)
     return Survey(
