@@ -15,9 +15,6 @@ class Coded(NamedTuple):
     codes: NDArray[np.int32]  # [N], the place of each one's value, or `NONE`
     values: Sequence[Any]
 
-    def take(self, which: NDArray[np.int64]) -> "Coded":
-        return Coded(self.codes[which], self.values)
-
     def items(self) -> Iterator[tuple[int, Any]]:
         """The index and the value of each thing that has one that is not empty."""
         is_told = np.array([*map(bool, self.values), False])  # NONE takes the last
