@@ -51,7 +51,8 @@ def arrange(found: Walk, images: NDArray[np.int64], *, by_suffix: bool) -> Arran
     base = found.root if by_suffix else _enter_lone_folders(tree, layout)
     sides = _sides_of(tree, base, by_suffix, layout)
     if not sides:
-        _require_no_split_within_classes(tree, base, by_suffix)
+        if not by_suffix:
+            _require_no_split_within_classes(tree, base)
         sides = {base: UNSPLIT}
     scans = [
         _scan(tree, folder if by_suffix else _enter_again(tree, folder, layout), side)
@@ -114,10 +115,6 @@ class _Tree:
     def inhabited_in(self, folder: Path) -> list[Path]:
         """Those with images below them, in order of their names."""
         return [each for each in self.folders_in(folder) if each in self.inhabited]
-
-    def number(self, folder: Path) -> int:
-        """Its place among the folders that were found."""
-        return self._number[folder]
 
     def from_here_on(self, folder: Path) -> list[int]:
         """The places of `folder` and of all folders below it."""
@@ -225,9 +222,7 @@ def _sides_of(tree: _Tree, base: Path, by_suffix: bool, layout: list[str]) -> di
     return {names[side]: side for side in sorted(names)}
 
 
-def _require_no_split_within_classes(tree: _Tree, base: Path, by_suffix: bool) -> None:
-    if by_suffix:
-        return
+def _require_no_split_within_classes(tree: _Tree, base: Path) -> None:
     for folder in tree.inhabited_in(base):
         sides = {side_of(each.name): each.name for each in tree.inhabited_in(folder)}
         if TRAIN in sides and (TEST in sides or VALIDATION in sides):
@@ -241,7 +236,7 @@ def _scan(tree: _Tree, folder: Path, side: int) -> _Scan:
     """What lies in `folder`: classes, or images without."""
     class_folders = tree.inhabited_in(folder)
     if not class_folders:
-        return _Scan(folder, side, (), [(tree.number(folder), "")])
+        return _Scan(folder, side, (), [(place, "") for place in tree.from_here_on(folder)])
     if folder in tree.loose:
         raise UserError(
             f"{folder}: {some_of(tree.loose_names(folder))} beside class folders; "
