@@ -13,7 +13,7 @@ from vaekit.config import DataConfig
 from vaekit.images.appearance import Appearance, measure
 from vaekit.images.copies import Copies, Side, count_copies, digests
 from vaekit.images.facts import Facts, FactsPlace
-from vaekit.images.mapped import PixelArray, Which, blocks, selected
+from vaekit.images.mapped import MappedImages, PixelArray, Which, blocks
 from vaekit.images.reading import NOTHING_READ, Reading
 
 
@@ -25,13 +25,15 @@ class ImageSet(NamedTuple):
     files: Sequence[str] | None = None  # [N], relative to the root; None: not a file each
 
     def take(self, which: Which) -> "ImageSet":
-        files = self.files
+        """Some images, where they are if they are mapped."""
+        pixels, files = self.pixels, self.files
+        pixels = pixels.select(which) if isinstance(pixels, MappedImages) else pixels[which]
         if isinstance(files, tuple):
             files = tuple(np.array(files, object)[which])
         elif files is not None:
             files = files[which]  # type: ignore[index]
         labels = None if self.labels is None else self.labels[which]
-        return ImageSet(selected(self.pixels, which), labels, files)
+        return ImageSet(pixels, labels, files)
 
 
 @dataclass(frozen=True)

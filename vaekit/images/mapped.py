@@ -120,14 +120,6 @@ class MappedImages(Mapped):
         return MappedImages(self.parts, self._tables, self.places[which])
 
 
-def selected(pixels: PixelArray, which: Which) -> PixelArray:
-    """Some images, where they are if they are mapped."""
-    if isinstance(pixels, MappedImages):
-        return pixels.select(which)
-    some: NDArray[np.uint8] = pixels[which]
-    return some
-
-
 def blocks(array: PixelArray) -> Iterator[NDArray[Any]]:
     """All rows of an array in order, some thousands at a time."""
     for start in range(0, len(array), BLOCK):
