@@ -56,9 +56,6 @@ class _Order(NamedTuple):
     settled: tuple[str, ...] = ()
     why: str = ""  # it is refused
 
-    def text(self) -> str:
-        return json.dumps(self._asdict())
-
 
 def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> FolderImages:
     """A folder of image files, from the cache where the same files were decoded before.
@@ -86,10 +83,8 @@ def read_folder(data: DataConfig, seed: int, ranks: Ranks) -> FolderImages:
                 raise UserError(_disagreement(cache, ranks))
             return images
         opened = _open_as_told(cache, order, data, ranks)
-        faults = check_shards(cache, opened.shards) if ranks.is_first_on_machine else []
-        for part, fault in faults:
-            remove_part(part.folder, part.name, fault)
-        if not ranks.any(bool(faults)):
+        is_damaged = ranks.is_first_on_machine and remove_damaged(cache, opened.shards)
+        if not ranks.any(is_damaged):
             return _kept(cache / order.key, opened)
     raise UserError(
         f"{cache}: images were damaged each time that they had been written there; check the disk, "
@@ -117,7 +112,7 @@ def _lead(root: Path, cache: Path, data: DataConfig, seed: int, ranks: Ranks) ->
         order = _find_or_make(root, cache, data, seed, ranks)
     except UserError as error:
         order = _Order("refuse", why=str(error.args[0]))
-    ranks.share(order.text())
+    ranks.share(json.dumps(order._asdict()))
     return order
 
 
@@ -267,8 +262,8 @@ def _shard(folder: Path, name: str, files: Any) -> Part:
     return part
 
 
-def check_shards(cache: Path, shards: Sequence[Part]) -> list[tuple[Part, str]]:
-    """Read shards that were not read since this machine was started; the faults of damaged ones.
+def remove_damaged(cache: Path, shards: Sequence[Part]) -> bool:
+    """Read shards that were not read since this machine was started; whether some are damaged.
 
     Those that have not changed since are trusted.
     """
@@ -282,7 +277,7 @@ def check_shards(cache: Path, shards: Sequence[Part]) -> list[tuple[Part, str]]:
     states = {path: _state(path) for _, _, _, path in files}
     unread = [each for each in files if checked.get(_shown(each[3], cache)) != states[each[3]]]
     if not unread:
-        return []
+        return False
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(_hash, [path for *_, path in unread]))
     faults = {
@@ -295,7 +290,9 @@ def check_shards(cache: Path, shards: Sequence[Part]) -> list[tuple[Part, str]]:
     }
     with suppress(OSError):  # or they are read again at the next start
         write_json(record, checked | good)
-    return list(faults.values())
+    for part, fault in faults.values():
+        remove_part(part.folder, part.name, fault)
+    return bool(faults)
 
 
 class Examined(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.config import DataConfig
-from vaekit.images.cache import check_shards
+from vaekit.images.cache import remove_damaged
 from vaekit.images.collect import Read
 from vaekit.images.decode import Source
 from vaekit.images.formats import ImageFile
@@ -20,7 +20,6 @@ from vaekit.images.parts import (
     keys_of,
     plan,
     read_parts,
-    remove_part,
     with_names,
 )
 from vaekit.images.ranks import ALONE
@@ -81,10 +80,7 @@ def read_rows(
                 work = decoding(sources, data, channels, progress.advance)
                 do_parts(folder, planned, settings, work, ALONE, progress.advance)
             parts = read_parts(folder, SHARD, settings)
-        faults = check_shards(cache, parts)
-        for part, fault in faults:
-            remove_part(part.folder, part.name, fault)
-        if not faults:
+        if not remove_damaged(cache, parts):
             places = find([part.rows for part in parts], keys)
             return RowImages(mapped_read(parts, places), parts)
     raise OSError(f"{folder}: images were damaged each time that they had been written there")

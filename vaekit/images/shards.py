@@ -46,11 +46,10 @@ FEWEST_FILES = 1000  # in a part that is made smaller so that every rank has one
 HEADERS, SHARD = "headers", "shard"
 PIXELS = ".npy"
 
-_HALF = "<u8"
 _HEADER: list[tuple[Any, ...]] = [
     ("asks_border", "?"), ("num_pages", "<i4"), ("fault", "<i4"), *PAGE,
 ]  # fmt: skip
-_DECODED: list[tuple[Any, ...]] = [("fault", "<i4"), ("fates", "<i4"), ("digest", _HALF, (2,))]
+_DECODED: list[tuple[Any, ...]] = [("fault", "<i4"), ("fates", "<i4"), ("digest", "<u8", (2,))]
 
 
 class Task(NamedTuple):
@@ -61,9 +60,6 @@ class Task(NamedTuple):
     background: str
     value_range: str
     channels: int  # 0 where that is not known yet
-
-    def text(self) -> str:
-        return json.dumps(self._asdict())
 
 
 class ShardedReader:
@@ -122,7 +118,7 @@ class ShardedReader:
             missing = np.flatnonzero(places < 0)
             size = evenly(len(missing), files_in_a_part(task, data), self._ranks.number)
             task = task._replace(planned=plan(folder, task.prefix, missing, size, rows))
-            self._ranks.share(task.text())
+            self._ranks.share(json.dumps(task._asdict()))
             do(task, data, self._root, self._cache, self._ranks)
             parts = read_parts(folder, task.prefix, settings)
             places = _find(parts, keys, asked)
