@@ -1,5 +1,6 @@
 """What the tests of image sets share."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def write(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+def idx(array: NDArray[Any]) -> bytes:
+    """The IDX file of an array of bytes or of integers of 32 bits."""
+    code = {"u1": 0x08, "i4": 0x0C}[array.dtype.str[1:]]
+    header = struct.pack(f">{1 + array.ndim}I", 0x100 * code + array.ndim, *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 def write_noise(root: Path, *classes: str, mode: str = "RGB", count: int = 12) -> None:

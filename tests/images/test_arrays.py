@@ -1,14 +1,13 @@
 """Arrays and IDX files of one's own: what lies in them, or one line for what can't be used."""
 
 import gzip
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from image_helpers import fault, flat, load, values, write
+from image_helpers import fault, flat, idx, load, values, write
 from numpy.typing import NDArray
 
 from vaekit.config import ImageSetName
@@ -51,12 +50,6 @@ def put_idx(root: Path, arrays: Arrays) -> Path:
         content = idx(array if kind == "images" else array.reshape(-1).astype(np.uint8))
         (root / f"{side}{kind}-idx{dimensions}-ubyte").write_bytes(content)
     return root
-
-
-def idx(array: NDArray[Any]) -> bytes:
-    code = {"u1": 0x08, "i4": 0x0C}[array.dtype.str[1:]]
-    header = struct.pack(f">{1 + array.ndim}I", 0x100 * code + array.ndim, *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +218,10 @@ OTHER: dict[str, tuple[Arrays, str]] = {
     "bands": ({"images": np.zeros((4, 9, 9, 7), np.uint8)}, "has the shape [4, 9, 9, 7]"),
     "none": ({"images": np.zeros((0, 8, 8), np.uint8)}, "has the shape [0, 8, 8]"),
     "one": ({"images": shades(1)}, "one image can't be split"),
-    "equal": ({"images": np.full((20, 8, 8), 7, np.uint8)}, "20 images can't be split"),
+    "equal": (
+        {"images": np.full((20, 8, 8), 7, np.uint8)},
+        "20 images can't be split into a training and a test set that share no equal",
+    ),
     "names": ({"pictures": shades(1, 2)}, "pictures; expected an .npz file"),
     "test only": ({"test_images": shades(1, 2)}, "test_images; expected an .npz file"),
     "both": ({"images": shades(1), "test_images": shades(1)}, "expected an .npz file"),

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import os
-import struct
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -15,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from image_helpers import fault, flip_a_bit, load
-from numpy.typing import NDArray
+from image_helpers import fault, flip_a_bit, idx, load
 
 from vaekit.config import ImageSetName
 from vaekit.images.idx import IDX_SETS
@@ -25,11 +23,6 @@ from vaekit.images.sets import IMAGE_SETS
 IN_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
-
-
-def idx(array: NDArray[np.uint8]) -> bytes:
-    header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
-    return header + array.tobytes()
 
 
 def tiny_idx_files() -> dict[str, bytes]:
