@@ -31,15 +31,9 @@ def in_grey(keyed: int, bits: str = "L") -> Image.Image:
 
 
 def palette() -> Image.Image:
-    image = in_grey(1).convert("L").point(lambda value: value).convert("P")
+    image = in_grey(1).convert("P")
     image.putpalette([0, 0, 0, 90, 90, 90])
     return image
-
-
-def two_bits(path: Path) -> None:
-    """A PNG of 2 bits a pixel, whose value 1 is transparent: Pillow reads it as 85."""
-    image = palette()
-    image.save(path, bits=2, transparency=1)
 
 
 def deep(path: Path) -> None:
@@ -59,7 +53,8 @@ WAYS: dict[str, Callable[[Path], None]] = {
     "grey and alpha.png": lambda path: drawing().convert("LA").save(path),
     "palette with an entry.png": lambda path: palette().save(path, transparency=1),
     "palette with alphas.png": lambda path: palette().save(path, transparency=bytes([255, 0])),
-    "two bits.png": two_bits,
+    # The value 1 of 2 bits, which Pillow reads as 85.
+    "two bits.png": lambda path: palette().save(path, bits=2, transparency=1),
     "grey key.png": lambda path: in_grey(7).save(path, transparency=7),
     "one bit key.png": lambda path: in_grey(1, "1").save(path, transparency=1),
     "colour key.png": rgb,
