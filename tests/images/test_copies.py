@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY_FLAGS
-from image_helpers import fault, load, values, write
+from image_helpers import load, write
 from scipy.sparse.csgraph import connected_components
 
 from vaekit.cli import main
@@ -107,15 +107,6 @@ def test_a_class_keeps_an_image_to_train_on_and_those_without_test_images_are_na
         assert count(images).classes_without_train == ()
 
 
-def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
-    for name in "ab":
-        for index in range(5):
-            write(tmp_path / name / f"{index}.png", np.full((8, 8), 7, np.uint8))
-    assert "10 images can't be split into a training and a test set that share no equal" in fault(
-        tmp_path, image_size=8
-    )
-
-
 def test_a_split_of_groups_is_the_split_where_each_item_is_its_own_group() -> None:
     labels = np.repeat([0, 1, 2], [40, 50, 60])
     for seed in range(5):
@@ -162,11 +153,3 @@ def test_images_are_put_in_order_in_their_place() -> None:
     expected = pixels[order]
     permute(pixels, order)
     np.testing.assert_array_equal(pixels, expected)
-
-
-def test_names_follow_their_images_through_every_order(tmp_path: Path) -> None:
-    for index in range(40):
-        write(tmp_path / "ab"[index % 2] / f"{index}.png", np.full((8, 8), index, np.uint8))
-    images = load(tmp_path, image_size=8)
-    for side in (images.train, images.test):
-        assert [int(name[2:-4]) for name in side.files or ()] == values(side)

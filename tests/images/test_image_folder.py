@@ -43,15 +43,6 @@ def test_a_test_class_is_an_index_into_the_class_names_of_training(pets: Path) -
     assert loaded.test.labels.tolist() == [1, 1, 1]
 
 
-def test_hidden_files_and_other_files_are_ignored(pets: Path) -> None:
-    before = load(pets, image_size=8)
-    write(pets / "train" / "cat" / ".hidden.png", flat(50))
-    write(pets / "train" / "cat" / ".thumbnails" / "1.png", flat(50))
-    (pets / "train" / "cat" / "notes.txt").write_text("no image")
-    (pets / "README.md").write_text("no image")
-    assert load(pets, image_size=8).sha256() == before.sha256()
-
-
 @pytest.mark.parametrize("labelled", [True, False])
 def test_one_tree_is_split_by_seed_with_a_tenth_for_the_test(
     labelled: bool, tmp_path: Path
@@ -71,17 +62,6 @@ def test_one_tree_is_split_by_seed_with_a_tenth_for_the_test(
         assert loaded.test.labels is None
     assert load(tmp_path, seed=3, image_size=8).sha256() == loaded.sha256()
     assert load(tmp_path, seed=4, image_size=8).sha256() != loaded.sha256()
-
-
-def test_images_without_classes_need_no_labels(tmp_path: Path) -> None:
-    for i in range(3):
-        write(tmp_path / "train" / f"{i}.png", flat(i))
-    write(tmp_path / "test" / "0.png", flat(9))
-    loaded = load(tmp_path, image_size=8)
-    assert sorted(values(loaded.train)) == [0, 1, 2]
-    assert values(loaded.test) == [9]
-    assert loaded.train.labels is None
-    assert loaded.class_names == ()
 
 
 def empty(root: Path) -> None:

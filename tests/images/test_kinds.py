@@ -77,13 +77,6 @@ def test_of_pages_and_frames_the_first_is_used_and_said_or_all_are(
     assert {f"a/stack{suffix}", f"a/stack{suffix}#2", f"a/stack{suffix}#3"} <= names
 
 
-def test_a_later_file_of_several_pages_is_said_too(tmp_path: Path) -> None:
-    root = frames(tmp_path, ".tif")
-    settled = load(root, image_size=8).data
-    prepared = prepare_readable([root / "a" / "stack.tif"], (1, 8, 8), settled)
-    assert "several pages" in prepared.used_otherwise[0].what
-
-
 def png_of_16_bits(path: Path, pixels: NDArray[np.uint16]) -> Path:
     """A PNG of colours [H, W, 3], which Pillow reads and can't write."""
 

@@ -59,6 +59,9 @@ def test_images_without_labels_can_be_held_out(tmp_path: Path) -> None:
     for i in range(20):
         write(tmp_path / "train" / f"{i}.png", flat(i))
     write(tmp_path / "test" / "0.png", flat(99))
+    whole = load(tmp_path, image_size=8)
+    assert values(whole.test) == [99]
+    assert whole.class_names == ()
     held = load(tmp_path, image_size=8, holdout=5)
     assert sorted(values(held.train) + values(held.test)) == list(range(20))
     assert len(held.test.pixels) == 5

@@ -16,10 +16,3 @@ def test_every_item_is_on_one_side_and_each_class_in_proportion(num_held_out: in
     assert (np.diff(held_out) > 0).all()
     share = np.bincount(labels) * num_held_out / 100
     assert np.abs(np.bincount(labels[held_out], minlength=4) - share).max() < 1
-
-
-def test_the_seed_chooses_the_items() -> None:
-    labels = np.zeros(100, np.int64)
-    first, again, other = (split(labels, 10, seed).held_out.tolist() for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
