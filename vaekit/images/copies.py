@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from vaekit.images.mapped import MappedImages, PixelArray, blocks
 
-_HALVES = 2  # of a digest of 16 bytes
-
 
 class Copies(NamedTuple):
     """How many images equal another one, and where that one is."""
@@ -36,7 +34,7 @@ def digests(pixels: PixelArray) -> NDArray[np.uint64]:
         for block in blocks(pixels)
         for image in block
     ]
-    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, _HALVES)
+    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
 
 
 def groups_of(found: NDArray[np.uint64], together: NDArray[np.int64]) -> NDArray[np.int64]:

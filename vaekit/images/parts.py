@@ -44,9 +44,6 @@ class Part(NamedTuple):
     rows: Rows  # a memory map
     values: dict[str, Any]  # JSON values: `files`, and what the work says of all rows
 
-    def path(self, suffix: str) -> Path:
-        return self.folder / f"{self.name}{suffix}"
-
     @property
     def sha256(self) -> dict[str, str]:
         """Of its files, by their names."""

@@ -141,7 +141,7 @@ def _find(
 
 def mapped_images(parts: Sequence[Part], places: NDArray[np.int64]) -> MappedImages:
     """The images at `places` [N] of shards."""
-    pixels = [open_memmap(part.path(PIXELS), mode="r") for part in parts]
+    pixels = [open_memmap(part.folder / f"{part.name}{PIXELS}", mode="r") for part in parts]
     return MappedImages(pixels, [part.rows for part in parts], places)
 
 
