@@ -328,11 +328,8 @@ def _shuffled(side: ImageSet) -> ImageSet:
 
 
 def _split(side: ImageSet, root: str, seed: int) -> dict[str, ImageSet]:
-    count = len(side.pixels)
-    classes = np.zeros(count, np.int64) if side.labels is None else side.labels
-    chosen = hold_out_a_tenth(
-        classes, groups_of(digests(side.pixels), np.arange(count)), seed, root
-    )
+    classes = np.zeros(len(side.pixels), np.int64) if side.labels is None else side.labels
+    chosen = hold_out_a_tenth(classes, groups_of(digests(side.pixels)), seed, root)
     return {"train": side.take(chosen.kept), "test": side.take(chosen.held_out)}
 
 

@@ -37,13 +37,15 @@ def digests(pixels: PixelArray) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
 
 
-def groups_of(found: NDArray[np.uint64], together: NDArray[np.int64]) -> NDArray[np.int64]:
+def groups_of(
+    found: NDArray[np.uint64], together: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """A number [N] for each digest of an image; the same for equal ones and those of one number.
 
     `together` [N] are numbers of what belongs together anyway, as the pages of a file.
     """
     first_equal = _first_equal(found)
-    if len(np.unique(together)) == len(together):
+    if together is None or len(np.unique(together)) == len(together):
         return _numbered(first_equal)
     _, firsts, numbers = np.unique(together, return_index=True, return_inverse=True)
     first_together = firsts[numbers]

@@ -258,8 +258,7 @@ def _held_out_of(images: ImageSet, num_held_out: int, flag: str, config: DataCon
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
     if config.reading == "suffix":
         return split(classes, num_held_out, FIXED_SEED)
-    groups = groups_of(digests(pixels), np.arange(len(pixels)))
-    chosen = split_groups(classes, groups, num_held_out, FIXED_SEED)
+    chosen = split_groups(classes, groups_of(digests(pixels)), num_held_out, FIXED_SEED)
     if not len(chosen.held_out):
         raise UserError(
             f"{flag}: no image can be held out without one that is equal, or with each class left "
