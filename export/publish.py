@@ -2,11 +2,11 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -15,7 +15,7 @@ from PIL import Image
 from vaekit import __version__
 from vaekit.config import IN_MEMORY, TrainConfig
 from vaekit.errors import UserError
-from vaekit.export.manifest import MANIFEST, read_manifest, require_complete, require_intact
+from vaekit.export.manifest import MANIFEST, read_manifest, require_intact
 from vaekit.images.preparation import RESIZE_FILTER
 from vaekit.runs.display import pictures_of
 from vaekit.runs.products import SVM, SVM_CONFIG, SVM_METRICS
@@ -33,19 +33,12 @@ OF_A_START = ("command_line",)  # what is not told of one: it names places of th
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class Published(NamedTuple):
-    """Where a run is now."""
-
-    where: str
-    revision: str | None  # of the Hub, the commit that `Run.from_hub` takes
-
-
-def publish(run: Run, to: str, *, upload: bool = False) -> Published | None:
+def publish(run: Run, to: str, *, upload: bool = False) -> None:
     """Put a run, with its bundle, into a new folder, or into a repository `owner/name` of the Hub.
 
     The files are listed. Only with `upload` do they leave the machine, into a repository that is
-    private where it is new; without it that is all, and None is returned. Raises `UserError` where
-    the run has no bundle of its present weights, the folder holds something, or the Hub says no.
+    private where it is new; without it that is all. Raises `UserError` where the run has no bundle
+    of its present weights, the folder holds something, or the Hub says no.
     """
     bundle = require_bundle(run)
     if not is_repository(to):
@@ -58,18 +51,18 @@ def publish(run: Run, to: str, *, upload: bool = False) -> Published | None:
         staged.replace(folder)
         listed(folder)
         print(f"published: {folder}   next: vaekit.Run.from_hub({str(folder)!r})", flush=True)
-        return Published(str(folder), None)
+        return
     with TemporaryDirectory() as place:
         write_publication(run, bundle, Path(place), to)
         listed(Path(place))
-        if not upload:
+        if upload:
+            put_on_the_hub(Path(place), to)
+        else:
             print(
                 f"nothing was uploaded; `vaekit publish {run.folder.quoted} --to {to} --upload` "
                 f"puts these files there, and ./{to} is a folder",
                 flush=True,
             )
-            return None
-        return uploaded(Path(place), to)
 
 
 def is_repository(to: str) -> bool:
@@ -85,7 +78,6 @@ def require_bundle(run: Run) -> Path:
     if not (bundle / MANIFEST).is_file():
         raise UserError(f"{run.folder.path}: no bundle yet, which is published with it; {again}")
     manifest = read_manifest(bundle)
-    require_complete(bundle, manifest)
     require_intact(bundle, manifest)
     own = (run.sha256("weights"), run.sha256("svm"))
     if (manifest.model_sha256, manifest.svm_sha256) != own:
@@ -102,7 +94,8 @@ def write_publication(run: Run, bundle: Path, folder: Path, repository: str) -> 
     """Write all that is published into `folder`, which is empty."""
     name = run.folder.path.resolve().name
     shutil.copyfile(run.folder.model, folder / "model.safetensors")
-    copy_files(bundle, [MANIFEST, *read_manifest(bundle).files], folder / BUNDLE)
+    manifest = read_json(bundle / MANIFEST)
+    copy_files(bundle, [MANIFEST, *manifest["files"]], folder / BUNDLE)
     if run.has_svm:
         _ = run.svm
         copy_files(run.folder.path, [each.files for each in OF_SVM], folder)
@@ -116,7 +109,6 @@ def write_publication(run: Run, bundle: Path, folder: Path, repository: str) -> 
         pictures[title] = path.relative_to(run.folder.path).as_posix()
         (folder / pictures[title]).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, folder / pictures[title])
-    manifest = read_json(bundle / MANIFEST)
     write_json(folder / "config.json", model_facts(run))
     write_json(folder / "preprocessor_config.json", preparation_facts(run))
     write_text(folder / "README.md", str(card(run, manifest, pictures, name, repository)))
@@ -215,7 +207,6 @@ def card(
         pictures=pictures,
         figures=figures,
         repository=repository if is_repository(repository) else f"owner/{name}",
-        revision=', revision="..."',
         image=manifest["image"],
         channels=channels,
         data=f"Trained on `{data.name}`{epochs}.",
@@ -225,15 +216,11 @@ def card(
 
 def listed(folder: Path) -> None:
     """Say what is published, file by file."""
-    for path in files_of(folder):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{path.stat().st_size:>12,}  {path.relative_to(folder).as_posix()}")
 
 
-def files_of(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def uploaded(folder: Path, repository: str) -> Published:
+def put_on_the_hub(folder: Path, repository: str) -> None:
     """Put the files of `folder` into a repository, as one commit."""
     api = HfApi(library_name="vaekit", library_version=__version__)
     try:
@@ -252,4 +239,3 @@ def uploaded(folder: Path, repository: str) -> Published:
         f"revision={commit.oid!r})",
         flush=True,
     )
-    return Published(repository, commit.oid)
