@@ -20,12 +20,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from vaekit.errors import UserError
 from vaekit.export.bounds import ACCURACY_BOUND, require_same_accuracy
-from vaekit.export.compare import MAX_BATCH, Comparison, Reference
+from vaekit.export.compare import MAX_BATCH, Comparison, Reference, expect
 from vaekit.export.manifest import CLASSIFIER, DECODER, ENCODER, GoldenCase
 from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
 from vaekit.progress import Progress
-from vaekit.svm.table import predict
 
 FLAG = "--weights int8"
 QUANTISED = (ENCODER, DECODER, CLASSIFIER)
@@ -72,20 +71,20 @@ def require_small_loss(bundle: Path, reference: Reference, test: ImageSet) -> di
     encoder, decoder = (_session(bundle / name) for name in (ENCODER, DECODER))
     classifier = _session(bundle / CLASSIFIER) if reference.table is not None else None
     squares = np.zeros(2)
-    exact: list[NDArray[np.bool_]] = []  # which labels are right
+    right: list[NDArray[np.bool_]] = []  # which labels are right, in float32
     found: list[NDArray[np.bool_]] = []
     with Progress("measuring eight bits", len(test.pixels), "images") as bar:
         for start in range(0, len(test.pixels), MAX_BATCH):
             batch = slice(start, start + MAX_BATCH)
             pixels = test.pixels[batch]
             images = as_floats(torch.from_numpy(pixels)).numpy()
-            of_float32, latents = _exact(reference, pixels)
+            exact = expect(reference, pixels)
             mean, _ = encoder.run(None, {"image": pixels})
             (of_int8,) = decoder.run(None, {"latent": mean})
-            squares += [np.square(each - images).sum() for each in (of_float32, of_int8)]
-            if reference.table is not None and classifier is not None and test.labels is not None:
+            squares += [np.square(each - images).sum() for each in (exact.image, of_int8)]
+            if exact.prediction is not None and classifier is not None and test.labels is not None:
                 label, _ = classifier.run(None, {"image": pixels})
-                exact.append(predict(reference.table, latents).labels == test.labels[batch])
+                right.append(exact.prediction.labels == test.labels[batch])
                 found.append(label == test.labels[batch])
             bar.advance(len(pixels))
     float32, int8 = squares / test.pixels.size
@@ -103,7 +102,7 @@ def require_small_loss(bundle: Path, reference: Reference, test: ImageSet) -> di
         "reconstruction": {"float32": float(float32), "int8": float(int8)},
     }
     if found:
-        accuracies = require_same_accuracy(FLAG, np.concatenate(exact), np.concatenate(found))
+        accuracies = require_same_accuracy(FLAG, np.concatenate(right), np.concatenate(found))
         loss["svm_accuracy"] = dict(zip(("float32", "int8"), accuracies, strict=True))
     return loss
 
@@ -131,16 +130,6 @@ def _as_computed(bundle: Path, case: GoldenCase, comparison: Comparison) -> Gold
         scores = max(1.0, case.tolerances["scores"])
         tolerances |= {"label": case.tolerances["label"], "scores": scores}
     return case._replace(outputs=dict(zip(case.outputs, found, strict=True)), tolerances=tolerances)
-
-
-@torch.inference_mode()
-def _exact(
-    reference: Reference, pixels: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Reconstructions from the mean, and what the SVM takes, in float32."""
-    posterior = reference.vae.encode(as_floats(torch.from_numpy(pixels)))
-    latents: NDArray[np.float32] = torch.cat(posterior, dim=1).numpy()
-    return reference.vae.decode(posterior.mean).numpy(), latents
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
