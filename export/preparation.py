@@ -29,6 +29,8 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
     prepared = IMAGE_SETS[data.name].preparation
     centring = prepared.centring
     size = {"height": height, "width": width}
+    antialiased = [] if prepared.resize_filter is None else [ANTIALIASED]
+    of_files, sentences = _of_files(data, channels)
     text = prepared.text.format(fit=FITS[data.fit].format(**size), **size)
     return {
         "set": data.name,
@@ -40,42 +42,25 @@ def preparation(data: DataConfig, image_shape: ImageShape) -> dict[str, Any]:
         "resize_filter": prepared.resize_filter,
         "antialias": prepared.resize_filter is not None,
         "centring": centring and {"box": centring.box or height, "by": centring.by},
-        **_of_files(data, channels),
-        "preparation": " ".join(
-            [
-                text,
-                *([] if prepared.resize_filter is None else [ANTIALIASED]),
-                *_sentences(data, channels),
-            ]
-        ),
+        **of_files,
+        "preparation": " ".join([text, *antialiased, *sentences]),
     }
 
 
-def _of_files(data: DataConfig, channels: int) -> dict[str, Any]:
-    """What was done to files, where the images are one's own and that was settled."""
+def _of_files(data: DataConfig, channels: int) -> tuple[dict[str, Any], list[str]]:
+    """What was done to files, and sentences of it, where they are one's own and it was settled."""
     if "auto" in (data.background, data.value_range):
-        return {}
-    return {
-        "fit": data.fit,
-        "background": None if _keeps_alpha(data, channels) else data.background,
-        "file_value_range": list(parse_value_range(data.value_range)),
-    }
-
-
-def _sentences(data: DataConfig, channels: int) -> list[str]:
-    if "auto" in (data.background, data.value_range):
-        return []
+        return {}, []
     low, high = parse_value_range(data.value_range)
-    ground = f"Transparent images are composited on {data.background} first."
-    deep = f"Of more than 8 bits a pixel, {low:g} to {high:g} become 0 to 255; beyond is clipped."
-    dropped = "Transparency is dropped: hidden colours show."
-    if channels in (2, 4):
-        alpha = []
-    else:
-        alpha = [dropped if data.background == "none" else ground]
-    return [*alpha, GREY if channels < 3 else COLOUR, deep]
-
-
-def _keeps_alpha(data: DataConfig, channels: int) -> bool:
-    """Whether transparency is a channel, or dropped."""
-    return data.background == "none" or channels in (2, 4)
+    background = None if data.background == "none" or channels in (2, 4) else data.background
+    sentences = []
+    if background is not None:
+        sentences.append(f"Transparent images are composited on {background} first.")
+    elif channels not in (2, 4):
+        sentences.append("Transparency is dropped: hidden colours show.")
+    sentences += [
+        GREY if channels < 3 else COLOUR,
+        f"Of more than 8 bits a pixel, {low:g} to {high:g} become 0 to 255; beyond is clipped.",
+    ]
+    facts = {"fit": data.fit, "background": background, "file_value_range": [low, high]}
+    return facts, sentences
