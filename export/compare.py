@@ -218,8 +218,9 @@ def is_decided(margins: NDArray[np.float64], tolerance: float) -> NDArray[np.boo
     confidences, change = margins.sum(axis=2), num_others * tolerance
     least_votes = (margins > tolerance).sum(axis=2)
     most_votes = num_others - (margins < -tolerance).sum(axis=2)
+    least_confidences = confidences - change
     # Confidences are squashed into less than half a vote.
-    least = least_votes + _squash(confidences - change)
+    least = least_votes + least_confidences / (3 * (np.abs(least_confidences) + 1))
     winner = least.argmax(axis=1)[:, None]
     votes = np.take_along_axis(least_votes, winner, axis=1)
     confidence = np.take_along_axis(confidences, winner, axis=1)
@@ -229,11 +230,6 @@ def is_decided(margins: NDArray[np.float64], tolerance: float) -> NDArray[np.boo
     np.put_along_axis(is_behind, winner, True, axis=1)
     decided: NDArray[np.bool_] = is_behind.all(axis=1)
     return decided
-
-
-def _squash(confidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    squashed: NDArray[np.float64] = confidences / (3 * (np.abs(confidences) + 1))
-    return squashed
 
 
 def _batches(count: int) -> Iterator[slice]:
