@@ -5,14 +5,13 @@ from typing import Any
 from vaekit.export.compare import MAX_BATCH
 
 LABELS = "labels.txt"
-SUFFIX = ".pbtxt"
 
 _TYPES = {"uint8": "TYPE_UINT8", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
 def config_name(graph: str) -> str:
     """Of the file for a graph, as in encoder.pbtxt for encoder.onnx."""
-    return graph.removesuffix(".onnx") + SUFFIX
+    return graph.removesuffix(".onnx") + ".pbtxt"
 
 
 def model_config(signature: dict[str, Any], *, scores_are_of_labels: bool) -> str:
