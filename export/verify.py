@@ -108,16 +108,9 @@ def _require_sound(path: Path, signature: Signature, manifest: Manifest) -> None
 
 def _require_runnable(bundle: Path, manifest: Manifest) -> None:
     """Try the opset and the IR version on a graph of one node."""
-    value = onnx.helper.make_tensor_value_info
-    probe = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [onnx.helper.make_node("Identity", ["x"], ["y"])],
-            "probe",
-            [value("x", onnx.TensorProto.FLOAT, [1])],
-            [value("y", onnx.TensorProto.FLOAT, [1])],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", manifest.opset)],
-        ir_version=manifest.ir_version,
+    probe = onnx.parser.parse_model(
+        f'<ir_version: {manifest.ir_version}, opset_import: ["" : {manifest.opset}]>'
+        "probe (float[1] x) => (float[1] y) { y = Identity(x) }"
     )
     try:
         _session(probe.SerializeToString())
