@@ -156,9 +156,7 @@ class ScannedSvmGraph(SvmGraph):
             self.register_buffer(f"weights{group}", _constant(padded))
         self.rows = nn.Buffer(torch.tensor(rows))  # of the kernel, group by group
         self.intercepts = _constant(margin_intercepts(table)[np.ix_(order, order)])  # [K, K]
-        self.ties = _constant(
-            ties_for(len(order))[np.ix_(order, order)].astype(np.float64)
-        )  # [K, K]
+        self.ties = _constant(ties_for(len(order))[np.ix_(order, order)])  # [K, K]
         self.places = nn.Buffer(torch.from_numpy(np.argsort(order)))  # [K]
 
     def forward(self, mean: Tensor, log_variance: Tensor) -> Classification:
@@ -271,7 +269,7 @@ def to_onnx(
     return model
 
 
-def _constant(array: NDArray[np.float64]) -> nn.Buffer:
+def _constant(array: NDArray[np.generic]) -> nn.Buffer:
     return nn.Buffer(torch.from_numpy(array.astype(np.float32)))
 
 
