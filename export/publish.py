@@ -93,14 +93,13 @@ def require_new(folder: Path) -> None:
 def write_publication(run: Run, bundle: Path, folder: Path, repository: str) -> None:
     """Write all that is published into `folder`, which is empty."""
     name = run.folder.path.resolve().name
-    shutil.copyfile(run.folder.model, folder / "model.safetensors")
     manifest = read_json(bundle / MANIFEST)
     copy_files(bundle, [MANIFEST, *manifest["files"]], folder / BUNDLE)
+    names = [run.folder.model.name, run.folder.metrics.name]
     if run.has_svm:
         _ = run.svm
-        copy_files(run.folder.path, [each.files for each in OF_SVM], folder)
-    if run.folder.metrics.is_file():
-        shutil.copyfile(run.folder.metrics, folder / run.folder.metrics.name)
+        names += [each.files for each in OF_SVM]
+    copy_files(run.folder.path, names, folder)
     write_config(folder / run.folder.config.name, without_places(run.config, name))
     starts = [{k: it for k, it in each.items() if k not in OF_A_START} for each in run.environment]
     write_json(folder / run.folder.environment.name, starts)
