@@ -78,13 +78,12 @@ def _nearer(found: Neighbours, others: Neighbours, k: int) -> Neighbours:
     return Neighbours(*(np.take_along_axis(each, order, 1) for each in (indices, distances)))
 
 
-def nearest_others(rows: Rows, k: int, of: NDArray[np.int64] | None = None) -> Neighbours:
-    """The k of `rows` [N, D] that lie nearest to each of them, or to those `of` some indices [B].
+def nearest_others(rows: Rows, k: int, of: NDArray[np.int64]) -> Neighbours:
+    """The k of `rows` [N, D] that lie nearest to each of those `of` some indices [B].
 
     A row is no neighbour of its own; an equal one is. Raises `UserError` for fewer than k others.
     """
     require_enough(k, len(rows) - 1)
-    of = np.arange(len(rows)) if of is None else of
     found = nearest(rows, rows[of], k + 1)
     is_own = found.indices == of[:, None]
     is_own[~is_own.any(axis=1), k] = True  # more equal rows than neighbours: any may be left out
@@ -97,10 +96,9 @@ def require_enough(k: int, count: int) -> None:
         raise UserError(f"{k} neighbours (k): expected from 1 to {count:,}, for so many images")
 
 
-def _require_finite(*arrays: NDArray[np.float32]) -> None:
-    for array in arrays:
-        if not np.isfinite(array).all():
-            raise UserError(
-                "latents hold NaN or infinity: expected finite numbers; the training of these "
-                "weights went wrong, start it anew with a lower learning rate"
-            )
+def _require_finite(latents: NDArray[np.float32]) -> None:
+    if not np.isfinite(latents).all():
+        raise UserError(
+            "latents hold NaN or infinity: expected finite numbers; the training of these "
+            "weights went wrong, start it anew with a lower learning rate"
+        )
