@@ -159,10 +159,9 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         vae = self._model()
         latents = np.asarray(X, np.float64)
-        if latents.ndim != 2 or latents.shape[1] != self._n_features_out:
-            raise UserError(
-                f"latents: the shape {[*latents.shape]}, expected [N, {self._n_features_out}]"
-            )
+        width = vae.latent_dim * (2 if self.log_variances else 1)
+        if latents.ndim != 2 or latents.shape[1] != width:
+            raise UserError(f"latents: the shape {[*latents.shape]}, expected [N, {width}]")
         low, high = self.value_range_
         batches = torch.from_numpy(latents[:, : vae.latent_dim]).split(BATCH_SIZE)
         images = torch.cat([vae.decode(batch) for batch in batches]).double()
@@ -202,10 +201,6 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # latents are float32, whatever the images are
         return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.model_["latent_dim"]) * (2 if self.log_variances else 1)
 
     def _model(self) -> VAE:
         """In float64: then a row's result does not depend on those beside it."""
