@@ -143,22 +143,21 @@ def latent_map(
                 path_effects=[withStroke(linewidth=4, foreground="white")],
                 parse_math=False,
             )
-    if not has_legend:
-        return _placed(figure, axes, points)
-    legend = figure.legend(
-        [_legend_marker(label) for label in range(len(names))],
-        names,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=FONT_SIZE,
-        labelcolor=INK,
-        handlelength=1.0,
-        handletextpad=0.2,
-        columnspacing=1.0,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    if has_legend:
+        legend = figure.legend(
+            [_legend_marker(label) for label in range(len(names))],
+            names,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=FONT_SIZE,
+            labelcolor=INK,
+            handlelength=1.0,
+            handletextpad=0.2,
+            columnspacing=1.0,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return _placed(figure, axes, points)
 
 
@@ -194,26 +193,22 @@ def latent_traversal(
     figure = Figure((width / DPI, height / DPI), DPI)
     figure.figimage(np.asarray(sheet), left, 0)
     points = font_pixels * 72 / DPI
-    for row, label in enumerate(row_labels):
-        middle = (row + 0.5) / num_rows * sheet.height
+    texts = [
+        (left - 0.5 * font_pixels, top + (row + 0.5) / num_rows * sheet.height, label, "right")
+        for row, label in enumerate(row_labels)
+    ]
+    texts += [
+        (left + (step + 0.5) / num_steps * sheet.width, 0.5 * top, label, "center")
+        for step, label in enumerate(column_labels)
+    ]
+    for x, y, label, alignment in texts:
         figure.text(
-            (left - 0.5 * font_pixels) / width,
-            1 - (top + middle) / height,
+            x / width,
+            1 - y / height,
             label,
             fontsize=points,
             color=INK,
-            horizontalalignment="right",
-            verticalalignment="center",
-        )
-    for step, label in enumerate(column_labels):
-        middle = (step + 0.5) / num_steps * sheet.width
-        figure.text(
-            (left + middle) / width,
-            1 - 0.5 * top / height,
-            label,
-            fontsize=points,
-            color=INK,
-            horizontalalignment="center",
+            horizontalalignment=alignment,
             verticalalignment="center",
         )
     return _render(figure, num_colours=None)
