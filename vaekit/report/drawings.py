@@ -75,16 +75,15 @@ def draw_reconstructions(run: Run) -> Picture:
 
 def read_samples(run: Run) -> list[Sample]:
     """The pictures that training left, at most `MAX_SAMPLES`, spread over the epochs."""
-    paths = [run.folder.samples(row["epoch"]) for row in run.metrics]
-    paths = [path for path in paths if path.exists()]
-    if len(paths) > MAX_SAMPLES:
-        chosen = np.linspace(0, len(paths) - 1, MAX_SAMPLES).round().astype(int)
-        paths = [paths[index] for index in chosen]
+    epochs = [row["epoch"] for row in run.metrics if run.folder.samples(row["epoch"]).exists()]
+    if len(epochs) > MAX_SAMPLES:
+        chosen = np.linspace(0, len(epochs) - 1, MAX_SAMPLES).round().astype(int)
+        epochs = [epochs[index] for index in chosen]
     samples = []
-    for path in paths:
-        epoch = int(path.stem.removeprefix("epoch-"))
+    for epoch in epochs:
         when = f"after epoch {epoch}" if epoch else "before training"
-        samples.append(Sample(epoch, _embed(path, f"Generated images {when}")))
+        picture = _embed(run.folder.samples(epoch), f"Generated images {when}")
+        samples.append(Sample(epoch, picture))
     return samples
 
 
@@ -104,10 +103,10 @@ def draw_losses(run: Run) -> list[Picture]:
 
 
 def draw_map(run: Run) -> Map | None:
-    latents = run.latents if run.has_latents else None
-    placed = None if latents is None else latent_map(run.folder, latents)
-    if latents is None or placed is None:
+    placed = latent_map(run.folder, run.latents) if run.has_latents else None
+    if placed is None:
         return None
+    latents = run.latents
     labels = None if latents.test_labels is None else latents.test_labels[placed.indices]
     picture = figures.latent_map(placed.points, labels, latents.class_names)
     num_points = len(placed.indices)
@@ -123,7 +122,7 @@ def draw_map(run: Run) -> Map | None:
         thumbnails(
             run.images.test.pixels[placed.indices],
             picture.places,
-            standouts.titles(run, "test", placed.indices),
+            standouts.titles(run, placed.indices),
         ),
     )
 

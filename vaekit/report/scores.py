@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from vaekit.errors import say
 from vaekit.images.inputs import Inputs
-from vaekit.images.pictures import image_grid
-from vaekit.report.embedding import Picture, embedded, render
-from vaekit.runs.inference import reconstruct
+from vaekit.report.embedding import Picture, render
+from vaekit.report.standouts import beside_reconstructions
 from vaekit.runs.run import Run
 from vaekit.runs.scores import Scores
 from vaekit.storage.files import write_text
@@ -54,39 +53,33 @@ def write_scores_page(path: Path, run: Run, inputs: Inputs, scores: Scores) -> N
 
 def _parts(run: Run, inputs: Inputs, scores: Scores, order: NDArray[np.int64]) -> list[Part]:
     if len(order) <= 2 * NUM_SHOWN:
-        text = "From the strangest to the most typical."
-        return [Part("All images, the strangest first", text, _shown(run, inputs, scores, order))]
-    strangest, typical = order[:NUM_SHOWN], order[::-1][:NUM_SHOWN]
-    return [
-        Part(
-            "The strangest",
-            "Farthest from training images, or reconstructed worst.",
-            _shown(run, inputs, scores, strangest),
-        ),
-        Part(
-            "The most typical",
-            "Near training images, and reconstructed well, the most typical first.",
-            _shown(run, inputs, scores, typical),
-        ),
-    ]
+        kinds = [
+            ("All images, the strangest first", "From the strangest to the most typical.", order)
+        ]
+    else:
+        strangest = "Farthest from training images, or reconstructed worst."
+        typical = "Near training images, and reconstructed well, the most typical first."
+        kinds = [
+            ("The strangest", strangest, order[:NUM_SHOWN]),
+            ("The most typical", typical, order[::-1][:NUM_SHOWN]),
+        ]
+    return [Part(title, text, _shown(run, inputs, scores, some)) for title, text, some in kinds]
 
 
 def _shown(run: Run, inputs: Inputs, scores: Scores, chosen: NDArray[np.int64]) -> list[Shown]:
-    pixels = inputs.pixels[chosen]
-    decoded = reconstruct(run.weights, pixels)
-    files = inputs.files or [f"image {index}" for index in range(len(inputs.pixels))]
+    every_file = inputs.files or [f"image {index}" for index in range(len(inputs.pixels))]
+    files = [every_file[index] for index in chosen]
+    names = [Path(file).name for file in files]
+    pictures = beside_reconstructions(run.weights, inputs.pixels[chosen], names)
     return [
         Shown(
-            embedded(
-                image_grid(np.stack([image, reconstruction]), columns=2),
-                f"{Path(files[index]).name}, and its reconstruction",
-            ),
-            Path(files[index]).name,
-            files[index],
+            picture,
+            name,
+            file,
             f"{scores.percentile[index]:.1f}",
             f"{scores.distance[index]:.2f}",
             f"{scores.mse[index]:.4f}",
             bool(scores.is_strange[index]),
         )
-        for index, image, reconstruction in zip(chosen, pixels, decoded, strict=True)
+        for index, file, name, picture in zip(chosen, files, names, pictures, strict=True)
     ]

@@ -1,6 +1,7 @@
 """What stands out among the images of a run: the strangest, and those likely mislabelled."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from vaekit.runs.index import IndexRow, index_row
 from vaekit.runs.inference import reconstruct
 from vaekit.runs.run import Run
 from vaekit.runs.scores import score
+from vaekit.runs.weights import Weights
 
 NUM_STRANGE = 12
 NUM_MISLABELLED = 12
@@ -45,26 +47,31 @@ def strangest(run: Run) -> list[Card]:
     examined = images.test.pixels[::step]
     found = score(weights, latents, images, examined, k, FALSE_ALARMS)
     chosen = np.argsort(-found.strangeness, kind="stable")[:NUM_STRANGE]
-    pixels = examined[chosen]
     first = len(latents.train)
-    index = {row: index_row(images, first + step * row) for row in chosen.tolist()}
+    index = [index_row(images, first + step * row) for row in chosen.tolist()]
+    pictures = beside_reconstructions(weights, examined[chosen], map(_named, index))
     return [
         Card(
-            embedded(
-                image_grid(np.stack([image, reconstruction]), columns=2),
-                f"{_named(index[row])}, and its reconstruction",
-            ),
-            _named(index[row]),
+            picture,
+            _named(image),
             [
-                *_class_of(index[row]),
+                *([] if image.class_name is None else [f"class {image.class_name}"]),
                 f"distance {found.distance[row]:.2f}",
                 f"MSE {found.mse[row]:.4f}",
                 f"percentile {found.percentile[row]:.1f}",
             ],
         )
-        for row, image, reconstruction in zip(
-            chosen.tolist(), pixels, reconstruct(weights, pixels), strict=True
-        )
+        for row, image, picture in zip(chosen, index, pictures, strict=True)
+    ]
+
+
+def beside_reconstructions(
+    weights: Weights, pixels: NDArray[np.uint8], names: Iterable[str]
+) -> list[Picture]:
+    """A picture of each of the images [N, C, H, W] and its reconstruction."""
+    return [
+        embedded(image_grid(np.stack(pair), columns=2), f"{name}, and its reconstruction")
+        for name, *pair in zip(names, pixels, reconstruct(weights, pixels), strict=True)
     ]
 
 
@@ -100,9 +107,9 @@ def mislabelled(run: Run) -> Mislabelled | None:
     return Mislabelled(len(found.rows), len(likely.rows), cards)
 
 
-def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
-    """What to call some images of a split: its class, where it has one, and its file or number."""
-    first = 0 if split == "train" else len(run.images.train.pixels)
+def titles(run: Run, rows: NDArray[np.int64]) -> list[str]:
+    """What to call some test images: its class, where it has one, and its file or number."""
+    first = len(run.images.train.pixels)
     return [
         _named(image) if image.class_name is None else f"{image.class_name} · {_named(image)}"
         for image in (index_row(run.images, first + row) for row in rows.tolist())
@@ -112,7 +119,3 @@ def titles(run: Run, split: str, rows: NDArray[np.int64]) -> list[str]:
 def _named(image: IndexRow) -> str:
     """Its file, or which one it is of its split."""
     return image.file or f"{image.split} image {image.row}"
-
-
-def _class_of(image: IndexRow) -> list[str]:
-    return [] if image.class_name is None else [f"class {image.class_name}"]
