@@ -80,14 +80,13 @@ async function entriesOf(folder) {
 
 /** The files of the bundle among those of a folder, by name; where there is none, the folder's. */
 function bundleOf(files) {
-  const folder = ["", ...BUNDLES.map((name) => `${name}/`)].find((each) =>
-    files.has(`${each}manifest.json`),
-  );
-  const own = [...files].filter(([path]) => path.lastIndexOf("/") === (folder ?? "").length - 1);
+  const folders = ["", ...BUNDLES.map((name) => `${name}/`)];
+  const folder = folders.find((each) => files.has(`${each}manifest.json`)) ?? "";
   return new Map(
-    own
-      .filter(([path]) => path.startsWith(folder ?? ""))
-      .map(([path, file]) => [path.slice((folder ?? "").length), file]),
+    [...files]
+      .filter(([path]) => path.startsWith(folder))
+      .map(([path, file]) => [path.slice(folder.length), file])
+      .filter(([name]) => !name.includes("/")),
   );
 }
 

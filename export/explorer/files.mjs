@@ -1,6 +1,6 @@
 // An image file made into an image of the kind that the model knows, as `vaekit encode` does it.
 
-import { bilinear, resize } from "./prepare.mjs";
+import { bilinear, placed, resize } from "./prepare.mjs";
 
 /** The pixels of a file, { data: RGBA bytes, height, width }, turned as its EXIF data say. */
 export async function readPixels(file) {
@@ -43,7 +43,7 @@ export function prepareFile(pixels, facts, ground) {
   const { channels, height, width } = facts;
   const hasAlpha = channels.includes("alpha");
   const planes = hasAlpha ? premultiplied(pixels) : opaque(pixels, ground);
-  const [red, green, blue, alpha] = planes.map((ink) => ({ ink, ...sizeOf(pixels) }));
+  const [red, green, blue, alpha] = planes.map((ink) => ({ ...pixels, ink }));
   const colours = channels.includes("grey") ? [greyOf(red, green, blue)] : [red, green, blue];
   const wanted = hasAlpha ? [...colours, alpha] : colours;
   const bars = hasAlpha ? [0, 0, 0] : (ground ?? [0, 0, 0]);
@@ -62,8 +62,6 @@ export function prepareFile(pixels, facts, ground) {
   return image;
 }
 
-const sizeOf = ({ height, width }) => ({ height, width });
-
 function fit(plane, { height, width, fit: how = "stretch" }, bar) {
   const across = width / plane.width;
   const down = height / plane.height;
@@ -77,34 +75,29 @@ function fit(plane, { height, width, fit: how = "stretch" }, bar) {
   const scale = Math.min(across, down);
   const scaled = (side) => Math.max(1, Math.round(side * scale));
   const small = resize(plane, scaled(plane.height), scaled(plane.width), bilinear);
-  const padded = new Uint8Array(height * width).fill(bar);
   const [top, left] = [(height - small.height) >> 1, (width - small.width) >> 1];
-  for (let y = 0; y < small.height; y++) {
-    padded.set(small.ink.subarray(y * small.width, (y + 1) * small.width), (top + y) * width + left);
-  }
-  return padded;
+  return placed(small, top, left, new Uint8Array(height * width).fill(bar), width);
 }
 
 /** Four planes, the colours composited on the ground, if there is one. */
-function opaque({ data }, ground) {
-  return [0, 1, 2, 3].map((channel) =>
-    Uint8Array.from({ length: data.length / 4 }, (_, i) => {
-      const value = data[4 * i + channel];
-      if (ground === null || channel === 3) {
-        return value;
-      }
-      const alpha = data[4 * i + 3] / 255;
-      return Math.round(alpha * value + (1 - alpha) * ground[channel]);
-    }),
+function opaque(pixels, ground) {
+  return planesOf(pixels, (value, alpha, channel) =>
+    ground === null ? value : (alpha / 255) * value + (1 - alpha / 255) * ground[channel],
   );
 }
 
 /** Four planes, the colours times alpha, as Pillow resizes them. */
-function premultiplied({ data }) {
+function premultiplied(pixels) {
+  return planesOf(pixels, (value, alpha) => (value * alpha) / 255);
+}
+
+/** Four planes: `colourOf(value, alpha, channel)` of each colour, and alpha as it is. */
+function planesOf({ data }, colourOf) {
   return [0, 1, 2, 3].map((channel) =>
-    Uint8Array.from({ length: data.length / 4 }, (_, i) =>
-      channel === 3 ? data[4 * i + 3] : Math.round((data[4 * i + channel] * data[4 * i + 3]) / 255),
-    ),
+    Uint8Array.from({ length: data.length / 4 }, (_, i) => {
+      const [value, alpha] = [data[4 * i + channel], data[4 * i + 3]];
+      return channel === 3 ? alpha : Math.round(colourOf(value, alpha, channel));
+    }),
   );
 }
 

@@ -9,7 +9,7 @@ const MAX_HEART_POINTS = 300; // of a class; its heart among that many is near e
  *   null is their middle
  * @returns toField(index) => [x, y] in pixels; fromField(x, y) => [x, y] among the points
  */
-export function fit(points, width, height, margin, view = { zoom: 1, centre: null }) {
+export function fit(points, width, height, margin, view) {
   const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
   points.forEach((value, index) => {
     low[index % 2] = Math.min(low[index % 2], value);
@@ -35,7 +35,7 @@ export function fit(points, width, height, margin, view = { zoom: 1, centre: nul
  * The nearest point within 45 degrees of a direction, y upwards, of those that `accepts`;
  * `index` itself at the edge.
  */
-export function neighbour(points, index, [towardsX, towardsY], accepts = () => true) {
+export function neighbour(points, index, [towardsX, towardsY], accepts) {
   let [nearest, least] = [index, Infinity];
   for (let other = 0; other < points.length / 2; other++) {
     if (!accepts(other)) {

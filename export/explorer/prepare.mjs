@@ -43,12 +43,15 @@ function centred(drawing, { height, width, centring }, weigh) {
     centring.by === "centre of mass"
       ? massOffset(small, height, width)
       : [(height - small.height) >> 1, (width - small.width) >> 1];
-  const image = new Uint8Array(height * width);
-  for (let y = 0; y < small.height; y++) {
-    const row = small.ink.subarray(y * small.width, (y + 1) * small.width);
-    image.set(row, (top + y) * width + left);
+  return placed(small, top, left, new Uint8Array(height * width), width);
+}
+
+/** A field of a width, row by row, with an image put into it. */
+export function placed({ ink, height, width }, top, left, field, fieldWidth) {
+  for (let y = 0; y < height; y++) {
+    field.set(ink.subarray(y * width, (y + 1) * width), (top + y) * fieldWidth + left);
   }
-  return image;
+  return field;
 }
 
 function massOffset(drawing, height, width) {

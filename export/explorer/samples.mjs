@@ -1,8 +1,8 @@
 // explorer.json as typed arrays: the test images to pick from, the map, and what lies near what.
 
 /**
- * @returns images: { pixels, labels, num, at(index) }, map: { method, points, latents, labels,
- *   num, at(index) } or null; `at` gives an image, or a latent of the map
+ * @returns images: { pixels, labels, num, at(index) }, map: { points, latents, labels, num,
+ *   at(index) } or null; `at` gives an image, or a latent of the map
  * @throws Error of one line where the content is of another format
  */
 export function readSamples(content) {
@@ -20,10 +20,9 @@ export function readSamples(content) {
   };
 }
 
-function readMap({ method, points, latents, labels }) {
+function readMap({ points, latents, labels }) {
   const values = new Float32Array(fromBase64(latents.data).buffer);
   return {
-    method,
     points: new Float32Array(fromBase64(points.data).buffer),
     latents: values,
     labels,
