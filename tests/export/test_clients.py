@@ -9,13 +9,9 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
-from tempfile import mkdtemp
-from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +29,13 @@ from bundle_helpers import (
     seal,
 )
 from conftest import ROOT, run_command
+from damage_helpers import data_flipped
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from packaging.requirements import Requirement
+
+from vaekit.export import explore
+from vaekit.export.explore import RUNTIME_FILES, serving
+from vaekit.export.manifest import read_golden
 
 CLIENTS = ROOT / "export" / "clients"
 ALL_WELL = "all outputs within tolerance"
@@ -48,18 +49,6 @@ class Outcome(NamedTuple):
 
 
 Client = Callable[[Path], Outcome]
-
-
-@pytest.fixture(scope="session")
-def bundle(exported_run: Path) -> Path:
-    """A bundle with all four graphs; tests must not change it."""
-    return exported_run / "onnx"
-
-
-@pytest.fixture
-def own_bundle(bundle: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")
@@ -129,9 +118,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browser_client(browser: Browser, tmp_path: Path) -> Client:
+def browser_client(browser: Browser) -> Client:
     def client(bundle: Path) -> Outcome:
-        shown = show_in_browser(browser, bundle, Path(mkdtemp(dir=tmp_path)) / "site")
+        shown = show_in_browser(browser, bundle)
         rows = [" ".join(row) for row in shown["rows"]]
         return Outcome(shown["verdict"] == ALL_WELL, "\n".join([*rows, shown["verdict"]]))
 
@@ -154,54 +143,15 @@ def outcome(result: "subprocess.CompletedProcess[str]") -> Outcome:
     return Outcome(well, result.stdout + result.stderr)
 
 
-def show_in_browser(
-    browser: Browser, bundle: Path, site: Path, *, isolated: bool = True
-) -> dict[str, Any]:
+def show_in_browser(browser: Browser, bundle: Path) -> dict[str, Any]:
     """Serve the client with all that it needs beside it, and read the page in Chromium."""
-    shutil.copytree(CLIENTS / "browser", site)
-    shutil.copy(CLIENTS / "bundle.mjs", site)
-    (site / "ort").symlink_to(NODE_MODULES / "onnxruntime-web" / "dist")
-    (site / "bundle").symlink_to(bundle)
-    with serve(site, isolated) as url:
+    page, runtime = CLIENTS / "browser", NODE_MODULES / "onnxruntime-web" / "dist"
+    routes = {"/": page / "index.html", "/bundle.mjs": CLIENTS / "bundle.mjs"}
+    routes["/client.mjs"] = page / "client.mjs"
+    routes |= {f"/ort/{name}": runtime / name for name in RUNTIME_FILES}
+    routes |= {f"/bundle/{path.name}": path for path in bundle.iterdir()}
+    with serving(routes) as url:
         return browser(url)
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """A static server that forbids inline scripts and styles, and anything from elsewhere."""
-
-    isolated: bool
-
-    def end_headers(self) -> None:
-        self.send_header(
-            "Content-Security-Policy",
-            "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; "
-            "style-src 'self'; worker-src 'self' blob:; connect-src 'self'",
-        )
-        if self.isolated:
-            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def serve(folder: Path, isolated: bool) -> Iterator[str]:
-    handler = type("Handler", (Handler,), {"isolated": isolated})
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def golden_case(bundle: Path, graph: str) -> dict[str, Any]:
-    cases = json.loads((bundle / "golden.json").read_text())["cases"]
-    return next(case for case in cases if case["graph"] == graph)
 
 
 def change_golden(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -243,10 +193,10 @@ def make_output_nan(case: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [move_beyond_tolerance, make_output_nan])
 def test_a_client_fails_and_names_the_output_that_is_off(
-    client: Client, own_bundle: Path, change: Callable[[dict[str, Any]], None]
+    client: Client, bundle: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    change_golden(own_bundle, change)
-    well, said = client(own_bundle)
+    change_golden(bundle, change)
+    well, said = client(bundle)
     assert not well
     assert said.count(" is off by ") == 1
     assert "decoder.onnx: image is off by " in said
@@ -254,12 +204,10 @@ def test_a_client_fails_and_names_the_output_that_is_off(
 
 @pytest.mark.parametrize("name", ["svm.onnx", "README.md"])
 def test_a_client_refuses_a_bundle_with_one_flipped_bit_and_names_the_file(
-    client: Client, own_bundle: Path, name: str
+    client: Client, bundle: Path, name: str
 ) -> None:
-    content = bytearray((own_bundle / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (own_bundle / name).write_bytes(content)
-    well, said = client(own_bundle)
+    data_flipped(bundle / name)
+    well, said = client(bundle)
     assert not well
     assert f"{name} is damaged" in said
     assert "tolerance" not in said  # nothing was run
@@ -267,17 +215,17 @@ def test_a_client_refuses_a_bundle_with_one_flipped_bit_and_names_the_file(
 
 @pytest.mark.slow
 def test_a_client_refuses_a_manifest_with_a_changed_class_name(
-    client: Client, own_bundle: Path
+    client: Client, bundle: Path
 ) -> None:
-    manifest = facts_of(own_bundle)
+    manifest = facts_of(bundle)
     manifest["class_names"][3] = "drei ½"  # no ASCII, as names of folders may be
-    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
-    well, said = client(own_bundle)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    well, said = client(bundle)
     assert not well
     assert "manifest.json is damaged" in said
     assert "tolerance" not in said
-    seal(own_bundle, manifest)
-    well, said = client(own_bundle)
+    seal(bundle, manifest)
+    well, said = client(bundle)
     assert well, said
 
 
@@ -385,22 +333,22 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
 def test_a_command_line_client_exits_with_2_and_one_line_where_the_bundle_is_not_right(
     name: str,
-    own_bundle: Path,
+    bundle: Path,
     spoil: Callable[[Path], object],
     reason: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    spoil(own_bundle)
+    spoil(bundle)
     if name == "python":
-        code, output, errors = python_client_here(own_bundle, capfd)
+        code, output, errors = python_client_here(bundle, capfd)
     else:
         node = require_node("onnxruntime-node")
-        result = run_command([node, CLIENTS / "node" / "client.mjs", own_bundle])
+        result = run_command([node, CLIENTS / "node" / "client.mjs", bundle])
         code, output, errors = result.returncode, result.stdout, result.stderr
     assert code == 2, errors
     assert ALL_WELL not in output
     assert len(errors.splitlines()) == 1, errors
-    assert str(own_bundle) in errors
+    assert str(bundle) in errors
     assert reason in errors
 
 
@@ -427,10 +375,12 @@ def test_the_python_client_runs_where_there_is_no_torch(plain_python: Path) -> N
 
 @pytest.mark.slow
 def test_the_browser_client_needs_no_cross_origin_isolation(
-    browser: Browser, bundle: Path, tmp_path: Path
+    browser: Browser, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    isolated = show_in_browser(browser, bundle, tmp_path / "isolated")
-    plain = show_in_browser(browser, bundle, tmp_path / "plain", isolated=False)
+    isolated = show_in_browser(browser, bundle)
+    for whose in ("Opener", "Embedder"):
+        monkeypatch.delitem(explore.HEADERS, f"Cross-Origin-{whose}-Policy")
+    plain = show_in_browser(browser, bundle)
     assert (isolated["isolated"], plain["isolated"]) == (True, False)
     assert isolated["verdict"] == plain["verdict"] == ALL_WELL
 
@@ -487,9 +437,9 @@ console.log(JSON.stringify(await classify(ort, bundle, images)));
 
 @pytest.mark.slow
 def test_classify_gives_class_names_in_python_and_in_node(bundle: Path) -> None:
-    case = golden_case(bundle, "classifier.onnx")
-    images = case["inputs"]["image"]
-    arguments = [bundle, json.dumps(images["data"]), json.dumps(images["shape"])]
+    (case,) = (each for each in read_golden(bundle) if each.graph == "classifier.onnx")
+    images = case.inputs["image"]
+    arguments = [bundle, json.dumps(images.ravel().tolist()), json.dumps(images.shape)]
     python = [sys.executable, "-c", PYTHON_APPLICATION, *arguments]
     node = [require_node("onnxruntime-node"), "--input-type=module", "-e", NODE_APPLICATION]
     results = [
@@ -497,7 +447,7 @@ def test_classify_gives_class_names_in_python_and_in_node(bundle: Path) -> None:
         run_command([*node, *arguments], cwd=CLIENTS.parent),
     ]
     class_names = facts_of(bundle)["class_names"]
-    expected = [class_names[label] for label in case["outputs"]["label"]["data"]]
+    expected = [class_names[label] for label in case.outputs["label"]]
     for result in results:
         assert json.loads(result.stdout) == expected, result.stderr
 
