@@ -21,7 +21,6 @@ from vaekit.export.compare import (
 )
 from vaekit.export.graphs import svm_graph
 from vaekit.images.sets import load_images
-from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import decisions
@@ -31,8 +30,8 @@ GRAPHS = ["encoder.onnx", "decoder.onnx", "svm.onnx", "classifier.onnx"]
 
 @pytest.fixture
 def reference(exported_run: Path) -> Reference:
-    run = RunFolder(exported_run)
-    return Reference(Run(run.path).weights.vae, Run(run.path).svm.table)
+    run = Run(exported_run)
+    return Reference(run.weights.vae, run.svm.table)
 
 
 @pytest.fixture

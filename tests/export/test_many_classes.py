@@ -30,8 +30,7 @@ def test_hundreds_of_classes_go_from_images_to_a_bundle(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=np.clip(images, 0, 255).astype(np.uint8), labels=labels)
     data = DataConfig(name="arrays", root=str(tmp_path / "set.npz"), holdout=NUM_CLASSES)
     train(tiny_config(tmp_path / "run", data=data, batch_size=100, epochs=1))
-    run = Run(tmp_path / "run")
-    extract_latents(run)
+    extract_latents(Run(tmp_path / "run"))
     fit_svm(Run(tmp_path / "run"), SvmConfig())
     run = Run(tmp_path / "run")
 
