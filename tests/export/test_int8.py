@@ -15,7 +15,6 @@ from onnx.reference import ReferenceEvaluator
 
 from vaekit.cli import main
 from vaekit.config import ModelConfig, SvmConfig
-from vaekit.errors import UserError
 from vaekit.export import int8
 from vaekit.export.bundle import GRAPHS
 from vaekit.export.compare import Reference
@@ -110,15 +109,6 @@ def test_the_measured_cost_is_that_of_the_test_images(bundle: Path, reference: R
 
 
 @pytest.mark.slow
-def test_a_loss_beyond_the_bound_is_refused(
-    bundle: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(int8, "MAX_ERROR_GROWTH", -0.5)
-    with pytest.raises(UserError, match=r"--weights int8: the squared error .*use fp16 or fp32"):
-        int8.require_small_loss(bundle, reference, dark_and_light())
-
-
-@pytest.mark.slow
 def test_a_bundle_in_eight_bits_is_whole_and_says_what_it_cost(
     exported_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +151,7 @@ def test_where_eight_bits_are_refused_the_bundle_that_was_there_stays(
     monkeypatch.setattr(int8, "MAX_ERROR_GROWTH", -0.5)
     line = refusal(capsys, "export", run_folder, "--weights", "int8")
     assert "--weights int8: the squared error of a reconstruction is" in line
+    assert line.endswith("use fp16 or fp32")
     assert snapshot(run_folder) == before
 
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from vaekit.export.metadata import describe, signature
+from vaekit.export.metadata import describe
 
 
 def graph_of_images(num_channels: int) -> onnx.ModelProto:
@@ -39,10 +39,3 @@ def test_images_are_denoted_with_their_pixel_format(
     ]
     assert model.graph.output[0].type.denotation == ""
     onnx.checker.check_model(model, full_check=True)
-
-
-def test_a_signature_has_names_types_and_shapes() -> None:
-    assert signature(graph_of_images(1)) == {
-        "inputs": [{"name": "image", "type": "uint8", "shape": ["batch", 1, 9, 7]}],
-        "outputs": [{"name": "mean", "type": "float32", "shape": ["batch", 1, 9, 7]}],
-    }
