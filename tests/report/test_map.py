@@ -1,61 +1,55 @@
 """The map of the test latents: faithful, made once, and of the latents it says."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vaekit.report.map import LatentMap, latent_map, tsne
-from vaekit.runs.folder import RunFolder
 from vaekit.runs.latents import Latents
 from vaekit.runs.run import Run
 
 
 @pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> RunFolder:
+def run(run: Path) -> Run:
     """A finished run whose map is still to be made."""
-    shutil.copytree(finished_run, tmp_path / "run")
-    (tmp_path / "run" / "figures" / "tsne.safetensors").unlink()
-    return RunFolder(tmp_path / "run")
+    (run / "figures" / "tsne.safetensors").unlink()
+    return Run(run)
 
 
-def made(run: RunFolder, latents: Latents) -> LatentMap:
-    placed = latent_map(run, latents)
+def made(run: Run, latents: Latents) -> LatentMap:
+    placed = latent_map(run.folder, latents)
     assert placed is not None
     return placed
 
 
 @pytest.mark.slow
-def test_every_test_image_of_a_small_set_has_a_point(run: RunFolder) -> None:
-    latents = Run(run.path).latents
-    points, indices = made(run, latents)
-    assert points.shape == (len(latents.test), 2)
+def test_every_test_image_of_a_small_set_has_a_point(run: Run) -> None:
+    points, indices = made(run, run.latents)
+    assert points.shape == (96, 2)
     assert np.isfinite(points).all()
-    np.testing.assert_array_equal(indices, np.arange(len(latents.test)))
+    np.testing.assert_array_equal(indices, np.arange(96))
 
 
-def test_a_map_is_made_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    latents = Run(run.path).latents
-    first = made(run, latents)
+def test_a_map_is_made_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    first = made(run, run.latents)
     assert "t-SNE" in capsys.readouterr().out
-    second = made(run, latents)
+    second = made(run, run.latents)
     assert capsys.readouterr().out == ""
     np.testing.assert_array_equal(first.points, second.points)
 
 
 @pytest.mark.slow
-def test_other_latents_get_a_map_of_their_own(run: RunFolder) -> None:
-    latents = Run(run.path).latents
-    first = made(run, latents)
-    others = latents._replace(test=latents.test[::-1].copy(), sha256="0" * 64)
+def test_other_latents_get_a_map_of_their_own(run: Run) -> None:
+    first = made(run, run.latents)
+    others = run.latents._replace(test=run.latents.test[::-1].copy(), sha256="0" * 64)
     second = made(run, others)
     assert not np.array_equal(first.points, second.points)
 
 
-def test_too_few_latents_have_no_map(run: RunFolder) -> None:
-    latents = Run(run.path).latents
-    assert latent_map(run, latents._replace(test=latents.test[:3])) is None
+def test_too_few_latents_have_no_map(run: Run) -> None:
+    few = run.latents._replace(test=run.latents.test[:3])
+    assert latent_map(run.folder, few) is None
 
 
 @pytest.mark.slow

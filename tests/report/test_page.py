@@ -16,7 +16,6 @@ from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 from vaekit.images.pictures import image_grid, write_image
 from vaekit.images.sets import load_images
 from vaekit.models.vae import VAE
-from vaekit.report import tables
 from vaekit.report.circumstances import commands, settings
 from vaekit.report.drawings import read_samples
 from vaekit.report.page import write_report
@@ -371,15 +370,3 @@ def test_images_without_labels_have_a_map_but_no_confusion(tmp_path: Path) -> No
     assert not any("Confusion" in alt for alt in page.alts())
     assert "no labels" in page.text
     assert "vaekit svm" not in commands(Run(run))
-
-
-@pytest.mark.parametrize(
-    ("value", "lower_is_better", "verdict"),
-    [(0.986072, False, "equal"), (0.986072, True, "equal"), (0.9871, False, "better"),
-     (0.9871, True, "worse"), (0.9851, True, "better")],
-)  # fmt: skip
-def test_figures_that_are_printed_alike_are_equal(
-    value: float, lower_is_better: bool, verdict: str
-) -> None:
-    compared = tables._comparison("x", value, 0.986072, digits=4, lower_is_better=lower_is_better)
-    assert (compared.reference, compared.verdict) == ("0.9861", verdict)
