@@ -34,11 +34,6 @@ def test_a_row_is_no_neighbour_of_its_own_but_its_copy_is() -> None:
     np.testing.assert_array_equal(found.distances[:20, 0], 0)
 
 
-def test_constant_rows_are_at_no_distance() -> None:
-    found = nearest_others(np.ones((6, 3), np.float32), 3, np.arange(6))
-    np.testing.assert_array_equal(found.distances, np.zeros((6, 3)))
-
-
 @pytest.mark.parametrize("k", [0, 301])
 def test_more_neighbours_than_images_are_refused(k: int) -> None:
     with pytest.raises(UserError, match=f"^{k} neighbours.*from 1 to 300"):
