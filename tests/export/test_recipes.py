@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_helpers import facts_of
-from image_helpers import as_prepared
+from image_helpers import as_prepared, write
 from PIL import Image
 
 from vaekit.config import DataConfig
@@ -45,23 +45,19 @@ def write_opaque(folder: Path) -> list[Path]:
     for channels, mode in ((1, "grey"), (3, "colour")):
         for size in ((61, 47), (40, 64), (9, 13), (5, 6), (64, 20)):
             pixels = picture(*size, channels).squeeze()
-            paths.append(folder / f"{mode}-{size[0]}x{size[1]}.png")
-            Image.fromarray(pixels).save(paths[-1])
+            paths.append(write(folder / f"{mode}-{size[0]}x{size[1]}.png", pixels))
     turned = Image.Exif()
     turned[0x0112] = 6
-    paths.append(folder / "turned.jpg")
-    Image.fromarray(picture(50, 30, 3)).save(paths[-1], exif=turned)
-    return paths
+    return [*paths, write(folder / "turned.jpg", picture(50, 30, 3), exif=turned)]
 
 
 def write_others(folder: Path) -> list[Path]:
     """Transparent files, and one of more than 8 bits."""
-    paths = [folder / name for name in ("rgba.png", "la.png", "palette.png", "deep.png")]
-    Image.fromarray(picture(40, 33, 4)).save(paths[0])
-    Image.fromarray(picture(40, 33, 2)).save(paths[1])
-    Image.fromarray(picture(40, 33, 3)).quantize(16).save(paths[2], transparency=3)
-    Image.fromarray(picture(40, 33, 1).squeeze().astype(np.uint16) * 20).save(paths[3])
-    return paths
+    palette = folder / "palette.png"
+    Image.fromarray(picture(40, 33, 3)).quantize(16).save(palette, transparency=3)
+    deep = picture(40, 33, 1).squeeze().astype(np.uint16) * 20
+    pixels = {"rgba": picture(40, 33, 4), "la": picture(40, 33, 2), "deep": deep}
+    return [palette, *(write(folder / f"{name}.png", each) for name, each in pixels.items())]
 
 
 def recipes(exported_run: Path, data: DataConfig, channels: int) -> dict[str, Callable]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_helpers import write
 from PIL import Image
 
 from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
@@ -66,11 +67,9 @@ def make_images(folder: Path, classes: tuple[str, ...]) -> None:
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 8)):
         for label, name in enumerate(classes or ("",)):
-            target = folder / split / name
-            target.mkdir(parents=True)
             for index in range(count):
                 pixels = generator.integers(0, 100, (SIZE, SIZE, 3)) + 120 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(target / f"{index}.png")
+                write(folder / split / name / f"{index}.png", pixels.astype(np.uint8))
 
 
 def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
