@@ -19,7 +19,7 @@ import pytest
 import torch
 from bundle_helpers import facts_of
 from conftest import ROOT
-from damage_helpers import refusal, snapshot
+from damage_helpers import copy, refusal, snapshot
 
 from vaekit.cli import main
 from vaekit.config import DataConfig
@@ -56,8 +56,7 @@ OF_THE_SVM = {"svm.onnx", "classifier.onnx", "svm.pbtxt", "classifier.pbtxt"}
 @pytest.fixture
 def run(exported_run: Path, tmp_path: Path) -> Path:
     """A run with its bundles, that a test may change."""
-    shutil.copytree(exported_run, tmp_path / "exported")
-    return tmp_path / "exported"
+    return copy(exported_run, tmp_path / "exported")
 
 
 @pytest.fixture
