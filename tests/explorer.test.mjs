@@ -372,16 +372,25 @@ test("an image file is shown, what is decoded is read and saved, and a link rest
     (await latentOf(page)).forEach((value, i) => assert.ok(Math.abs(value - latent[i]) <= 0.02));
   }));
 
-test("the map zooms to images, and shows the classes that are chosen", () =>
-  explore(PAGE, DESKTOP, async (page) => {
+const watchImagesOnMap = (page) =>
+  page.addInitScript(() => {
+    const { drawImage } = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.drawImage = function (...given) {
+      window.drawnOnMap ||= this.canvas.closest(".field") !== null;
+      return drawImage.apply(this, given);
+    };
+  });
+
+test("the map zooms to images, and shows the classes that are chosen", () => {
+  const use = async (page) => {
     const map = () => page.$eval(".field canvas", (canvas) => canvas.toDataURL());
     await page.click(".field");
     const whole = await map();
     for (let step = 0; step < 4; step++) {
       await page.keyboard.press("+");
     }
-    const near = await changed(map, whole);
-    await changed(map, near); // the images come when they are decoded
+    await changed(map, whole);
+    await became(() => page.evaluate(() => window.drawnOnMap), true);
     await page.click(".whole");
     await became(map, whole);
 
@@ -392,7 +401,9 @@ test("the map zooms to images, and shows the classes that are chosen", () =>
     const { x, y } = await pointIn(page, ".field", 0.5, 0.5);
     await page.mouse.click(x, y);
     await became(() => page.textContent(".place"), `Test image: ${className}`);
-  }));
+  };
+  return explore(PAGE, DESKTOP, use, watchImagesOnMap);
+});
 
 /** Drops a folder on the page as a file manager does. */
 async function dropFolder(page, folder) {
