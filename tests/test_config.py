@@ -60,7 +60,7 @@ def test_it_is_due_when_its_count_is_full_or_when_it_pays(
     due: tuple[int | None, int, float, float],
     not_due: tuple[int | None, int, float, float],
 ) -> None:
-    cadence = parse_cadence("--checkpoint_every", text)
+    cadence = parse_cadence(text)
     assert cadence.is_due(*due)
     assert not cadence.is_due(*not_due)
 
@@ -68,4 +68,4 @@ def test_it_is_due_when_its_count_is_full_or_when_it_pays(
 @pytest.mark.parametrize("text", ["0", "-1", "", "1.5", "5 steps", "0min", "2epochs", "9" * 12])
 def test_any_other_cadence_is_refused_by_the_name_of_its_flag(text: str) -> None:
     with pytest.raises(UserError, match=r"--checkpoint_every .*: expected .* as 2, 500steps"):
-        parse_cadence("--checkpoint_every", text)
+        parse_cadence(text)

@@ -338,11 +338,10 @@ class TrainConfig:
         _at_least_or_auto("--warmup_steps", self.warmup_steps, 0)
         _at_least("--seed", self.seed, 0)
         _at_least("--sample_every", self.sample_every, 1)
-        parse_cadence("--checkpoint_every", str(self.checkpoint_every))
+        parse_cadence(str(self.checkpoint_every))
         if self.adam_beta2 != "auto" and not 0 <= self.adam_beta2 < 1:
             raise UserError(f"--adam_beta2 {self.adam_beta2}: expected a number from 0 to below 1")
-        if self.weight_decay != "auto":
-            _at_least("--weight_decay", self.weight_decay, 0)
+        _at_least_or_auto("--weight_decay", self.weight_decay, 0)
         _at_least("--input_noise", self.input_noise, 0)
         _at_least("--beta", self.beta, 0)
         _at_least("--free_bits", self.free_bits, 0)
@@ -443,15 +442,15 @@ class Cadence(NamedTuple):
         return self.seconds is not None and seconds_passed >= self.seconds
 
 
-def parse_cadence(flag: str, text: str) -> Cadence:
-    """`2` epochs, `500steps`, `10min` or `auto`. Raises `UserError`, naming `flag`, for others."""
+def parse_cadence(text: str) -> Cadence:
+    """`2` epochs, `500steps`, `10min` or `auto`. Raises `UserError` for anything else."""
     if text == "auto":
         return Cadence()
     match = _CADENCE.fullmatch(text)
     if match is None:
         raise UserError(
-            f"{flag} {text}: expected a number of epochs, of steps or of minutes, as 2, 500steps "
-            f"or 10min, or auto"
+            f"--checkpoint_every {text}: expected a number of epochs, of steps or of minutes, as "
+            f"2, 500steps or 10min, or auto"
         )
     count = int(match[1])
     if match[2] == "steps":

@@ -86,7 +86,7 @@ class Training:
 
     def is_checkpoint_due(self, epoch: int | None = None) -> bool:
         """At the end of `epoch`, or within one."""
-        cadence = parse_cadence("--checkpoint_every", str(self.config.checkpoint_every))
+        cadence = parse_cadence(str(self.config.checkpoint_every))
         seconds_passed = time.monotonic() - self.saved_at
         return cadence.is_due(epoch, self.step, seconds_passed, self.saving_seconds)
 
