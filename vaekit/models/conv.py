@@ -33,10 +33,6 @@ class Stage(NamedTuple):
     channels: int
     size: tuple[int, int]  # height and width
 
-    @property
-    def has_block(self) -> bool:
-        return min(self.size) <= LARGEST_BLOCK
-
 
 class Encoder(nn.Module):
     """Images [B, C, H, W] in [0, 1] to a posterior over latents.
@@ -51,7 +47,7 @@ class Encoder(nn.Module):
         channels = image_shape[0]
         for stage in stages:
             down = Conv2d(channels, stage.channels, KERNEL_SIZE, stride=2, padding=1)
-            self.stages.append(nn.Sequential(down, *_normed(stage), *_blocks(stage)))
+            self.stages.append(nn.Sequential(down, *_rest_of(stage)))
             channels = stage.channels
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
         self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
@@ -84,7 +80,7 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential()
         for stage, larger in pairwise(reversed(stages)):
             up = _up(stage, larger)
-            self.stages.append(nn.Sequential(up, *_normed(larger), *_blocks(larger)))
+            self.stages.append(nn.Sequential(up, *_rest_of(larger)))
         self.stages.append(_to_pixels(config, stages[0], image_shape))
         self.components = None
         if starts_from_components(config):
@@ -203,12 +199,11 @@ def _to_pixels(config: ModelConfig, stage: Stage, image_shape: ImageShape) -> nn
     return Shuffled(stage.channels, image_shape)
 
 
-def _normed(stage: Stage) -> list[nn.Module]:
-    return [_norm(stage.channels), nn.SiLU()]
-
-
-def _blocks(stage: Stage) -> list[nn.Module]:
-    return [ResidualBlock(stage.channels)] if stage.has_block else []
+def _rest_of(stage: Stage) -> list[nn.Module]:
+    """What follows the convolution that changes the resolution."""
+    has_block = min(stage.size) <= LARGEST_BLOCK
+    blocks = [ResidualBlock(stage.channels)] if has_block else []
+    return [_norm(stage.channels), nn.SiLU(), *blocks]
 
 
 def _norm(channels: int) -> nn.GroupNorm:
