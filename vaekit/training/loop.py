@@ -134,7 +134,7 @@ def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int])
     """The row of metrics of an epoch whose steps are done; the best weights are kept."""
     config = training.config
     losses = training.read_losses() if epoch > 0 else None
-    test_losses = evaluate_average(training, training.images.test, exit_code)
+    test_losses = evaluate_weights(training, training.ema, training.images.test, exit_code)
     if not math.isfinite(test_losses.loss):
         stop_not_finite(training, training.step)
     validation = validate(training, epoch, exit_code)
@@ -161,7 +161,7 @@ def validate(training: Training, epoch: int, exit_code: Callable[[], int]) -> di
     image_set = training.images.validation
     if image_set is None:
         return {}
-    losses = evaluate_average(training, image_set, exit_code)
+    losses = evaluate_weights(training, training.ema, image_set, exit_code)
     if not math.isfinite(losses.loss):
         stop_not_finite(training, training.step)
     row: dict[str, Any] = _prefixed("validation_", losses)
@@ -172,13 +172,6 @@ def validate(training: Training, epoch: int, exit_code: Callable[[], int]) -> di
             training.kept.load_state_dict(training.ema.state_dict())
         row["kept_epoch"] = epoch if is_best or kept is None else kept["epoch"]
     return row
-
-
-def evaluate_average(
-    training: Training, image_set: ImageSet, exit_code: Callable[[], int]
-) -> Losses:
-    """The loss of the averaged weights of now."""
-    return evaluate_weights(training, training.ema, image_set, exit_code)
 
 
 def evaluate_weights(
