@@ -1,8 +1,5 @@
 """What a training in memory needs of Accelerate, without what that keeps for a whole process."""
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +13,6 @@ class OneProcess:
 
     mixed_precision = "no"
     num_processes, process_index = 1, 0
-    is_main_process = is_local_main_process = True
     scaler = None
 
     def __init__(self, device: torch.device) -> None:
@@ -24,9 +20,6 @@ class OneProcess:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         return module.to(self.device)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext()
 
     def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
         return tensor
