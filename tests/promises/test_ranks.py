@@ -19,7 +19,7 @@ from rank_helpers import PATIENCE, Fate, run_ranks, train_in_ranks
 from vaekit.config import TrainConfig
 from vaekit.runs.checkpoints import load_checkpoint
 from vaekit.settings import write_config
-from vaekit.training.ranks import first_on_each_machine, lost_ranks_in_one_line, start_ranks
+from vaekit.training.ranks import ImageRanks, lost_ranks_in_one_line, start_ranks
 
 NUM_STEPS = 48
 GO_ON = "; the same command starts again or goes on"
@@ -136,7 +136,7 @@ def test_of_three_ranks_the_stalled_one_is_named_by_the_main_one(tmp_path: Path)
 
 def load_slowly() -> None:
     ranks = start_ranks()
-    with first_on_each_machine(ranks):
+    with ImageRanks(ranks).first_on_each_machine():
         if ranks.is_local_main_process:
             time.sleep(PATIENCE + 1)
     ranks.destroy_process_group()
@@ -150,7 +150,7 @@ def test_a_rank_that_decodes_the_images_for_the_others_is_waited_for(tmp_path: P
 def die_loading() -> None:
     with lost_ranks_in_one_line():
         ranks = start_ranks()
-        with first_on_each_machine(ranks):
+        with ImageRanks(ranks).first_on_each_machine():
             if ranks.is_local_main_process:
                 time.sleep(1)
                 os.kill(os.getpid(), signal.SIGKILL)

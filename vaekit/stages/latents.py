@@ -36,7 +36,6 @@ from vaekit.training.precision import without_tf32
 from vaekit.training.process import use_all_cores
 from vaekit.training.ranks import (
     ImageRanks,
-    first_on_each_machine,
     lost_ranks_in_one_line,
     start_ranks,
 )
@@ -52,7 +51,7 @@ def extract_latents(run: Run) -> None:
     _ = run.weights  # before images are downloaded or decoded
     ranks = start_ranks()
     use_all_cores(ranks.device)
-    with first_on_each_machine(ranks):
+    with ImageRanks(ranks).first_on_each_machine():
         _ = run.unchecked_images
     _ = run.images
     with run.folder.lock() if ranks.is_main_process else nullcontext():

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any, Literal, get_args
@@ -107,24 +107,10 @@ def agree(accelerator: Accelerator, request: int) -> int:
     return int(greatest)
 
 
-@contextmanager
-def first_on_each_machine(ranks: Accelerator | PartialState) -> Iterator[None]:
-    """One process of each machine does the block, and then the others.
-
-    For images, that it decodes and they find decoded: they wait for it as for nothing else.
-    """
-    if not ranks.is_local_main_process:
-        _wait_for_images(ranks)
-    yield
-    if ranks.is_local_main_process:
-        _wait_for_images(ranks)
-
-
 class ImageRanks:
     """The processes of this launch, as image sets divide their work among them."""
 
     def __init__(self, ranks: Accelerator | PartialState) -> None:
-        self._ranks = ranks
         self.index, self.number = ranks.process_index, ranks.num_processes
         self.is_first_on_machine = ranks.is_local_main_process
 
@@ -148,8 +134,21 @@ class ImageRanks:
         distributed.all_reduce(number, distributed.ReduceOp.MAX, group=_hosts("images"))
         return bool(number)
 
-    def first_on_each_machine(self) -> AbstractContextManager[None]:
-        return first_on_each_machine(self._ranks)
+    @contextmanager
+    def first_on_each_machine(self) -> Iterator[None]:
+        """One process of each machine does the block, and then the others.
+
+        For images, that it decodes and they find decoded: they wait for it as for nothing else.
+        """
+        if not self.is_first_on_machine:
+            self._wait()
+        yield
+        if self.is_first_on_machine:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.number > 1:
+            distributed.barrier(_hosts("images"))
 
 
 @contextmanager
@@ -170,11 +169,6 @@ def lost_ranks_in_one_line() -> Iterator[None]:
             f"rank {distributed.get_rank()} can't go on alone: {fault} ({_first_words(error)}); "
             f"the same command starts again or goes on"
         ) from error
-
-
-def _wait_for_images(ranks: Accelerator | PartialState) -> None:
-    if ranks.num_processes > 1:
-        distributed.barrier(_hosts("images"))
 
 
 @cache
