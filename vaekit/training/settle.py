@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 from vaekit.config import Keep, KlGradient, ModelConfig, TrainConfig, settled
 from vaekit.errors import UserError
@@ -53,16 +52,13 @@ def settle(config: TrainConfig, images: Images) -> TrainConfig:
     """
     num_images = len(images.train.pixels)
     model = settle_model(config.model, images.shape, config.data.name)
-    schedule = _settle_schedule(config, model, num_images)
+    config = _with_schedule(replace(config, model=model), num_images)
     return replace(
-        config,
-        model=model,
+        _with_adam(config, num_images),
         data=images.data or config.data,
         keep=_settle_keep(config, images),
-        kl_gradient=_settle_kl_gradient(config, model),
-        kl_warmup=_settle_kl_warmup(config, model),
-        **_settle_adam(config, model, schedule, num_images)._asdict(),
-        **schedule._asdict(),
+        kl_gradient=_settle_kl_gradient(config),
+        kl_warmup=_settle_kl_warmup(config),
     )
 
 
@@ -78,31 +74,24 @@ def _settle_keep(config: TrainConfig, images: Images) -> Keep:
     return config.keep
 
 
-def _settle_kl_gradient(config: TrainConfig, model: ModelConfig) -> KlGradient:
+def _settle_kl_gradient(config: TrainConfig) -> KlGradient:
     """Of the path where group norm bears a high rate; see `learning_rate_for`."""
     if config.kl_gradient != "auto":
         return config.kl_gradient
     has_own = config.importance_weighted or config.free_bits > 0
-    return "path" if _is_normed(model) and not has_own else "exact"
+    return "path" if _is_normed(config.model) and not has_own else "exact"
 
 
-def _settle_kl_warmup(config: TrainConfig, model: ModelConfig) -> float:
+def _settle_kl_warmup(config: TrainConfig) -> float:
     """None where latents are in use from the start, by other means, or have no KL to weigh."""
     if config.kl_warmup != "auto":
         return config.kl_warmup
-    are_used = model.architecture == "conv" or config.free_bits > 0 or config.init_from is not None
+    is_conv = config.model.architecture == "conv"
+    are_used = is_conv or config.free_bits > 0 or config.init_from is not None
     return 0.0 if are_used or config.importance_weighted else KL_WARMUP
 
 
-class _Schedule(NamedTuple):
-    epochs: int
-    batch_size: int
-    warmup_steps: int
-    ema_decay: float
-    learning_rate: float
-
-
-def _settle_schedule(config: TrainConfig, model: ModelConfig, num_images: int) -> _Schedule:
+def _with_schedule(config: TrainConfig, num_images: int) -> TrainConfig:
     batch_size = batch_size_for(num_images) if config.batch_size == "auto" else config.batch_size
     if batch_size > num_images:
         raise UserError(
@@ -112,38 +101,37 @@ def _settle_schedule(config: TrainConfig, model: ModelConfig, num_images: int) -
     steps_per_epoch = num_images // batch_size
     if config.epochs != "auto":
         epochs = config.epochs
-    elif _learns_by_heart(model, num_images):
+    elif _learns_by_heart(config.model, num_images):
         epochs = max(EPOCHS_OF_FEW, math.ceil(MIN_STEPS_OF_FEW / steps_per_epoch))
     else:
         epochs = epochs_for(steps_per_epoch)
     num_steps = epochs * steps_per_epoch
     few = min(WARMUP_STEPS, int(WARMUP_SHARE * num_steps))
-    warmup_steps = few if config.warmup_steps == "auto" else config.warmup_steps
     decay = min(EMA_DECAY, round(max(0.0, 1 - 1 / (AVERAGED_SHARE * num_steps)), 4))
-    ema_decay = decay if config.ema_decay == "auto" else config.ema_decay
-    rate = learning_rate_for(model, batch_size)
-    learning_rate = rate if config.learning_rate == "auto" else config.learning_rate
-    return _Schedule(epochs, batch_size, warmup_steps, ema_decay, learning_rate)
+    rate = learning_rate_for(config.model, batch_size)
+    return replace(
+        config,
+        epochs=epochs,
+        batch_size=batch_size,
+        warmup_steps=few if config.warmup_steps == "auto" else config.warmup_steps,
+        ema_decay=decay if config.ema_decay == "auto" else config.ema_decay,
+        learning_rate=rate if config.learning_rate == "auto" else config.learning_rate,
+    )
 
 
-class _Adam(NamedTuple):
-    adam_beta2: float
-    weight_decay: float
-
-
-def _settle_adam(
-    config: TrainConfig, model: ModelConfig, schedule: _Schedule, num_images: int
-) -> _Adam:
+def _with_adam(config: TrainConfig, num_images: int) -> TrainConfig:
+    """Of a config whose schedule is settled."""
     beta2, decay = BETA2, WEIGHT_DECAY
-    if _is_normed(model):
+    if _is_normed(config.model):
         beta2, decay = NORMED_BETA2, NORMED_WEIGHT_DECAY
-    elif _learns_by_heart(model, num_images):
-        num_steps = schedule.epochs * (num_images // schedule.batch_size)
-        rates = schedule.learning_rate * max(num_steps, MIN_STEPS_OF_FEW)
+    elif _learns_by_heart(config.model, num_images):
+        num_steps = settled(config.epochs) * (num_images // settled(config.batch_size))
+        rates = settled(config.learning_rate) * max(num_steps, MIN_STEPS_OF_FEW)
         decay = round(DECAY_OF_FEW / rates, 2)
-    return _Adam(
-        beta2 if config.adam_beta2 == "auto" else config.adam_beta2,
-        decay if config.weight_decay == "auto" else config.weight_decay,
+    return replace(
+        config,
+        adam_beta2=beta2 if config.adam_beta2 == "auto" else config.adam_beta2,
+        weight_decay=decay if config.weight_decay == "auto" else config.weight_decay,
     )
 
 
