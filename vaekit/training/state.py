@@ -112,7 +112,7 @@ class Training:
         tensors |= {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
         if self.kept is not self.ema:
             tensors |= {f"kept.{name}": t for name, t in self.kept.state_dict().items()}
-        for index, moments in self.stepper.moments().items():
+        for index, moments in self.stepper.updater.moments().items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
         return tensors | {"losses": torch.from_numpy(self.losses)}
 
@@ -134,7 +134,7 @@ class Training:
             **self.requirements(),
             "execution_path": self.stepper.path,
             "config": to_dict(self.config),
-            "scaler": self.stepper.scaler_state(),
+            "scaler": self.stepper.updater.scaler_state(),
             "metrics": list(self.metrics),
             "seconds": self.seconds,
         }
@@ -156,7 +156,7 @@ class Training:
         for key, tensor in _under("optimizer.", tensors).items():
             index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = tensor
-        self.stepper.load(moments, metadata["scaler"])
+        self.stepper.updater.load(moments, metadata["scaler"])
         self.step = checkpoint.step
         self.losses = tensors["losses"].numpy()
         self.seconds, self.metrics = metadata["seconds"], list(metadata["metrics"])

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from vaekit.training.graph import choose_execution_path, compiled, record
 from vaekit.training.layout import lay_out
 from vaekit.training.losses import EpochLosses
 from vaekit.training.noise import Stream, draw_normal, rank_slice
-from vaekit.training.update import Moments, Update, UpdateByParameter
+from vaekit.training.update import Update, UpdateByParameter
 from vaekit.training.update_in_one import UpdateInOne
 
 
@@ -60,13 +59,13 @@ class Stepper:
         lay_out((vae, average), device)
         vae.to(device)  # before an update says where parameters lie
         self._failed = torch.zeros((), device=device)  # 1 from the first step that was not finite
-        self._updater: Update
+        self.updater: Update
         if self.path == "cuda graph":
             is_bf16 = accelerator.mixed_precision == "bf16"
-            self._updater = UpdateInOne(config, vae, average, self._failed, is_bf16=is_bf16)
+            self.updater = UpdateInOne(config, vae, average, self._failed, is_bf16=is_bf16)
         else:
-            self._updater = UpdateByParameter(config, accelerator, vae, average, self._failed)
-        self.passes = self._updater.passes  # the VAE that sees images; in bf16 another than `vae`
+            self.updater = UpdateByParameter(config, accelerator, vae, average, self._failed)
+        self.passes = self.updater.passes  # the VAE that sees images; in bf16 another than `vae`
         self._parallel_passes: nn.Module = accelerator.prepare(self.passes)
 
         self._batch = torch.zeros(1, dtype=torch.int64, device=device)  # of the epoch
@@ -102,23 +101,11 @@ class Stepper:
         if self._pixel_noise is not None:
             draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
         rate = learning_rate(self._config, step, self._total_steps)
-        self._updater.set_rate(rate, step + 1)
+        self.updater.set_rate(rate, step + 1)
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
         if self._kl_weight is not None:
             self._kl_weight.fill_(kl_weight(self._config, step, self._total_steps))
         self._run()
-
-    def moments(self) -> Moments:
-        """The optimizer's state by the number of the parameter."""
-        return self._updater.moments()
-
-    def scaler_state(self) -> dict[str, Any] | None:
-        """That of the fp16 loss scale, JSON values; None where there is none."""
-        return self._updater.scaler_state()
-
-    def load(self, moments: Moments, scaler_state: dict[str, Any] | None) -> None:
-        """The inverse of `moments` and `scaler_state`, before the first `advance`."""
-        self._updater.load(moments, scaler_state)
 
     def _record(self) -> Callable[[], None]:
         batch = self._batch.clone()
@@ -142,7 +129,7 @@ class Stepper:
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
         loss, row = self._pass(images, seen, self._latent_noise[:, self._share])
-        self._updater.apply(loss, self._share_of_new)
+        self.updater.apply(loss, self._share_of_new)
         self.losses.write(self._batch, torch.where(self._failed > 0, self._not_a_number, row))
         self._batch += 1
 
