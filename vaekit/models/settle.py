@@ -38,12 +38,11 @@ def settle_model(
     likelihood = config.likelihood
     if likelihood == "auto":
         likelihood = "bernoulli" if image_shape[0] == 1 else "gaussian"
-    latent_dim = config.latent_dim
     if architecture == "reference":
         return ModelConfig(
             architecture=architecture,
             likelihood=likelihood,
-            latent_dim=_given(latent_dim, REFERENCE.latent_dim),
+            latent_dim=_given(config.latent_dim, REFERENCE.latent_dim),
             width=None,
             conv_channels=_given(config.conv_channels, REFERENCE.conv_channels),
             hidden_dims=_given(config.hidden_dims, REFERENCE.hidden_dims),
@@ -52,7 +51,7 @@ def settle_model(
     conv = ModelConfig(
         architecture=architecture,
         likelihood=likelihood,
-        latent_dim=_given(latent_dim, latent_dim_for(image_shape)),
+        latent_dim=_given(config.latent_dim, latent_dim_for(image_shape)),
         width=_given(config.width, DEFAULT_WIDTH),
         conv_channels=None,
         hidden_dims=None,

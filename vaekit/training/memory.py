@@ -87,15 +87,12 @@ def require_memory(memory: Memory, device: torch.device, config: TrainConfig) ->
         )
         weigh = f"--data.image_size, {weights}"
         smaller = weigh if memory.weights > memory.activations else f"--batch_size, {weigh}"
+        place = "the GPU" if device.type == "cuda" else "this machine"
         raise UserError(
-            f"--data.image_size {config.data.image_size}: {takes}, and {_name(device)} has "
+            f"--data.image_size {config.data.image_size}: {takes}, and {place} has "
             f"{_amount(free)} free; give a smaller {smaller}"
         )
     return takes
-
-
-def _name(device: torch.device) -> str:
-    return "the GPU" if device.type == "cuda" else "this machine"
 
 
 def available(device: torch.device) -> int:
