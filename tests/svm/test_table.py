@@ -8,15 +8,9 @@ from svm_helpers import Split, digits, fit_scikit_learn, fitted_on, fitted_svm, 
 
 from vaekit.config import SvmConfig
 from vaekit.errors import UserError
-from vaekit.runs.svm import Svm
 from vaekit.svm import table as table_module
 from vaekit.svm.fit import fit_table
 from vaekit.svm.table import decisions, predict
-
-
-@pytest.fixture
-def fitted() -> Svm:
-    return fitted_svm()
 
 
 @pytest.mark.parametrize("classes", [(3, 8), (0, 4, 9), tuple(range(10))])
@@ -93,43 +87,24 @@ def test_latents_that_are_all_the_same_get_the_label_that_scikit_learn_gives(
     np.testing.assert_array_equal(prediction.labels, oracle)
 
 
-def test_classes_of_very_unequal_size_are_told_apart_as_by_scikit_learn() -> None:
-    whole = digits(20, (1, 5, 8))
-    rare = np.flatnonzero(whole.train_labels == 5)[:4]
-    kept = np.sort(np.concatenate([np.flatnonzero(whole.train_labels != 5), rare]))
-    split = whole._replace(train=whole.train[kept], train_labels=whole.train_labels[kept])
-
-    table = fitted_on(split, SvmConfig())
-
-    assert table.num_support.min() <= 4 < table.num_support.max()
-    oracle = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
-    np.testing.assert_array_equal(predict(table, split.test).labels, oracle)
-
-
-def test_labels_are_indices_into_all_class_names_where_some_have_no_training_images() -> None:
-    split = digits(20, (2, 7))
-    table = fitted_on(split, SvmConfig())
-    assert table.classes.tolist() == [2, 7]
-    assert set(predict(table, split.test).labels) == {2, 7}
-
-
 def test_predictions_do_not_depend_on_how_many_images_are_predicted_at_once(
-    fitted: Svm, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    test = digits(20).test
-    whole, num_vectors = predict(fitted.table, test), len(fitted.table.support_vectors)
+    test, table = digits(20).test, fitted_svm().table
+    whole, num_vectors = predict(table, test), len(table.support_vectors)
     for chunk_size in (7, 1):
         monkeypatch.setattr(table_module, "MAX_VALUES", chunk_size * num_vectors)
-        chunked = predict(fitted.table, test)
+        chunked = predict(table, test)
         np.testing.assert_array_equal(chunked.labels, whole.labels)
         np.testing.assert_allclose(chunked.scores, whole.scores, atol=1e-12)
 
 
-def test_no_images_get_no_labels(fitted: Svm) -> None:
-    prediction = predict(fitted.table, np.empty((0, 20), np.float32))
+def test_no_images_get_no_labels() -> None:
+    table = fitted_svm().table
+    prediction = predict(table, np.empty((0, 20), np.float32))
     assert prediction.labels.shape == (0,)
     assert prediction.scores.shape == (0, 10)
-    assert decisions(fitted.table, np.empty((0, 20), np.float32)).shape == (0, 45)
+    assert decisions(table, np.empty((0, 20), np.float32)).shape == (0, 45)
 
 
 @pytest.mark.slow
@@ -149,14 +124,14 @@ def test_hundreds_of_classes_are_told_apart_in_little_memory() -> None:
 
 
 @pytest.mark.injects(16)
-def test_latents_that_are_not_finite_are_refused_with_their_number(fitted: Svm) -> None:
+def test_latents_that_are_not_finite_are_refused_with_their_number() -> None:
     split = digits(20)
     split.train[3, 0] = np.nan
     split.train[8, [1, 2]] = np.inf
     with pytest.raises(UserError, match=r"training latents: 2 of 900 rows are not finite"):
         fitted_on(split, SvmConfig())
     with pytest.raises(UserError, match=r"2 of 900 rows are not finite"):
-        predict(fitted.table, split.train)
+        predict(fitted_svm().table, split.train)
 
 
 @pytest.mark.injects(16)
