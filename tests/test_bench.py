@@ -45,9 +45,13 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = OtherPackages
 """
 
 
-@pytest.fixture
-def interleaved(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(autouse=True)
+def benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture
+def interleaved() -> ModuleType:
     return importlib.import_module("bench.interleaved")
 
 
@@ -77,8 +81,7 @@ def test_pythaes_own_net_is_trained_on_the_images_of_a_run(finished_run: Path) -
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT))
+def gpu() -> ModuleType:
     return importlib.import_module("bench.gpu")
 
 
@@ -236,8 +239,7 @@ def test_the_table_tells_how_near_the_hardware_is(interleaved: ModuleType) -> No
     assert max(map(len, lines)) <= 120
 
 
-def test_what_takes_too_much_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_what_takes_too_much_memory_is_named() -> None:
     memory = importlib.import_module("bench.memory")
     ours, theirs = memory.Peak(500, 700, 0), memory.Peak(100, 250, 0)  # 200 and 150 of their own
     appetite = memory.Appetite("train", ours, "the loop", theirs, 0.75)
@@ -267,8 +269,7 @@ print(peak.most - peak.before)
 
 
 @pytest.mark.slow
-def test_a_stage_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_a_stage_has_a_process_of_its_own(tmp_path: Path) -> None:
     memory = importlib.import_module("bench.memory")
     generator = np.random.default_rng(0)
     np.save(tmp_path / "latents.npy", generator.normal(size=(50, 4)).astype(np.float32))
@@ -279,8 +280,7 @@ def test_a_stage_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_p
         memory.measure("fit", tmp_path / "none")
 
 
-def test_sizes_are_measured_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_sizes_are_measured_up_and_down() -> None:
     growth = importlib.import_module("bench.growth")
     turns: list[int] = []
 
@@ -295,8 +295,7 @@ def test_sizes_are_measured_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None
     assert growth.markdown(costs)[-1] == "| 100 | 25,000.00 | 100x | 150.00x |"
 
 
-def test_a_peer_finds_the_libraries_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_a_peer_finds_the_libraries_as_they_come() -> None:
     defaults = importlib.import_module("bench.defaults")
     cudnn, cpu = torch.backends.cudnn, torch.device("cpu")
     before = cudnn.deterministic
@@ -332,10 +331,7 @@ print(num_mapped_for_a_gradient())
 
 
 @pytest.mark.slow
-def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep() -> None:
     defaults = importlib.import_module("bench.defaults")
     if defaults._glibc() is None:
         pytest.skip("the C library is not glibc 2.33 or newer")
@@ -345,10 +341,7 @@ def test_a_peer_gets_none_of_the_memory_that_vaekit_made_the_process_keep(
 
 
 @pytest.mark.slow
-def test_a_step_has_the_operations_that_its_layers_have(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_a_step_has_the_operations_that_its_layers_have() -> None:
     batch_size, linears = 2, 10 * 256 + 256 * 512 + 512 * 18432  # of the decoder
     encoder = 26**2 * 9 * 16 + 24**2 * 9 * 16 * 32 + linears + 10 * 256  # mean and log-variance
     decoder = linears + 24**2 * 9 * 32 * 16 + 26**2 * 9 * 16
