@@ -164,6 +164,12 @@ def assert_one_line_error(
         assert text in lines[0]
 
 
+def anonymous_memory() -> int:
+    """Bytes of this process that no file backs."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])  # type: ignore[index]
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A copy of the run that the first worker to want it makes, for all workers of a suite."""
     shared = factory.getbasetemp()

@@ -1,14 +1,13 @@
 """Batches from images on the device and from images that stay in a memory map are the same."""
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import anonymous_memory, tiny_config
 from numpy.lib.format import open_memmap
 
 from vaekit.config import DataConfig
@@ -83,12 +82,6 @@ def test_images_that_are_fetched_are_never_more_than_a_few_batches(tmp_path: Pat
     assert set(taken) == {8}
 
 
-def anonymous_memory() -> int:
-    """Bytes of this process that no file backs."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])  # type: ignore[index]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_an_epoch_over_a_memory_map_takes_the_memory_of_a_few_batches(tmp_path: Path) -> None:
     shape, batch_size = (20_000, 1, 100, 100), 100  # 200 MB, and 1 MB a batch
@@ -104,21 +97,20 @@ def test_an_epoch_over_a_memory_map_takes_the_memory_of_a_few_batches(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("limit", "feed_type"), [(None, ResidentFeed), (1, ResidentFeed), (0, FetchingFeed)]
+    ("limit", "of_array", "in_shards"),
+    [
+        (None, ResidentFeed, FetchingFeed),
+        (1, ResidentFeed, ResidentFeed),
+        (0, FetchingFeed, FetchingFeed),
+    ],
 )
-def test_images_stay_where_they_are_if_they_are_more_than_the_limit(
-    tmp_path: Path, limit: int | None, feed_type: type
+def test_images_stay_where_they_are_if_a_limit_has_no_room_for_them_or_shards_have_none(
+    tmp_path: Path, limit: int | None, of_array: type, in_shards: type
 ) -> None:
     data = DataConfig(name="digits", resident_limit=limit)
     config = tiny_config(tmp_path, data=data, batch_size=4)
-    assert isinstance(make_feed(PIXELS, config, start_accelerator(config)), feed_type)
-
-
-def test_images_in_shards_stay_there_unless_a_limit_has_room_for_them(tmp_path: Path) -> None:
-    for limit, feed_type in ((None, FetchingFeed), (0, FetchingFeed), (1, ResidentFeed)):
-        data = DataConfig(name="digits", resident_limit=limit)
-        config = tiny_config(tmp_path, data=data, batch_size=4)
-        assert isinstance(make_feed(MAPPED, config, start_accelerator(config)), feed_type)
+    for pixels, feed_type in ((PIXELS, of_array), (MAPPED, in_shards)):
+        assert isinstance(make_feed(pixels, config, start_accelerator(config)), feed_type)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import anonymous_memory, tiny_config
 from fork_helpers import FORKS
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parameters_to_vector
@@ -36,12 +35,6 @@ NUM_STEPS = 12
 
 def in_memory(config: TrainConfig) -> Training:
     return Training(config, load_images(config.data, config.seed), start_accelerator(config))
-
-
-def anonymous_memory() -> int:
-    """Bytes of this process that no file backs."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
 
 def gives_memory_back() -> bool | None:
