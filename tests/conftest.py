@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from urllib.error import URLError
@@ -31,7 +31,6 @@ from vaekit.config import DataConfig, ModelConfig, SvmConfig, TrainConfig
 errors.on_command_line = True  # messages are compared as commands say them
 
 ROOT = Path(__file__).parent.parent
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -298,6 +297,16 @@ def ready_graphs(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
     monkeypatch.setattr(bundle, "write_graphs", write)
+
+
+@pytest.fixture
+def any_precision() -> Iterator[None]:
+    """Accelerate keeps what the first run asks for, as its precision, for a whole process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ one, which may round in another way.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import tiny_config
 from torch import Tensor
 
@@ -60,10 +59,8 @@ RECORDED = [each for each in ON_CUDA if "fp16" not in str(each.id)]
 
 
 @pytest.fixture(autouse=True)
-def as_a_command_sets_its_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def as_a_command_sets_its_process(any_precision: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    yield
-    AcceleratorState._reset_state()  # it keeps the precision of the first
 
 
 def config_of(case: Case) -> TrainConfig:
@@ -83,7 +80,6 @@ def start(case: Case, config: TrainConfig | None = None) -> Training:
     num_images = STEPS_PER_EPOCH[case.device] * config.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (num_images, 1, 28, 28), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:64], None), ())
-    AcceleratorState._reset_state()
     return Training(config, images, start_accelerator(config))
 
 

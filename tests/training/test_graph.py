@@ -4,7 +4,6 @@ That it gives what an eager one gives is in test_exactness.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import tiny_config
 
 from vaekit.config import ArchitectureName, MixedPrecision, ModelConfig
@@ -31,13 +29,7 @@ NUM_STEPS = 8
 DRIFT = {"reference": 1e-4, "conv": 0.1}  # Adam makes much of the rounding of biases before a norm
 
 
-@pytest.fixture(autouse=True)
-def precision_is_forgotten() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state()  # it keeps the precision of the first
-
-
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.usefixtures("any_precision")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +150,6 @@ def a_training(
     if not torch.cuda.is_available():
         monkeypatch.setattr(step_module, "record", lambda work, rehearse: (rehearse(), work)[1])
     settings = {"input_noise": 0.1, "mixed_precision": "no"} | changes
-    AcceleratorState._reset_state()
     config = tiny_config(run, **settings)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_STEPS * 16, 1, 12, 12), np.uint8)
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
@@ -166,7 +157,7 @@ def a_training(
 
 
 @pytest.mark.cuda
-@on_a_gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_of_a_graph_that_is_not_finite_stops_all_updates_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

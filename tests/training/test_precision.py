@@ -102,18 +102,15 @@ for name in {[*OFFERED]}:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("any_precision")
 def test_auto_trains_alike_with_and_without_a_launcher(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    request: pytest.FixtureRequest,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.py").write_text(LAUNCHED)
     flags = [*TINY_FLAGS, "--mixed_precision", "auto"]
     launched = launch(1, tmp_path / "train.py", "train", *flags, cwd=tmp_path)
     assert launched.returncode == 0, launched.stderr
-    request.addfinalizer(AcceleratorState._reset_state)
     for precision in OFFERED:
         AcceleratorState._reset_state()
         monkeypatch.setattr(precision_module, "auto_precision", lambda auto=precision: auto)
