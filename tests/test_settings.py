@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -389,10 +388,8 @@ def test_a_run_whose_config_is_older_than_some_settings_resumes_by_the_command_i
 
 @pytest.mark.slow
 def test_a_run_goes_on_in_python_where_there_is_no_jsonargparse(
-    finished_run: Path, tmp_path: Path
+    run: Path, finished_run: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
     max((run / "checkpoints").iterdir()).unlink()
     code = """
 import sys
