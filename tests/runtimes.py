@@ -23,7 +23,6 @@ class World(NamedTuple):
     name: str
     requirements: tuple[str, ...]
     runner: str  # in RUNNERS
-    python: str = "3.11"
 
 
 WORLDS = (
@@ -47,7 +46,7 @@ def main(bundle: Path) -> None:
         environment = FOLDER / world.name.replace(" ", "-").replace(",", "")
         python = environment / "bin" / "python"
         for command in (
-            ["venv", "--quiet", "--clear", "--python", world.python, environment],
+            ["venv", "--quiet", "--clear", "--python", "3.11", environment],
             ["pip", "install", "--quiet", "--python", python, *world.requirements],
         ):
             subprocess.run([uv, *command], check=True)
