@@ -49,21 +49,14 @@ def evaluate(confusion: NDArray[np.int64], class_names: tuple[str, ...]) -> Scor
     per_class = precision_recall_fscore_support(
         labels, predicted, labels=every_class, zero_division=0, sample_weight=counts
     )
-    _, recalls, _, supports = per_class
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels,
-        predicted,
-        labels=np.unique(labels),
-        average="macro",
-        zero_division=0,
-        sample_weight=counts,
-    )
+    *figures, supports = per_class
+    precision, recall, f1 = (float(each[supports > 0].mean()) for each in figures)
     return Scores(
         accuracy=float(accuracy_score(labels, predicted, sample_weight=counts)),
-        balanced_accuracy=float(recalls[supports > 0].mean()),
-        precision=float(precision),
-        recall=float(recall),
-        f1=float(f1),
+        balanced_accuracy=recall,
+        precision=precision,
+        recall=recall,
+        f1=f1,
         per_class=tuple(
             ClassScores(label, class_names[label], float(p), float(r), float(f), int(support))
             if support
