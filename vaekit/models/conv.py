@@ -165,7 +165,8 @@ def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
     size = image_shape[1:]
     sizes: list[tuple[int, int]] = []
     while not sizes or min(size) > SMALLEST_SIDE:
-        size = (_half(size[0]), _half(size[1]))
+        # A convolution of stride 2 with a border of one pixel halves them so.
+        size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         sizes.append(size)
     width = settled(config.width)
     from_last = reversed(range(len(sizes)))
@@ -173,11 +174,6 @@ def feature_stages(config: ModelConfig, image_shape: ImageShape) -> list[Stage]:
         Stage(max(width, WIDENING * width >> halvings), each)
         for halvings, each in zip(from_last, sizes, strict=True)
     ]
-
-
-def _half(length: int) -> int:
-    """Of a convolution of stride 2 with a border of one pixel."""
-    return (length + 1) // 2
 
 
 def _up(stage: Stage, larger: Stage) -> nn.ConvTranspose2d:
