@@ -4,7 +4,6 @@ import errno
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,55 +13,22 @@ from vaekit.errors import UserError
 from vaekit.settings import from_dict, read_config, write_config
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The paths of one run. Making one touches no disk."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def latents(self) -> Path:
-        return self.path / "latents"
-
-    @property
-    def baselines(self) -> Path:
-        return self.path / "baselines"
-
-    @property
-    def svm(self) -> Path:
-        return self.path / "svm"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def _lock(self) -> Path:
-        return self.path / ".lock"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model.safetensors"
+        self.latents = path / "latents"
+        self.baselines = path / "baselines"
+        self.svm = path / "svm"
+        self.figures = path / "figures"
+        self.report = path / "report.html"
+        self._lock = path / ".lock"
 
     @property
     def quoted(self) -> str:
