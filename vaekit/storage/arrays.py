@@ -1,6 +1,5 @@
 """Arrays on disk: plain .npy files, written and read in blocks of rows."""
 
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tokenize import TokenError
@@ -32,18 +31,11 @@ def write_rows(
     path: Path, shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable[NDArray[Any]]
 ) -> None:
     """Write an array as a .npy file, block of rows by block of rows."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(npy_header(shape, dtype))
+        write_array_header_1_0(file, header)
         for block in blocks:  # by Python: NumPy's own OSError has no errno
             file.write(np.ascontiguousarray(block, dtype).data)
-
-
-def npy_header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
-    """The beginning of a .npy file in C order."""
-    header = io.BytesIO()
-    kind = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    write_array_header_1_0(header, kind)
-    return header.getvalue()
 
 
 def read_npy(path: Path, dtype: DTypeLike, num_dimensions: int) -> NDArray[Any]:
