@@ -62,10 +62,9 @@ class RunFolder:
     def start(self, config: TrainConfig) -> None:
         """Claim the folder for `config`, or check that it already belongs to it.
 
-        Raises `UserError` where the folder holds something else or a run of other settings. A
-        config that is there stays as it is: only a start that succeeds may renew it.
+        Raises `UserError` where the folder holds a run of other settings. A config that is there
+        stays as it is: only a start that succeeds may renew it.
         """
-        self.require_free_or_own()
         if not self.config.exists():
             write_config(self.config, config)
             return
