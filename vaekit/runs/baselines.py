@@ -14,7 +14,7 @@ from vaekit.images.pixels import as_floats, psnr
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
 from vaekit.storage.arrays import read_npy, write_rows
-from vaekit.storage.damage import Damaged, as_written, number, typed
+from vaekit.storage.damage import as_written, number, typed
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import read_sealed, write_sealed
 
@@ -57,7 +57,7 @@ def measure_baselines(run: RunFolder, vae: "VAE", images: Images, images_sha256:
     nats = None
     if vae.config.likelihood == "bernoulli":
         nats = untrained.bernoulli_nats(train_mean, len(train), test_mean)
-    counts = sorted({min(count, num_components) for count in _component_counts(vae)} - {0})
+    counts = sorted({min(vae.latent_dim, num_components), num_components} - {0})
     write_sealed(
         run.baselines / "baselines.json",
         {
@@ -91,17 +91,6 @@ def read_baselines(path: Path) -> dict[str, Any]:
         if set(baselines["files"]) != {*SCORES}:
             raise ValueError(f"the files {sorted(baselines['files'])!s:.100}")
     return baselines
-
-
-def read_scores(path: Path, sha256: str) -> NDArray[np.float32]:
-    """One of `SCORES`. Raises `Damaged` where it is not the file that was written."""
-    if not path.is_file() or file_sha256(path) != sha256:
-        raise Damaged("missing or not the file that was written")
-    return read_npy(path, np.float32, 2)
-
-
-def _component_counts(vae: "VAE") -> tuple[int, int]:
-    return vae.latent_dim, 2 * vae.latent_dim
 
 
 def _batches(count: int) -> list[slice]:

@@ -93,14 +93,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_part(path: Path, sha256: str) -> Any:
-    """One of the files that latents.json names. Raises `Damaged` where it is another one."""
+    """One of the files that a product names. Raises `Damaged` where it is another one."""
     if not path.is_file() or file_sha256(path) != sha256:
         raise Damaged("missing or not the file that was written")
     if path.name in INDEXES:
         return read_index(path)
-    if path.name in LATENT_FILES:
-        return read_npy(path, np.float32, 2)
-    return read_npy(path, np.int64, 1)
+    if path.name in LABEL_FILES:
+        return read_npy(path, np.int64, 1)
+    return read_npy(path, np.float32, 2)
 
 
 def summary_of_part(part: Any) -> str:

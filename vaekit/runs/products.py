@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaekit.config import SvmConfig, TrainConfig
-from vaekit.runs.baselines import read_baselines, read_scores
+from vaekit.runs.baselines import read_baselines
 from vaekit.runs.environment import read_environment
 from vaekit.runs.evaluation import read_evaluation
 from vaekit.runs.folder import RunFolder
@@ -175,24 +175,17 @@ WEIGHTS = Product(
     absent="no weights yet; make them with {train}",
     required_by=(str(_IN.metrics), _STEPS),
 )
+_ENCODE = "make them with `vaekit latents {run}`"
 LATENTS = Product(
     "latents",
     f"{_IN.latents}/latents.json",
     read_metadata,
     lambda metadata: f"names {len(metadata['files'])} files",
-    "make them with `vaekit latents {run}`",
-    absent="no latents yet; make them with `vaekit latents {run}`",
+    _ENCODE,
+    absent=f"no latents yet; {_ENCODE}",
     required_by=(f"{_IN.latents}/*.npy", f"{_IN.latents}/index.*"),
-    made_of={
-        "weights": Origin(
-            lambda metadata: metadata["model_sha256"], "make them with `vaekit latents {run}`"
-        )
-    },
-    parts=Parts(
-        lambda metadata: metadata["files"],
-        read_part,
-        summary_of_part,
-    ),
+    made_of={"weights": Origin(lambda metadata: metadata["model_sha256"], _ENCODE)},
+    parts=Parts(lambda metadata: metadata["files"], read_part, summary_of_part),
 )
 _MEASURE_BASELINES = "make them with `vaekit report {run}`"
 BASELINES = Product(
@@ -206,11 +199,7 @@ BASELINES = Product(
     f"remove it and {_MEASURE_BASELINES}",
     required_by=(f"{_IN.baselines}/*.npy",),
     made_of={"weights": Origin(lambda baselines: baselines["model_sha256"], _MEASURE_BASELINES)},
-    parts=Parts(
-        lambda baselines: baselines["files"],
-        read_scores,
-        lambda scores: f"{scores.dtype} {list(scores.shape)}",
-    ),
+    parts=Parts(lambda baselines: baselines["files"], read_part, summary_of_part),
 )
 _FIT_AGAIN = "make it again with `vaekit svm {run}`"
 _ENCODE_AND_FIT_AGAIN = "make it again with `vaekit latents {run}` and `vaekit svm {run}`"
