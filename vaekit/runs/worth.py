@@ -20,8 +20,6 @@ from vaekit.progress import Progress
 from vaekit.runs.latents import Latents
 from vaekit.training.noise import Stream, normal_noise
 
-NUM_SAMPLES = 500
-NUM_IMAGES = 200  # whose likelihood is estimated
 BATCH_SIZE = 500
 IMAGES_AT_ONCE = 50
 _SEED = 0

@@ -9,13 +9,13 @@ from vaekit.evaluation import probes
 from vaekit.runs.evaluation import CLASSIFIERS, FORMAT_VERSION
 from vaekit.runs.products import EVALUATION
 from vaekit.runs.run import Run
-from vaekit.runs.worth import NUM_IMAGES, NUM_SAMPLES, check_counts
+from vaekit.runs.worth import check_counts
 from vaekit.stages.latents import extract_missing_latents
 from vaekit.storage.sealed import write_sealed
 from vaekit.training.process import use_all_cores
 
 
-def evaluate(run: Run, num_samples: int = NUM_SAMPLES, num_images: int = NUM_IMAGES) -> None:
+def evaluate(run: Run, num_samples: int, num_images: int) -> None:
     """Measure what the latents of a run are worth; the stage behind `vaekit evaluate`.
 
     Where the run has no latents, they are made first. Writes evaluation/evaluation.json: what
