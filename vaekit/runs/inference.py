@@ -88,11 +88,6 @@ def interpolate(
     return decode(weights, (1 - share) * ends[:1] + share * ends[1:])
 
 
-def predict(weights: Weights, svm: Svm, pixels: NDArray[np.uint8]) -> Prediction:
-    """The class of each of the images [N, C, H, W]."""
-    return predict_latents(svm, encode(weights, pixels))
-
-
 def predict_latents(svm: Svm, encoding: Encoding) -> Prediction:
     """The class of each image that was encoded."""
     labels, scores = table.predict(svm.table, np.concatenate(encoding, axis=1))

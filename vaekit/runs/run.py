@@ -283,7 +283,7 @@ class Run:
 
         self.require_classes()
         svm = self.svm  # before images are read
-        return inference.predict(self.weights, svm, self.inputs(images, skip_unreadable).pixels)
+        return inference.predict_latents(svm, self.encode(images, skip_unreadable=skip_unreadable))
 
     def score(
         self,
