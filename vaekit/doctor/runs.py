@@ -46,7 +46,7 @@ from vaekit.runs.products import (
 )
 from vaekit.runs.run import fault_against_config, fault_against_weights
 from vaekit.settings import from_dict
-from vaekit.storage.damage import Damaged, as_written, typed
+from vaekit.storage.damage import Damaged, as_written
 from vaekit.storage.files import file_sha256
 
 MADE_BESIDES = {".lock", "trackers"}  # and read by no stage
@@ -77,13 +77,9 @@ class CheckpointSummary(NamedTuple):
 def read_summary(path: Path) -> CheckpointSummary:
     step, tensors, metadata = load_checkpoint(path)
     with as_written():
-        return CheckpointSummary(
-            step=typed(step, int),
-            config=from_dict(TrainConfig, typed(metadata["config"], dict)),
-            images_sha256=typed(metadata["images_sha256"], str),
-            metrics=typed(metadata["metrics"], list),
-            shapes={name: tensor.shape for name, tensor in tensors.items()},
-        )
+        config = from_dict(TrainConfig, metadata["config"])
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return CheckpointSummary(step, config, metadata["images_sha256"], metadata["metrics"], shapes)
 
 
 def _bundle(folder: str, flag: str = "") -> Product:
@@ -289,13 +285,13 @@ def fault_of_checkpoint(known: Readings, reading: Reading) -> str | None:
             f"made with other settings than config.yaml ({'; '.join(differences)}); "
             f"put the right config.yaml back"
         )
-    if weights is not None and (differing := differing_tensors(summary, weights.vae)):
-        return f"not of the model in model.safetensors ({differing[0]} differs); remove it"
+    if weights is not None and (differing := differing_tensor(summary, weights.vae)):
+        return f"not of the model in model.safetensors ({differing} differs); remove it"
     return None
 
 
-def differing_tensors(summary: CheckpointSummary, vae: VAE) -> list[str]:
-    """Names of tensors that a checkpoint of this model would have otherwise, or not at all."""
+def differing_tensor(summary: CheckpointSummary, vae: VAE) -> str | None:
+    """The first tensor that a checkpoint of this model would have otherwise, or not at all."""
     shapes = summary.shapes
     parts = ("model", "ema", "kept") if summary.config.keep == "best" else ("model", "ema")
     expected = {
@@ -304,14 +300,14 @@ def differing_tensors(summary: CheckpointSummary, vae: VAE) -> list[str]:
         for name, tensor in vae.state_dict().items()
     }
     found = {name: shape for name, shape in shapes.items() if name.startswith(WEIGHTS_OF)}
-    names = expected.keys() | found.keys()
-    differing = sorted(name for name in names if expected.get(name) != found.get(name))
+    if differing := expected.items() ^ found.items():
+        return min(name for name, _ in differing)
     of_parameters = sorted(parameter.shape for parameter in vae.parameters())
     for moment in MOMENTS:
         of_moments = sorted(shape for name, shape in shapes.items() if name.endswith(f".{moment}"))
         if of_moments != of_parameters:
-            differing.append(f"the optimizer's {moment}")
-    return differing
+            return f"the optimizer's {moment}"
+    return None
 
 
 def where_training_goes_on(known: Readings) -> str:
@@ -396,7 +392,7 @@ def notes(known: Readings) -> Iterator[Finding]:
     yield from notes_on_what_training_leaves(known, rows)
     if latents.fault is None and not latents.is_whole and not LATENTS.is_required(run):
         yield Finding("latents", "note", remedy_text(f"none yet; {LATENTS.remedy}", run))
-    has_svm = is_there(SVM.path(run)) or SVM.is_required(run)
+    has_svm = os.path.lexists(SVM.path(run)) or SVM.is_required(run)
     if latents.is_whole and "train_labels.npy" in latents.value["files"] and not has_svm:
         yield Finding("svm", "note", remedy_text("none yet; make it with `vaekit svm {run}`", run))
     placed = known.value(MAP)
@@ -407,7 +403,7 @@ def notes(known: Readings) -> Iterator[Finding]:
     ):
         text = "the map is of earlier latents; `vaekit report {run}` makes it anew"
         yield Finding("figures", "note", remedy_text(text, run))
-    if weights.is_whole and not is_there(run.report):
+    if weights.is_whole and not os.path.lexists(run.report):
         text = "none yet; make it with `vaekit report {run}`"
         yield Finding(REPORT.files, "note", remedy_text(text, run))
 
@@ -431,7 +427,7 @@ def check_images(config: TrainConfig | None) -> Iterator[Finding]:
 def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Iterator[Finding]:
     run, config = known.run, known.value(CONFIG)
     is_done = config is not None and len(rows) > settled(config.epochs)
-    if rows and not is_there(run.environment):
+    if rows and not os.path.lexists(run.environment):
         yield Finding(ENVIRONMENT.files, "note", "missing; the report does without")
     if len(rows) > 1 and not known.all(CHECKPOINTS):
         text = "none; should training stop now, it would begin anew"
@@ -441,7 +437,7 @@ def notes_on_what_training_leaves(known: Readings, rows: Sequence[Row]) -> Itera
     epochs = ([0] if rows else []) + ([settled(config.epochs)] if is_done else [])
     for path_of in (run.samples, run.reconstructions):
         for path in map(path_of, epochs):
-            if not is_there(path) and not fault_of_folder(path.parent):
+            if not os.path.lexists(path) and not fault_of_folder(path.parent):
                 yield Finding(named(run, path), "note", "missing; the report does without")
 
 
@@ -472,17 +468,13 @@ def list_others(
 
 
 def fault_of_folder(folder: Path) -> str | None:
-    if not is_there(folder):
+    if not os.path.lexists(folder):
         return None
     if not folder.is_dir():
         return "expected a folder; move away what is there"
     if not os.access(folder, os.R_OK | os.X_OK):
         return "no permission to look into it; chmod u+rx the folder"
     return None
-
-
-def is_there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
 
 
 def named(run: RunFolder, path: Path) -> str:
