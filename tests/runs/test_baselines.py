@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from damage_helpers import copy
 
 from vaekit.report.page import measure_missing_baselines
+from vaekit.runs.folder import RunFolder
 from vaekit.runs.products import BASELINES
 from vaekit.runs.run import Run
+from vaekit.runs.weights import write_weights
 
 
 def test_the_errors_are_of_the_kept_weights_and_the_whole_test_set(finished_run: Path) -> None:
@@ -33,10 +34,7 @@ def test_the_errors_are_of_the_kept_weights_and_the_whole_test_set(finished_run:
     assert [scores.shape for scores in run.pca_scores] == [(96, 6), (96, 6)]
 
 
-def test_a_run_without_baselines_gets_them_with_its_report(
-    finished_run: Path, tmp_path: Path
-) -> None:
-    run = copy(finished_run, tmp_path / "run")
+def test_a_run_without_baselines_gets_them_with_its_report(finished_run: Path, run: Path) -> None:
     shutil.rmtree(run / "baselines")
     old = Run(run)
     assert old.baselines is None
@@ -47,23 +45,13 @@ def test_a_run_without_baselines_gets_them_with_its_report(
     assert path.read_bytes() == BASELINES.path(Run(finished_run).folder).read_bytes()
 
 
-def test_baselines_of_other_weights_are_measured_anew(finished_run: Path, tmp_path: Path) -> None:
-    run = copy(finished_run, tmp_path / "run")
+def test_baselines_of_other_weights_are_measured_anew(run: Path) -> None:
     path = run / "baselines" / "baselines.json"
     before = path.read_bytes()
-    (run / "model.safetensors").write_bytes(_other_weights(run))
+    weights = Run(run).weights
+    torch.nn.init.zeros_(next(weights.vae.parameters()))
+    write_weights(RunFolder(run), weights.vae, weights.class_names, weights.images_sha256)
     assert Run(run).baselines is None
     measure_missing_baselines(Run(run))
     assert Run(run).baselines is not None
     assert path.read_bytes() != before
-
-
-def _other_weights(run: Path) -> bytes:
-    from vaekit.runs.weights import write_weights
-
-    other = Run(run)
-    weights = other.weights
-    with torch.no_grad():
-        next(weights.vae.parameters()).add_(1)
-    write_weights(other.folder, weights.vae, weights.class_names, weights.images_sha256)
-    return (run / "model.safetensors").read_bytes()

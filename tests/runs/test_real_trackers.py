@@ -1,7 +1,6 @@
 """The trackers that people have, for real and without a network, where they are installed."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +113,3 @@ def test_a_tracker_has_every_loss_apart_and_the_pictures(
             for name, value in final_figures(rows, Run(tmp_path / "run").baselines).items()
         }
         assert "final/test_mse_of_pca" in found["final"]
-    shutil.rmtree(tmp_path / "run")

@@ -8,20 +8,15 @@ import torch
 from numpy.typing import NDArray
 from svm_helpers import digits, fitted_svm
 
-from vaekit.runs.svm import Svm, read_table, write_table
+from vaekit.runs.svm import read_table, write_table
 from vaekit.storage.damage import Damaged
 from vaekit.storage.tensors import read_tensors, write_tensors
 from vaekit.svm.table import predict
 
 
-@pytest.fixture
-def fitted() -> Svm:
-    return fitted_svm()
-
-
-def test_a_table_read_back_is_the_one_that_was_written(fitted: Svm, tmp_path: Path) -> None:
+def test_a_table_read_back_is_the_one_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / "svm.safetensors"
-    fitted = fitted._replace(class_weight="balanced")
+    fitted = fitted_svm()._replace(class_weight="balanced")
     write_table(path, fitted)
     read = read_table(path)
 
@@ -51,10 +46,10 @@ def test_a_table_read_back_is_the_one_that_was_written(fitted: Svm, tmp_path: Pa
 )
 @pytest.mark.injects(16)
 def test_a_damaged_table_is_refused_with_what_is_wrong(
-    fitted: Svm, tmp_path: Path, name: str, value: NDArray[np.float64] | None, message: str
+    tmp_path: Path, name: str, value: NDArray[np.float64] | None, message: str
 ) -> None:
     path = tmp_path / "svm.safetensors"
-    write_table(path, fitted)
+    write_table(path, fitted_svm())
     kind = {"format_name": "vaekit-svm", "version": 1}
     arrays, facts = read_tensors(path, **kind)
     if value is None:
