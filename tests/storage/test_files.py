@@ -25,11 +25,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
-    write_text(tmp_path / "a" / "b" / "c.txt", "é")
-    assert (tmp_path / "a" / "b" / "c.txt").read_text(encoding="utf-8") == "é"
-
-
 def test_json_is_readable_by_others_and_never_holds_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"é": [1, None]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"é": [1, None]}
