@@ -14,14 +14,14 @@ import pytest
 import torch
 import yaml
 from cuml_helpers import play_cuml
-from damage_helpers import snapshot
+from damage_helpers import Refused, snapshot
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score
 from svm_helpers import DIGIT_NAMES, Split, digits, fit_scikit_learn
 
 from vaekit.cli import main
 from vaekit.config import DataConfig, ModelConfig, SvmBackend, SvmConfig, TrainConfig
-from vaekit.errors import EXIT_CODE, UserError, user_errors_in_one_line
+from vaekit.errors import EXIT_CODE, UserError
 from vaekit.models.vae import VAE
 from vaekit.progress import Progress
 from vaekit.runs.folder import RunFolder
@@ -66,11 +66,6 @@ def write_latents(run: RunFolder, split: Split, class_names: tuple[str, ...]) ->
     )
 
 
-def write_other_weights(run: RunFolder) -> None:
-    vae = VAE(TINY_MODEL, (1, 8, 8))
-    write_weights(run, vae, DIGIT_NAMES, "abc")  # other initial values at every call
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A trained run of digits with its latents."""
@@ -78,7 +73,7 @@ def run(tmp_path: Path) -> RunFolder:
     write_config(
         run.config, TrainConfig(run=str(run.path), data=DataConfig(name="digits"), model=TINY_MODEL)
     )
-    write_other_weights(run)
+    write_weights(run, VAE(TINY_MODEL, (1, 8, 8)), DIGIT_NAMES, "abc")
     write_latents(run, digits(20), DIGIT_NAMES)
     return run
 
@@ -206,16 +201,6 @@ def test_figures_on_mnist_stand_beside_those_of_the_reference(
     assert "(the reference: 0.9316)" in capsys.readouterr().out
 
 
-def test_the_number_of_jobs_changes_no_bit_of_the_file(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn", jobs=1)
-    first = (run.svm / "svm.safetensors").read_bytes()
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn", jobs=2)
-    assert (run.svm / "svm.safetensors").read_bytes() == first
-    assert "with scikit-learn (as told by --backend)" in capsys.readouterr().out
-
-
 @pytest.fixture(scope="module")
 def dask_cluster() -> Iterator[Any]:
     """Two workers on this machine; one that is killed is started again."""
@@ -229,19 +214,6 @@ def dask_cluster() -> Iterator[Any]:
 
 def address_of(cluster: Any) -> str:
     return str(cluster.scheduler_address).replace("tcp:", "dask:")
-
-
-@pytest.mark.slow
-def test_a_cluster_of_two_processes_fits_the_same_file(
-    run: RunFolder, dask_cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
-    first = (run.svm / "svm.safetensors").read_bytes()
-    monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
-    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(dask_cluster))
-    assert (run.svm / "svm.safetensors").read_bytes() == first
-    assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
 
 @pytest.mark.slow
@@ -271,31 +243,6 @@ def kill_after(num_pairs: int, kill: Callable[[], None], monkeypatch: pytest.Mon
     monkeypatch.setattr(one_vs_one, "Progress", Deadly)
 
 
-def require_one_line_of_a_loss(
-    run: RunFolder,
-    cluster: str,
-    kill: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Fit on a cluster whose workers `kill` ends in the middle; the earlier SVM is left."""
-    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
-    first = snapshot(run.svm)
-
-    kill_after(8, kill, monkeypatch)
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended, user_errors_in_one_line():
-        fit_svm(Run(run.path), SvmConfig(), cluster=cluster)
-    assert ended.value.code == EXIT_CODE
-    lines = [
-        line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
-    ]
-    assert len(lines) == 1
-    assert "a worker or the scheduler was lost" in lines[0]
-    assert snapshot(run.svm) == first
-
-
 HEAD = """
 import ray
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -321,33 +268,40 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # Ray's own
-def test_a_cluster_of_ray_fits_the_same_file(
-    run: RunFolder, ray_cluster: psutil.Process, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "kind",
+    ["dask", pytest.param("ray", marks=pytest.mark.filterwarnings("default"))],  # Ray's own
+)
+def test_a_cluster_of_two_processes_fits_the_same_file(
+    kind: str, run: RunFolder, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cluster = request.getfixturevalue(f"{kind}_cluster")
     monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
     fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
     first = (run.svm / "svm.safetensors").read_bytes()
     monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
-    fit_svm(Run(run.path), SvmConfig(), cluster="ray")
+    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(cluster) if kind == "dask" else kind)
     assert (run.svm / "svm.safetensors").read_bytes() == first
+    assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.injects(9)
-def test_a_worker_of_ray_that_is_lost_is_one_line(
-    run: RunFolder,
-    ray_cluster: psutil.Process,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_worker_of_ray_that_is_lost_is_one_line_and_leaves_the_earlier_svm(
+    run: RunFolder, ray_cluster: psutil.Process, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     def kill() -> None:
         for process in ray_cluster.children(recursive=True):
             if process.cmdline()[0].startswith("ray::PoolActor"):
                 process.kill()
 
-    require_one_line_of_a_loss(run, "ray", kill, monkeypatch, capsys)
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = snapshot(run.svm)
+    kill_after(8, kill, monkeypatch)
+    assert "a worker or the scheduler was lost" in refused("svm", run.path, "--cluster", "ray")
+    assert snapshot(run.svm) == first
 
 
 @pytest.mark.slow
@@ -432,18 +386,6 @@ def test_labels_of_cuml_are_those_of_scikit_learn_but_for_one_in_a_thousand() ->
     )
     same = predict(resident, images).labels == predict(on_device, images).labels
     assert same.mean() >= 0.999
-
-
-@pytest.mark.injects(17)
-def test_a_demanded_cuml_that_is_not_usable_leaves_the_earlier_svm(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit_svm(Run(run.path), SvmConfig())
-    before = (run.svm / "svm.safetensors").read_bytes()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--backend cuml: there is no CUDA device"):
-        fit_svm(Run(run.path), SvmConfig(C=1.0), backend="cuml")
-    assert (run.svm / "svm.safetensors").read_bytes() == before
 
 
 @pytest.mark.injects(16)
