@@ -14,8 +14,8 @@ from vaekit.stages.evaluate import evaluate
 
 
 @pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> Run:
-    return Run(shutil.copytree(finished_run, tmp_path / "run"))
+def run(run: Path) -> Run:
+    return Run(run)
 
 
 def test_the_figures_are_of_the_latents_beside_pca_and_pixels(
@@ -58,9 +58,8 @@ def test_without_labels_the_rest_is_measured(
 
 
 def test_of_one_class_there_are_no_classifiers(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run(shutil.copytree(finished_run, tmp_path / "run"))
     labels = run.latents.train_labels
     assert labels is not None
     labels[:] = 3

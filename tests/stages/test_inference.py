@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_helpers import write
 
 from vaekit.errors import UserError
-from vaekit.images.sets import load_images
-from vaekit.runs.folder import RunFolder
 from vaekit.runs.run import Run
 from vaekit.stages.predict import predict_files
 from vaekit.svm.table import predict
@@ -19,12 +17,8 @@ from vaekit.svm.table import predict
 @pytest.fixture
 def test_files(finished_run: Path, tmp_path: Path) -> list[Path]:
     """The first five test images as PNG files."""
-    config = RunFolder(finished_run).require_config()
-    paths = []
-    for index, pixels in enumerate(load_images(config.data, config.seed).test.pixels[:5]):
-        paths.append(tmp_path / f"{index}.png")
-        Image.fromarray(pixels[0]).save(paths[-1])
-    return paths
+    images = Run(finished_run).images.test.pixels[:5]
+    return [write(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(images)]
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -57,14 +51,6 @@ def test_latents_are_left_out_unless_asked_for(
     predict_files(Run(finished_run), test_files[:1], with_latents=False)
     header = capsys.readouterr().out.splitlines()[0]
     assert header == "file,label,class_name," + ",".join(f"score_{i}" for i in range(10))
-
-
-def test_colour_images_of_any_size_are_prepared_for_the_model(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("RGBA", (50, 70), (200, 10, 10, 128)).save(tmp_path / "big.png")
-    predict_files(Run(finished_run), [tmp_path / "big.png"], with_latents=False)
-    assert len(rows_of(capsys.readouterr().out)) == 1
 
 
 def test_an_unlabelled_run_names_the_command_that_encodes(

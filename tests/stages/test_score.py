@@ -1,7 +1,6 @@
 """Images that don't belong are told from those that do, and files like them are found."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,13 +146,3 @@ def test_bad_arguments_of_neighbours_are_refused(finished_run: Path, files: Path
         find_neighbours(Run(finished_run), [files], 3, Path("n.jpg"))
     with pytest.raises(UserError, match="10000 neighbours"):
         find_neighbours(Run(finished_run), [files], 10_000, Path("n.png"))
-
-
-def test_a_run_without_latents_names_the_command_that_makes_them(
-    finished_run: Path, files: Path, tmp_path: Path
-) -> None:
-    bare = tmp_path / "run"
-    shutil.copytree(finished_run, bare, ignore=shutil.ignore_patterns("latents"))
-    for look in (Run(bare).score, Run(bare).neighbours):
-        with pytest.raises(UserError, match="`vaekit latents"):
-            look([files])
