@@ -42,7 +42,7 @@ from vaekit.runs.svm import read_table, write_table
 from vaekit.runs.weights import write_weights
 from vaekit.stages.latents import extract_latents
 from vaekit.storage.arrays import write_array
-from vaekit.storage.files import file_sha256
+from vaekit.storage.files import file_sha256, read_json
 from vaekit.storage.sealed import write_sealed
 
 # What nothing can be checked without: other files are judged by what these say.
@@ -433,8 +433,7 @@ def test_odd_names_take_one_line_each(run: Path, doctor: Callable[..., Told]) ->
 def test_a_forged_bundle_sends_the_doctor_to_no_file_outside(run: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     path = run / "onnx" / MANIFEST
-    facts = json.loads(path.read_text())
-    del facts["sha256"]
+    facts = read_json(path)
     for name in ("../../secret", str(tmp_path / "secret"), ".."):
         facts["files"][name] = {"bytes": 4, "sha256": "0" * 64}
     write_sealed(path, facts)
@@ -446,12 +445,11 @@ def test_a_forged_bundle_sends_the_doctor_to_no_file_outside(run: Path, tmp_path
 
 
 def test_forged_labels_are_refused_as_the_stages_refuse_them(run: Path) -> None:
-    labels = run / "latents" / "train_labels.npy"
+    labels, index = run / "latents" / "train_labels.npy", run / "latents" / "latents.json"
     write_array(labels, np.full_like(np.load(labels), 99))
-    facts = json.loads((run / "latents" / "latents.json").read_text())
-    del facts["sha256"]
+    facts = read_json(index)
     facts["files"][labels.name] = file_sha256(labels)
-    write_sealed(run / "latents" / "latents.json", facts)
+    write_sealed(index, facts)
     assert "no index into the 10 classes" in of(examine_run(run), "latents/latents.json").text
 
 

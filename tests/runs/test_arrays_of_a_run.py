@@ -153,12 +153,6 @@ def test_what_is_no_image_of_the_model_is_refused_with_what_to_pass(
         vaekit.Run(finished_run).encode(images)
 
 
-def test_a_folder_without_an_image_is_refused(finished_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match="no image that can be read"):
-        vaekit.Run(finished_run).encode(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -108,13 +108,22 @@ def test_a_table_of_no_known_kind_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("given", ["nothing", "nowhere", "text"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nothing", "nothing: no image that can be read"),
+        ("notes", "notes: no image that can be read"),
+        ("nowhere", "can't read .*nowhere"),
+        ("notes/notes.txt", r"can't read .*notes\.txt"),
+    ],
+)
 def test_nothing_to_encode_is_said_in_a_line(
-    finished_run: Path, tmp_path: Path, given: str
+    finished_run: Path, tmp_path: Path, given: str, words: str
 ) -> None:
     (tmp_path / "nothing").mkdir()
-    (tmp_path / "text").write_text("no image")
-    with pytest.raises(UserError, match=given):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match=words):
         encode(Run(finished_run), [tmp_path / given], None)
 
 

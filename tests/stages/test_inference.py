@@ -1,7 +1,6 @@
 """A trained run generates images and classifies files."""
 
 import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ def test_files(finished_run: Path, tmp_path: Path) -> list[Path]:
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv.DictReader(text.splitlines()))
 
 
 def test_files_of_test_images_get_the_labels_and_latents_of_the_stages(

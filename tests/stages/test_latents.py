@@ -1,6 +1,5 @@
 """Latents are the encoder's word on every image, and bound to its weights."""
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from vaekit.stages import latents as latents_module
 from vaekit.stages.latents import extract_latents
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.damage import Damaged
-from vaekit.storage.files import file_sha256
+from vaekit.storage.files import file_sha256, read_json
 from vaekit.storage.sealed import write_sealed
 
 Capture = pytest.CaptureFixture[str]
@@ -118,8 +117,7 @@ def test_an_index_of_other_columns_or_rows_is_refused(run: RunFolder) -> None:
         (whole.take([1, 0, *range(2, len(whole))]), "not of the rows"),
     ):
         parquet.write_table(other, index)
-        facts = json.loads((run.latents / "latents.json").read_text())
-        del facts["sha256"]
+        facts = read_json(run.latents / "latents.json")
         facts["files"]["index.parquet"] = file_sha256(index)
         write_sealed(run.latents / "latents.json", facts)
         with pytest.raises(UserError, match=words):

@@ -9,7 +9,7 @@ from vaekit.storage.files import json_text, read_json, write_json
 
 
 def write_sealed(path: Path, metadata: dict[str, Any]) -> None:
-    """`write_json` of `metadata` with the sha256 of their text."""
+    """`write_json` of `metadata` with the sha256 of their text, in the place of an earlier one."""
     write_json(path, _sealed(metadata))
 
 
@@ -28,9 +28,8 @@ def read_sealed(path: Path, *, version: int) -> dict[str, Any]:
 
 def require_seal(path: Path, metadata: dict[str, Any]) -> None:
     """Raise `Damaged` where the file is not, to the letter, what `write_sealed` wrote."""
-    rest = {name: value for name, value in metadata.items() if name != "sha256"}
     try:
-        is_sealed = path.read_bytes() == json_text(_sealed(rest)).encode()
+        is_sealed = path.read_bytes() == json_text(_sealed(metadata)).encode()
     except (ValueError, RecursionError):  # NaN, or characters that UTF-8 has not: not ours
         is_sealed = False
     if not is_sealed:
@@ -38,4 +37,5 @@ def require_seal(path: Path, metadata: dict[str, Any]) -> None:
 
 
 def _sealed(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {**metadata, "sha256": hashlib.sha256(json_text(metadata).encode()).hexdigest()}
+    rest = {name: value for name, value in metadata.items() if name != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(json_text(rest).encode()).hexdigest()}
