@@ -28,13 +28,6 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".tmp-{path.name}")
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Make a finished temporary file the one at `path`, surviving a power cut from here on."""
-    fsync(temporary)
-    temporary.replace(path)
-    fsync(path.parent)
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path to write to; it becomes `path` if the block succeeds and is removed if not."""
@@ -47,7 +40,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(mode)  # of the user's umask; safetensors writes files for one person
-            publish(temporary, path)
+            fsync(temporary)
+            temporary.replace(path)
+            fsync(path.parent)  # it survives a power cut from here on
         finally:
             temporary.unlink(missing_ok=True)
 
