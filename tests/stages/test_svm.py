@@ -212,8 +212,50 @@ def dask_cluster() -> Iterator[Any]:
         yield cluster
 
 
+HEAD = """
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """One of two workers on this machine, which RAY_ADDRESS names: its first process."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token into the home folder
+    command = [sys.executable, "-c", HEAD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        monkeypatch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
+        yield psutil.Process(head.pid)
+        head.stdin.close()
+
+
 def address_of(cluster: Any) -> str:
     return str(cluster.scheduler_address).replace("tcp:", "dask:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    ["dask", pytest.param("ray", marks=pytest.mark.filterwarnings("default"))],  # Ray's own
+)
+def test_a_cluster_of_two_processes_fits_the_same_file(
+    kind: str, run: RunFolder, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = request.getfixturevalue(f"{kind}_cluster")
+    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
+    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
+    first = (run.svm / "svm.safetensors").read_bytes()
+    monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
+    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(cluster) if kind == "dask" else kind)
+    assert (run.svm / "svm.safetensors").read_bytes() == first
+    assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
 
 @pytest.mark.slow
@@ -241,48 +283,6 @@ def kill_after(num_pairs: int, kill: Callable[[], None], monkeypatch: pytest.Mon
                 kill()
 
     monkeypatch.setattr(one_vs_one, "Progress", Deadly)
-
-
-HEAD = """
-import ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-print(ray.get_runtime_context().gcs_address, flush=True)
-input()
-"""
-
-
-@pytest.fixture
-def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
-    """One of two workers on this machine, which RAY_ADDRESS names: its first process."""
-    pytest.importorskip("ray", reason="ray is not installed")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token into the home folder
-    command = [sys.executable, "-c", HEAD]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as head:
-        assert head.stdin is not None
-        assert head.stdout is not None
-        monkeypatch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
-        yield psutil.Process(head.pid)
-        head.stdin.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    ["dask", pytest.param("ray", marks=pytest.mark.filterwarnings("default"))],  # Ray's own
-)
-def test_a_cluster_of_two_processes_fits_the_same_file(
-    kind: str, run: RunFolder, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = request.getfixturevalue(f"{kind}_cluster")
-    monkeypatch.setattr(one_vs_one, "MIN_ROWS_OF_A_PAIR", 0)
-    fit_svm(Run(run.path), SvmConfig(), backend="sklearn")
-    first = (run.svm / "svm.safetensors").read_bytes()
-    monkeypatch.setattr(one_vs_one, "SVC", None)  # here; the workers import their own
-    fit_svm(Run(run.path), SvmConfig(), cluster=address_of(cluster) if kind == "dask" else kind)
-    assert (run.svm / "svm.safetensors").read_bytes() == first
-    assert Run(run.path).svm_metrics["backend"] == "scikit-learn"
 
 
 @pytest.mark.slow
