@@ -25,6 +25,12 @@ class Results(NamedTuple):
 
 RESULTS = pytest.StashKey[Results]()
 
+Compete = Callable[[Contest], None]  # the fixture
+
+all_threads = pytest.mark.parametrize(
+    "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -57,6 +63,12 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
 
 
+@pytest.fixture(scope="session")
+def is_quick(pytestconfig: pytest.Config) -> bool:
+    """Nothing is timed, so that all may be tiny."""
+    return bool(pytestconfig.getoption("benchmark_disable"))
+
+
 @pytest.fixture
 def as_for_training() -> Iterator[None]:
     """The process has the settings of `vaekit train`; no other benchmark hangs on them."""
@@ -74,9 +86,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.fixture
-def compete(
-    benchmark: BenchmarkFixture, pytestconfig: pytest.Config, threads: int
-) -> Callable[[Contest], None]:
+def compete(benchmark: BenchmarkFixture, pytestconfig: pytest.Config, threads: int) -> Compete:
     """Hold a contest and enter it in the table; fails where the ratio is too low."""
 
     def run(contest: Contest) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, pad, pixel_shuffle, unfold
 
+from bench.conftest import Compete
 from bench.interleaved import Contest
 
 # Shapes in comments: B images, C channels in, D channels out, H height, W width.
@@ -18,7 +19,6 @@ from bench.interleaved import Contest
 BATCH_SIZE = 128
 ROUNDS = 12
 
-Compete = Callable[[Contest], None]
 Convolve = Callable[[Tensor, Tensor], Tensor]
 
 

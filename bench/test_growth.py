@@ -29,7 +29,6 @@ ROOT = Path(__file__).parent.parent
 NUM_IMAGES = (1000, 4000, 15_000, 60_000)
 BATCH_SIZES = (32, 128, 512, 2048)
 LATENT_DIMS = (2, 10, 50, 256)
-NUM_CLASSES = (10, 30, 100, 300, 1000)
 NUM_PROCESSES = (1, 2)
 FLAGS = ("--data.name", "digits", "--data.limit", "1024", "--batch_size", "128")
 QUICK_FLAGS = ("--data.name", "digits", "--data.limit", "16", "--batch_size", "8")
@@ -37,11 +36,6 @@ QUICK_FLAGS += ("--model.conv_channels", "[2]", "--model.hidden_dims", "[8]")
 NUM_STEPS = {"cpu": 1, "cuda": 50}
 ROUNDS = 3
 PRECISION = PRECISIONS[-1]
-
-
-@pytest.fixture
-def is_quick(pytestconfig: pytest.Config) -> bool:
-    return bool(pytestconfig.getoption("benchmark_disable"))
 
 
 @pytest.fixture
@@ -78,22 +72,6 @@ def test_images_to_svm(grow: Grow, num_images: Sequence[int]) -> None:
             calls={
                 num: seconds_of(lambda num=num: fit_table(latents[:num], labels[:num], SvmConfig()))
                 for num in num_images
-            },
-            rounds=2,
-        )
-    )
-
-
-def test_classes_to_svm(grow: Grow, is_quick: bool) -> None:
-    sizes = (5, 10) if is_quick else NUM_CLASSES
-    of_sizes = {size: clouds(5 * size, size) for size in sizes}
-    grow(
-        Growth(
-            work="SVM fit",
-            unit="classes of 5",
-            calls={
-                size: seconds_of(lambda size=size: fit_table(*of_sizes[size], SvmConfig()))
-                for size in sizes
             },
             rounds=2,
         )

@@ -1,20 +1,18 @@
 """The latents of images, from the images in memory to a file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bench.conftest import Compete
 from bench.interleaved import Contest
 from bench.plain_loops import encode_with_loader
 from vaekit.images.image_set import ImageSet
 from vaekit.models.vae import VAE
 from vaekit.stages.latents import batch_size_on, encode_into
 from vaekit.training.ranks import start_ranks
-
-Compete = Callable[[Contest], None]
 
 NUM_IMAGES = {"cpu": 4000, "cuda": 60_000}
 FEW_IMAGES = 500  # where nothing is timed
@@ -23,15 +21,13 @@ TOLERANCE = 1e-4
 
 
 def test_against_a_data_loader(
-    compete: Compete, threads: int, pytestconfig: pytest.Config, tmp_path: Path
+    compete: Compete, threads: int, is_quick: bool, tmp_path: Path
 ) -> None:
     pytest.importorskip("torchvision", reason="torchvision is not installed")
     ranks = start_ranks()
     device = ranks.device
     batch_size = batch_size_on(device)
-    num_images = NUM_IMAGES[device.type]
-    if pytestconfig.getoption("benchmark_disable"):
-        num_images = FEW_IMAGES
+    num_images = FEW_IMAGES if is_quick else NUM_IMAGES[device.type]
     pixels = np.random.default_rng(0).integers(0, 256, (num_images, 1, 28, 28), dtype=np.uint8)
     torch.manual_seed(0)
     vae = VAE().eval().to(device)

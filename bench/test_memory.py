@@ -27,9 +27,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(is_quick: bool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stages of `bench.stages` work on."""
-    is_quick = pytestconfig.getoption("benchmark_disable")
     folder = tmp_path_factory.mktemp("memory")
     latents, labels = clouds(FEW_LATENTS if is_quick else NUM_LATENTS)
     np.save(folder / "pixels.npy", noisy_images(FEW_IMAGES if is_quick else NUM_IMAGES))
@@ -41,7 +40,7 @@ def folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
+def exported(is_quick: bool, folder: Path) -> Path:
     """The same with a run that has a bundle, of a model that has seen two batches of digits."""
     for package in ("jsonargparse", "PIL", "jinja2", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")
@@ -51,7 +50,7 @@ def exported(pytestconfig: pytest.Config, folder: Path) -> Path:
     from vaekit.train import train
 
     run = folder / "run"
-    model = SMALL if pytestconfig.getoption("benchmark_disable") else REFERENCE
+    model = SMALL if is_quick else REFERENCE
     data = DataConfig(name="digits", limit=256)
     with set_for_training(start_ranks().device):
         train(TrainConfig(run=str(run), data=data, model=model, epochs=1, mixed_precision="no"))

@@ -1,17 +1,16 @@
 """Fitting the SVM, from latents to what labels other latents."""
 
 import importlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from bench.conftest import Compete, all_threads
 from bench.interleaved import Contest
 from bench.made_up import clouds
 from vaekit.config import SvmBackend, SvmConfig
@@ -21,18 +20,12 @@ from vaekit.svm.fit import fit_table
 from vaekit.svm.one_vs_one import KERNEL_CACHE_MB
 from vaekit.svm.table import SvmTable, predict
 
-Compete = Callable[[Contest], None]
-
 NUM_TRAIN, NUM_TEST = 40_000, 2000
 MAX_VOTES = 10**8  # of pairs of classes on latents to compare labels on, which takes seconds
 FEW = 500  # where nothing is timed
 ROUNDS = 3
 ROUNDS_OF_PREDICTING = 6
 MIN_AGREEMENT = 0.95  # of labels
-
-all_threads = pytest.mark.parametrize(
-    "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
-)
 
 
 class Task(NamedTuple):
@@ -42,13 +35,13 @@ class Task(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def task(pytestconfig: pytest.Config) -> Task:
+def task(pytestconfig: pytest.Config, is_quick: bool) -> Task:
     run = pytestconfig.getoption("run")
     if run is not None:
         latents = Run(run).latents
         assert latents.train_labels is not None
         return Task(latents.train, latents.train_labels, latents.test)
-    num_train = FEW if pytestconfig.getoption("benchmark_disable") else NUM_TRAIN
+    num_train = FEW if is_quick else NUM_TRAIN
     latents, labels = clouds(num_train + NUM_TEST)
     return Task(latents[:num_train], labels[:num_train], latents[num_train:])
 
@@ -61,11 +54,11 @@ def test_fit_against_scikit_learn(compete: Compete, threads: int, task: Task) ->
 @all_threads
 @pytest.mark.parametrize(("num_classes", "of_each"), [(2, 2000), (26, 150), (100, 5), (1000, 5)])
 def test_fit_of_few_and_of_many_classes(
-    compete: Compete, threads: int, num_classes: int, of_each: int, pytestconfig: pytest.Config
+    compete: Compete, threads: int, num_classes: int, of_each: int, is_quick: bool
 ) -> None:
     """Many pairs of few images, and one pair alone, are soonest done on one thread."""
     work = f"SVM fit, {num_classes} classes of {of_each}"
-    if pytestconfig.getoption("benchmark_disable"):
+    if is_quick:
         num_classes = min(num_classes, 20)
     num_train = num_classes * of_each
     num_test = min(NUM_TEST, MAX_VOTES // num_classes**2)

@@ -1,6 +1,5 @@
 """Training against other ways to train the same model: same weights at the start, same batch."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
@@ -12,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bench.conftest import Compete, all_threads
 from bench.defaults import library_defaults
 from bench.hardware import TRIES_IN_TURN, StepLimit, largest_activation
 from bench.interleaved import Contest
@@ -20,8 +20,6 @@ from bench.trainings import PRECISIONS, epochs_of, models, start_training
 from vaekit.config import ModelConfig
 from vaekit.models.vae import ARCHITECTURES, VAE
 from vaekit.training.state import Training
-
-Compete = Callable[[Contest], None]
 
 NUM_STEPS = {"cpu": 4, "cuda": 50}  # in an epoch, so that a loader's start does not count
 ROUNDS = 8
@@ -32,9 +30,6 @@ TOLERANCE = 0.03
 
 batch_sizes = pytest.mark.parametrize("batch_size", [64, 128])
 precisions = pytest.mark.parametrize("precision", PRECISIONS)
-all_threads = pytest.mark.parametrize(
-    "threads", [torch.get_num_threads()], indirect=True, ids="threads={}".format
-)
 
 
 class Corner(NamedTuple):
@@ -65,8 +60,8 @@ def architecture() -> str:
 
 
 @pytest.fixture
-def model(pytestconfig: pytest.Config, architecture: str) -> ModelConfig:
-    return models(tiny=pytestconfig.getoption("benchmark_disable"))[architecture]
+def model(is_quick: bool, architecture: str) -> ModelConfig:
+    return models(tiny=is_quick)[architecture]
 
 
 @all_threads
@@ -110,11 +105,11 @@ def test_against_pythae(
 @precisions
 @pytest.mark.parametrize("architecture", ["conv"])
 def test_against_the_references_architecture(
-    compete: Compete, corner: Corner, pytestconfig: pytest.Config
+    compete: Compete, corner: Corner, is_quick: bool
 ) -> None:
     """Of two models, so that the losses are their own; both are trained by vaekit."""
     theirs = start_training(
-        models(tiny=pytestconfig.getoption("benchmark_disable"))["reference"],
+        models(tiny=is_quick)["reference"],
         corner.batch_size,
         corner.training.steps_per_epoch,
         precision=corner.precision,
