@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bench.conftest import Compete
 from bench.deployed import Deployed, deploy_run, make_up
 from bench.interleaved import Contest
 from vaekit.images.pixels import as_floats
@@ -31,9 +32,7 @@ from vaekit.export.graphs import (  # noqa: E402
 )
 from vaekit.export.int8 import quantise  # noqa: E402
 
-Compete = Callable[[Contest], None]
-
-ROUNDS = {1: 100, 256: 10}  # by batch size
+ROUNDS = {1: 100, 64: 100, 256: 10}  # by batch size
 ROUNDS_OF_ALL = 4  # of work on all images, which takes seconds
 BATCH_OF_ALL = 1000  # images at once; their feature maps take more than 100 kB each
 TOLERANCE = 1e-4
@@ -41,11 +40,11 @@ MIN_AGREEMENT = 0.99  # of labels: SVC breaks a tie in another way, and there ar
 
 
 @pytest.fixture(scope="session")
-def deployed(pytestconfig: pytest.Config) -> Deployed:
+def deployed(pytestconfig: pytest.Config, is_quick: bool) -> Deployed:
     run = pytestconfig.getoption("run")
     if run is not None:
         return deploy_run(run)
-    if pytestconfig.getoption("benchmark_disable"):
+    if is_quick:
         return make_up(num_train=300, num_test=256)
     return make_up(num_train=9000, num_test=10_000)
 
@@ -186,51 +185,35 @@ def test_image_to_label(
 def test_encode_with_float16_weights(
     compete: Compete, threads: int, deployed: Deployed, encoder: onnx.ModelProto
 ) -> None:
-    stored, pixels = store_as_float16(encoder), deployed.pixels[:1]
-    ours, theirs = _session(stored, threads), _session(encoder, threads)
-    compete(
-        Contest(
-            work="encode, batch 1, float16 weights",
-            ours=lambda: ours.run(None, {"image": pixels}),
-            peer="float32 weights",
-            theirs=lambda: theirs.run(None, {"image": pixels}),
-            agree=_close,
-            rounds=ROUNDS[1],
-            note=_sizes(stored, encoder),
-        )
-    )
+    work, inputs = "encode, batch 1, float16 weights", {"image": deployed.pixels[:1]}
+    stored = store_as_float16(encoder)
+    compete(_of_two_graphs(work, stored, "float32 weights", encoder, inputs, threads))
 
 
 def test_decode_with_float16_weights(
     compete: Compete, threads: int, deployed: Deployed, decoder: onnx.ModelProto
 ) -> None:
-    stored, latents = store_as_float16(decoder), _latents(deployed, 1)
-    ours, theirs = _session(stored, threads), _session(decoder, threads)
-    compete(
-        Contest(
-            work="decode, batch 1, float16 weights",
-            ours=lambda: ours.run(None, {"latent": latents}),
-            peer="float32 weights",
-            theirs=lambda: theirs.run(None, {"latent": latents}),
-            agree=_close,
-            rounds=ROUNDS[1],
-            note=_sizes(stored, decoder),
-        )
-    )
+    work, inputs = "decode, batch 1, float16 weights", {"latent": _latents(deployed, 1)}
+    stored = store_as_float16(decoder)
+    compete(_of_two_graphs(work, stored, "float32 weights", decoder, inputs, threads))
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_encode_in_eight_bits(
     compete: Compete, threads: int, deployed: Deployed, encoder: onnx.ModelProto, batch_size: int
 ) -> None:
-    compete(_in_eight_bits("encode", encoder, {"image": deployed.pixels[:batch_size]}, threads))
+    work, inputs = f"encode, batch {batch_size}, int8", {"image": deployed.pixels[:batch_size]}
+    contest = _of_two_graphs(work, quantise(encoder), "float32", encoder, inputs, threads)
+    compete(contest._replace(agree=_alike))
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_decode_in_eight_bits(
     compete: Compete, threads: int, deployed: Deployed, decoder: onnx.ModelProto, batch_size: int
 ) -> None:
-    compete(_in_eight_bits("decode", decoder, {"latent": _latents(deployed, batch_size)}, threads))
+    work, inputs = f"decode, batch {batch_size}, int8", {"latent": _latents(deployed, batch_size)}
+    contest = _of_two_graphs(work, quantise(decoder), "float32", decoder, inputs, threads)
+    compete(contest._replace(agree=_alike))
 
 
 @pytest.mark.parametrize("batch_size", [1, 256])
@@ -238,35 +221,30 @@ def test_transposed_convolution(
     compete: Compete, threads: int, deployed: Deployed, decoder: onnx.ModelProto, batch_size: int
 ) -> None:
     """The graph as exported against one with the equal convolutions."""
-    ours = _session(decoder, threads)
-    theirs = _session(_decoder(_with_convolutions(deployed.vae)), threads)
-    latents = _latents(deployed, batch_size)
-    compete(
-        Contest(
-            work=f"decode, batch {batch_size}, ConvTranspose",
-            ours=lambda: ours.run(None, {"latent": latents}),
-            peer="equal Conv",
-            theirs=lambda: theirs.run(None, {"latent": latents}),
-            agree=_close,
-            rounds=ROUNDS[batch_size],
-        )
-    )
+    work = f"decode, batch {batch_size}, ConvTranspose"
+    theirs = _decoder(_with_convolutions(deployed.vae))
+    inputs = {"latent": _latents(deployed, batch_size)}
+    compete(_of_two_graphs(work, decoder, "equal Conv", theirs, inputs, threads))
 
 
-def _in_eight_bits(
-    work: str, model: onnx.ModelProto, inputs: dict[str, NDArray[Any]], threads: int
+def _of_two_graphs(
+    work: str,
+    ours: onnx.ModelProto,
+    peer: str,
+    theirs: onnx.ModelProto,
+    inputs: dict[str, NDArray[Any]],
+    threads: int,
 ) -> Contest:
-    small = quantise(model)
-    ours, theirs = _session(small, threads), _session(model, threads)
+    our_session, their_session = _session(ours, threads), _session(theirs, threads)
     (batch,) = inputs.values()
     return Contest(
-        work=f"{work}, batch {len(batch)}, int8",
-        ours=lambda: ours.run(None, inputs),
-        peer="float32",
-        theirs=lambda: theirs.run(None, inputs),
-        agree=_alike,
-        rounds=ROUNDS[1],
-        note=_sizes(small, model),
+        work=work,
+        ours=lambda: our_session.run(None, inputs),
+        peer=peer,
+        theirs=lambda: their_session.run(None, inputs),
+        agree=_close,
+        rounds=ROUNDS[len(batch)],
+        note=f"{ours.ByteSize() / 1e6:.1f} MB against {theirs.ByteSize() / 1e6:.1f} MB",
     )
 
 
@@ -330,7 +308,3 @@ def _same_labels(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> None:
 
 def _size(deployed: Deployed, num_images: int) -> str:
     return f"{num_images:,} images, {len(deployed.table.support_vectors):,} support vectors"
-
-
-def _sizes(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> str:
-    return f"{ours.ByteSize() / 1e6:.1f} MB against {theirs.ByteSize() / 1e6:.1f} MB"
