@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.made_up import NUM_CLASSES, clouds
 from bench.stages import peak_of
@@ -41,17 +42,20 @@ NAMES = tuple(str(number) for number in range(NUM_CLASSES))
 SIZE = 28
 
 
-def images_of(run: Run) -> Images:
-    """Black images, as many as there are latents."""
-    latents = run.latents
+def black_images(*labels: NDArray[np.int64]) -> Images:
+    """As many as there are labels to train and to test on."""
     train, test = (
-        ImageSet(np.broadcast_to(np.uint8(0), (len(rows), 1, SIZE, SIZE)), labels)
-        for rows, labels in (
-            (latents.train, latents.train_labels),
-            (latents.test, latents.test_labels),
-        )
+        ImageSet(np.broadcast_to(np.uint8(0), (len(each), 1, SIZE, SIZE)), each) for each in labels
     )
     return Images(train, test, NAMES)
+
+
+def labels_of(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Those to train and to test on."""
+    latents = run.latents
+    assert latents.train_labels is not None
+    assert latents.test_labels is not None
+    return latents.train_labels, latents.test_labels
 
 
 def open_latents(run: Run) -> None:
@@ -63,21 +67,18 @@ def fit(run: Run) -> None:
 
 
 def look_for_alike(run: Run) -> None:
-    pixels = np.array(images_of(run).test.pixels[:NUM_GIVEN])
+    pixels = np.array(black_images(*labels_of(run)).test.pixels[:NUM_GIVEN])
     find_alike(run.weights, run.latents, pixels, 9)
 
 
 def score_images(run: Run) -> None:
-    images = images_of(run)
+    images = black_images(*labels_of(run))
     score(run.weights, run.latents, images, np.array(images.test.pixels[:NUM_GIVEN]), 10, 0.01)
 
 
 def suspect(run: Run) -> None:
     latents = run.latents
-    assert latents.train_labels is not None
-    assert latents.test_labels is not None
-    labels = np.concatenate([latents.train_labels, latents.test_labels])
-    suspect_labels(Stacked(latents.train_means, latents.test_means), labels)
+    suspect_labels(Stacked(latents.train_means, latents.test_means), np.concatenate(labels_of(run)))
 
 
 def look_at_dimensions(run: Run) -> None:
@@ -111,11 +112,8 @@ def prepare(path: Path, num_images: int) -> None:
     for name, rows in (("train", slice(NUM_TEST, None)), ("test", slice(NUM_TEST))):
         write_array(run.latents / f"{name}_latents.npy", points[rows])
         write_array(run.latents / f"{name}_labels.npy", labels[rows])
-    pixels = np.broadcast_to(np.uint8(0), (num_images, 1, SIZE, SIZE))
-    train, test = (
-        ImageSet(pixels[: len(each)], each) for each in (labels[NUM_TEST:], labels[:NUM_TEST])
-    )
-    write_index(run.latents / "index.parquet", Images(train, test, NAMES))
+    images = black_images(labels[NUM_TEST:], labels[:NUM_TEST])
+    write_index(run.latents / "index.parquet", images)
     write_sealed(
         run.latents / "latents.json",
         {
