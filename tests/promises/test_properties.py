@@ -7,7 +7,6 @@ import random
 import struct
 import tempfile
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from vaekit.storage.arrays import read_npy
 from vaekit.storage.damage import Damaged
 from vaekit.storage.sealed import write_sealed
 from vaekit.storage.tensors import read_tensors, write_tensors
-from vaekit.training.noise import epoch_order, rank_slice
+from vaekit.training.noise import epoch_order
 
 
 def quick(max_examples: int) -> Callable[[Any], Any]:
@@ -53,11 +52,6 @@ def quick(max_examples: int) -> Callable[[Any], Any]:
         phases=[Phase.generate],  # to shrink a failure would take minutes
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path
 
 
 # Settings
@@ -108,22 +102,11 @@ TRAIN = st.builds(
 )
 
 
-@quick(8)
-@given(config=TRAIN)
-def test_any_settings_come_back_from_their_file(config: TrainConfig, place: Path) -> None:
-    require_round_trip(config, place)
-
-
-@pytest.mark.faults
 @quick(60)
 @given(config=TRAIN)
-def test_hundreds_of_settings_come_back_from_their_file(config: TrainConfig, place: Path) -> None:
-    require_round_trip(config, place)
-
-
-def require_round_trip(config: TrainConfig, place: Path) -> None:
-    write_config(place / "config.yaml", config)
-    assert read_config(TrainConfig, place / "config.yaml") == config
+def test_any_settings_come_back_from_their_file(config: TrainConfig, tmp_path: Path) -> None:
+    write_config(tmp_path / "config.yaml", config)
+    assert read_config(TrainConfig, tmp_path / "config.yaml") == config
     assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
     assert trajectory_differences(config, config) == []
 
@@ -131,10 +114,10 @@ def require_round_trip(config: TrainConfig, place: Path) -> None:
 @quick(8)
 @given(C=POSITIVE, gamma=POSITIVE)
 def test_any_settings_of_an_svm_come_back_from_their_file(
-    C: float, gamma: float, place: Path
+    C: float, gamma: float, tmp_path: Path
 ) -> None:
-    write_config(place / "config.yaml", SvmConfig(C, gamma=gamma))
-    assert read_config(SvmConfig, place / "config.yaml") == SvmConfig(C, gamma=gamma)
+    write_config(tmp_path / "config.yaml", SvmConfig(C, gamma=gamma))
+    assert read_config(SvmConfig, tmp_path / "config.yaml") == SvmConfig(C, gamma=gamma)
 
 
 @pytest.mark.injects(13, times=40)
@@ -142,10 +125,10 @@ def test_any_settings_of_an_svm_come_back_from_their_file(
 @given(
     text=st.text(st.sampled_from("&*!|>-?:{}[]'\"#,~ \t\nrunepochsmodeldata0123.e"), max_size=60)
 )
-def test_any_text_is_settings_or_one_error(text: str, place: Path) -> None:
-    (place / "config.yaml").write_text(text, encoding="utf-8")
+def test_any_text_is_settings_or_one_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError):  # so short a text never names every setting
-        read_config(TrainConfig, place / "config.yaml")
+        read_config(TrainConfig, tmp_path / "config.yaml")
 
 
 # The order of the images
@@ -162,36 +145,6 @@ def test_an_epoch_is_a_permutation_of_the_images_and_only_its_own(
     if num_images > 20:  # 20! orders
         assert not np.array_equal(order, epoch_order(seed, epoch + 1, num_images))
         assert not np.array_equal(order, epoch_order(seed + 1, epoch, num_images))
-
-
-@quick(60)
-@given(
-    seed=st.integers(0, 1000),
-    num_images=st.integers(1, 500),
-    batch_size=st.integers(1, 64),
-    num_ranks=st.integers(1, 9),
-)
-def test_ranks_together_see_each_image_of_the_whole_batches_once(
-    seed: int, num_images: int, batch_size: int, num_ranks: int
-) -> None:
-    order = np.asarray(epoch_order(seed, 1, num_images))
-    seen: list[int] = []
-    for batch in range(num_images // batch_size):
-        indices = order[batch * batch_size :][:batch_size]
-        for rank in range(num_ranks):
-            seen += indices[rank_slice(batch_size, rank, num_ranks)].tolist()
-    assert seen == order[: len(seen)].tolist()
-    assert len(set(seen)) == len(seen) == num_images // batch_size * batch_size
-
-
-@quick(100)
-@given(count=st.integers(0, 10**7), num_ranks=st.integers(1, 1000))
-def test_shares_lie_side_by_side_and_differ_by_one_at_most(count: int, num_ranks: int) -> None:
-    shares = [rank_slice(count, rank, num_ranks) for rank in range(num_ranks)]
-    assert (shares[0].start, shares[-1].stop) == (0, count)
-    assert all(a.stop == b.start for a, b in pairwise(shares))
-    lengths = {share.stop - share.start for share in shares}
-    assert max(lengths) - min(lengths) <= 1
 
 
 # Readers of files: what was written, or one error
@@ -233,10 +186,10 @@ KIND = {"format_name": "test", "version": 1}
     ),
 )
 def test_any_tensors_and_facts_come_back_from_their_file(
-    written: dict[str, torch.Tensor], facts: dict[str, Any], place: Path
+    written: dict[str, torch.Tensor], facts: dict[str, Any], tmp_path: Path
 ) -> None:
-    write_tensors(place / "t", written, facts, **KIND)
-    read = read_tensors(place / "t", **KIND)
+    write_tensors(tmp_path / "t", written, facts, **KIND)
+    read = read_tensors(tmp_path / "t", **KIND)
     assert read.metadata == json.loads(json.dumps(facts))
     assert read.tensors.keys() == written.keys()
     for name, tensor in written.items():
@@ -317,15 +270,15 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
 }
 
 
-def read_or_refuse(name: str, content: bytes, place: Path) -> None:
+def read_or_refuse(name: str, content: bytes, tmp_path: Path) -> None:
     """Whatever else is raised is a fault of the reader."""
     file_name, _, read = READERS[name]
-    (place / file_name).write_bytes(content)
+    (tmp_path / file_name).write_bytes(content)
     try:
-        read(place / file_name)
+        read(tmp_path / file_name)
     except UserError as error:
         said = str(error)
-        assert str(place) in said
+        assert str(tmp_path) in said
     except Damaged as damage:
         said = str(damage)
     else:
@@ -341,18 +294,18 @@ def read_or_refuse(name: str, content: bytes, place: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_changed_anywhere_is_read_or_refused(name: str, times: int, place: Path) -> None:
+def test_a_file_changed_anywhere_is_read_or_refused(name: str, times: int, tmp_path: Path) -> None:
     generator = random.Random(0)
     for _ in range(times):
-        read_or_refuse(name, mutated(READERS[name][1], generator), place)
+        read_or_refuse(name, mutated(READERS[name][1], generator), tmp_path)
 
 
 @pytest.mark.injects(14, times=30)
 @pytest.mark.parametrize("name", READERS)
 @quick(30)
 @given(content=st.binary(max_size=300) | JSON.map(json.dumps).map(str.encode))
-def test_any_bytes_are_read_or_refused(name: str, content: bytes, place: Path) -> None:
-    read_or_refuse(name, content, place)
+def test_any_bytes_are_read_or_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    read_or_refuse(name, content, tmp_path)
 
 
 @pytest.mark.injects(14, times=80)
@@ -375,11 +328,11 @@ def test_any_bytes_are_read_or_refused(name: str, content: bytes, place: Path) -
     data=st.binary(max_size=16),
 )
 def test_any_header_of_tensors_is_read_or_refused(
-    name: str, header: dict[str, Any], length: int | None, data: bytes, place: Path
+    name: str, header: dict[str, Any], length: int | None, data: bytes, tmp_path: Path
 ) -> None:
     text = json.dumps(header).encode()
     size = len(text) if length is None else length
-    read_or_refuse(name, struct.pack("<Q", size) + text + data, place)
+    read_or_refuse(name, struct.pack("<Q", size) + text + data, tmp_path)
 
 
 @pytest.mark.injects(15, times=100)
@@ -398,7 +351,7 @@ def test_any_header_of_tensors_is_read_or_refused(
     )
 )
 def test_any_manifest_whose_hash_fits_is_read_or_refused(
-    facts: dict[str, Any], place: Path
+    facts: dict[str, Any], tmp_path: Path
 ) -> None:
-    write_sealed(place / "manifest.json", facts)
-    read_or_refuse("manifest", (place / "manifest.json").read_bytes(), place)
+    write_sealed(tmp_path / "manifest.json", facts)
+    read_or_refuse("manifest", (tmp_path / "manifest.json").read_bytes(), tmp_path)
