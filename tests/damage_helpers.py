@@ -93,9 +93,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in arguments])
-    errors = [
-        line for line in capsys.readouterr().err.splitlines() if line.startswith("vaekit: error:")
-    ]
+    said = capsys.readouterr().err
+    errors = [line for line in said.splitlines() if line.startswith("vaekit: error:")]
+    assert "Traceback" not in said
     assert stop.value.code == 2
     assert len(errors) == 1
     return errors[0]

@@ -10,6 +10,7 @@ from conftest import TINY_FLAGS
 from damage_helpers import (
     DAMAGES,
     Damage,
+    Refused,
     data_flipped,
     deleted,
     emptied,
@@ -17,7 +18,6 @@ from damage_helpers import (
     header_flipped,
     made_a_dangling_link,
     made_a_pipe,
-    refusal,
     snapshot,
     truncated,
 )
@@ -85,19 +85,14 @@ def cases() -> Iterator[object]:
 @pytest.mark.parametrize(("name", "stage", "damage"), [*cases()])
 @pytest.mark.injects(5)
 def test_a_damaged_file_is_named_and_the_rest_is_as_it_was(
-    name: str,
-    stage: str,
-    damage: Damage,
-    run: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, stage: str, damage: Damage, run: Path, tmp_path: Path, refused: Refused
 ) -> None:
     image = tmp_path / "image.png"
     shutil.copy(run / "samples" / "epoch-000.png", image)
     damage(run / name)
     before = snapshot(run)
     more = {"predict": [image], "generate": ["--output", tmp_path / "grid.png"]}
-    line = refusal(capsys, stage, run, *more.get(stage, []))
+    line = refused(stage, run, *more.get(stage, []))
     assert Path(name).name in line or str((run / name).parent) in line
     assert snapshot(run) == before
     assert not (tmp_path / "grid.png").exists()
@@ -118,11 +113,11 @@ def test_what_a_report_can_do_without_stops_no_report(damage: Damage, run: Path)
 )
 @pytest.mark.injects(5)
 def test_a_damaged_bundle_is_refused_and_left_as_it_is(
-    name: str, damage: Damage, bundle: Path, capsys: pytest.CaptureFixture[str]
+    name: str, damage: Damage, bundle: Path, refused: Refused
 ) -> None:
     damage(bundle / name)
     before = snapshot(bundle)
-    assert str(bundle) in refusal(capsys, "export", bundle, "--check")
+    assert str(bundle) in refused("export", bundle, "--check")
     assert snapshot(bundle) == before
 
 
@@ -151,12 +146,12 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(
 
 @pytest.mark.injects(5)
 def test_where_every_checkpoint_is_damaged_training_stops_and_touches_none(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, refused: Refused
 ) -> None:
     for path in (run / "checkpoints").iterdir():
         data_flipped(path)
     before = snapshot(run)
-    line = refusal(capsys, "train", *TINY_FLAGS, "--run", run)
+    line = refused("train", *TINY_FLAGS, "--run", run)
     assert "none of the 2 checkpoints can be read" in line
     assert snapshot(run) == before
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from damage_helpers import copy, refusal, snapshot
+from damage_helpers import Refused, copy, snapshot
 
 from vaekit.cli import main
 from vaekit.config import SvmConfig, TrainConfig
@@ -45,20 +45,6 @@ class Bomb:
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Path:
     return tmp_path / "sentinel"
-
-
-def every_stage(run: Path, tmp_path: Path, image: Path) -> list[list[str]]:
-    grid = str(tmp_path / "grid.png")
-    return [
-        ["train", "--config", str(run / "config.yaml"), "--run", str(run)],
-        ["latents", str(run)],
-        ["svm", str(run)],
-        ["report", str(run)],
-        ["generate", str(run), "--output", grid],
-        ["predict", str(run), str(image)],
-        ["export", str(run)],
-        ["export", str(run / "onnx"), "--check"],
-    ]
 
 
 def pickled(bomb: Bomb) -> bytes:
@@ -98,6 +84,7 @@ def test_a_pickle_in_the_place_of_any_file_of_a_run_runs_no_code(
     exported_run: Path,
     tmp_path: Path,
     sentinel: Path,
+    refused: Refused,
 ) -> None:
     run, image = copy(exported_run, tmp_path / "run"), tmp_path / "image.png"
     shutil.copy(run / "samples" / "epoch-000.png", image)
@@ -108,10 +95,17 @@ def test_a_pickle_in_the_place_of_any_file_of_a_run_runs_no_code(
             path.with_suffix(suffix).write_bytes(content)
     if keeps_config:
         (run / "config.yaml").write_bytes(config)
-    for arguments in every_stage(run, tmp_path, image):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
+    for arguments in (
+        ["train", "--config", run / "config.yaml", "--run", run],
+        ["latents", run],
+        ["svm", run],
+        ["report", run],
+        ["generate", run, "--output", tmp_path / "grid.png"],
+        ["predict", run, image],
+        ["export", run],
+        ["export", run / "onnx", "--check"],
+    ):
+        refused(*arguments)
     assert not sentinel.exists()
 
 
@@ -143,7 +137,7 @@ def test_settings_that_name_a_class_import_nothing(
     sentinel: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
 ) -> None:
     (tmp_path / "evil_module.py").write_text(EVIL_MODULE.format(sentinel=str(sentinel)))
     (tmp_path / "evil.yaml").write_text("class_path: evil_module.Model")
@@ -151,12 +145,12 @@ def test_settings_that_name_a_class_import_nothing(
     monkeypatch.chdir(tmp_path)
     settings = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(settings | {"model": model}))
-    refusal(capsys, "latents", run)
-    refusal(capsys, "train", "--config", run / "config.yaml", "--run", run)
+    refused("latents", run)
+    refused("train", "--config", run / "config.yaml", "--run", run)
 
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     forge_tensors(run / "model.safetensors", facts={"model": model})
-    refusal(capsys, "latents", run)
+    refused("latents", run)
     assert not sentinel.exists()
 
 
@@ -186,17 +180,13 @@ def test_settings_that_name_a_class_import_nothing(
 )
 @pytest.mark.injects(13)
 def test_yaml_that_is_more_than_settings_is_one_line(
-    text: str,
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    text: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (run / "config.yaml").write_text(text)
-    line = refusal(capsys, "train", "--config", run / "config.yaml", "--run", run)
+    line = refused("train", "--config", run / "config.yaml", "--run", run)
     assert len(line) < 1000
-    refusal(capsys, "latents", run)
+    refused("latents", run)
     with pytest.raises(UserError):
         read_config(TrainConfig, run / "config.yaml")
     assert not (tmp_path / "SENTINEL").exists()
@@ -330,13 +320,10 @@ def test_weights_with_forged_facts_are_refused_before_they_take_memory(
 )
 @pytest.mark.injects(14)
 def test_weights_of_another_name_shape_or_type_are_refused(
-    tensors: dict[str, torch.Tensor | None],
-    words: str,
-    run: Path,
-    capsys: pytest.CaptureFixture[str],
+    tensors: dict[str, torch.Tensor | None], words: str, run: Path, refused: Refused
 ) -> None:
     forge_tensors(run / "model.safetensors", tensors=tensors)
-    line = refusal(capsys, "latents", run)
+    line = refused("latents", run)
     assert words in line
     assert "make it again with `vaekit train --config" in line
 
@@ -357,14 +344,11 @@ def test_weights_of_another_name_shape_or_type_are_refused(
 )
 @pytest.mark.injects(16)
 def test_an_svm_with_forged_facts_is_refused(
-    facts: dict[str, object],
-    tensors: dict[str, torch.Tensor | None],
-    run: Path,
-    capsys: pytest.CaptureFixture[str],
+    facts: dict[str, object], tensors: dict[str, torch.Tensor | None], run: Path, refused: Refused
 ) -> None:
     forge_tensors(run / "svm" / "svm.safetensors", facts, tensors)
     before = snapshot(run)
-    assert "svm.safetensors" in refusal(capsys, "predict", run, run / "samples/epoch-000.png")
+    assert "svm.safetensors" in refused("predict", run, run / "samples/epoch-000.png")
     assert snapshot(run) == before
 
 
@@ -432,11 +416,11 @@ def npy(header: str) -> bytes:
 )
 @pytest.mark.injects(14)
 def test_an_array_of_another_kind_is_refused_though_its_hash_fits(
-    array: Any, run: Path, capsys: pytest.CaptureFixture[str]
+    array: Any, run: Path, refused: Refused
 ) -> None:
     forge_latents(run, {"train_latents.npy": array})
     before = snapshot(run)
-    line = refusal(capsys, "svm", run)
+    line = refused("svm", run)
     assert "latents" in line
     assert "make them with `vaekit latents" in line
     assert len(line) < 1000
@@ -511,10 +495,10 @@ def test_forged_measurements_of_an_svm_are_refused(change: dict[str, object], ru
 )
 @pytest.mark.injects(14)
 def test_json_that_is_not_what_it_should_be_stops_the_report(
-    name: str, text: str, run: Path, capsys: pytest.CaptureFixture[str]
+    name: str, text: str, run: Path, refused: Refused
 ) -> None:
     (run / name).write_text(text)
-    assert Path(name).name in refusal(capsys, "report", run)
+    assert Path(name).name in refused("report", run)
 
 
 def few_latents(run: Path, labels: list[int], latents: object) -> None:
@@ -549,15 +533,11 @@ NOISE = np.random.default_rng(0).normal(size=(12, 6))
 )
 @pytest.mark.injects(16)
 def test_latents_that_no_svm_can_learn_from_are_refused_and_the_old_one_stays(
-    labels: list[int],
-    latents: object,
-    words: str,
-    run: Path,
-    capsys: pytest.CaptureFixture[str],
+    labels: list[int], latents: object, words: str, run: Path, refused: Refused
 ) -> None:
     few_latents(run, labels, latents)
     before = snapshot(run)
-    assert words in refusal(capsys, "svm", run)
+    assert words in refused("svm", run)
     assert snapshot(run) == before
 
 
