@@ -293,19 +293,30 @@ def peak_of(function: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.usefixtures("no_network")
+@pytest.fixture
+def put_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> Callable[[bytes], None]:
+    """In the place of one of MNIST's, with an md5 that fits; the other files are empty."""
+
+    def put(content: bytes) -> None:
+        archive = tmp_path / RAW / f"{FILE}.gz"
+        archive.parent.mkdir(parents=True)
+        archive.write_bytes(content)
+        md5 = hashlib.md5(content).hexdigest()
+        monkeypatch.setattr(datasets.MNIST, "resources", [(archive.name, md5)])
+        for name in idx.IDX_SETS["mnist"].file_names[1:]:
+            (archive.parent / name).touch()
+
+    return put
+
+
 @pytest.mark.injects(11)
-def test_a_gzip_bomb_is_not_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gzip_bomb_is_not_expanded(tmp_path: Path, put_archive: Callable[[bytes], None]) -> None:
     compressor = zlib.compressobj(wbits=31)
     zeros = bytes(2**20)
     bomb = b"".join(compressor.compress(zeros) for _ in range(400)) + compressor.flush()
-    archive = tmp_path / RAW / f"{FILE}.gz"
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(bomb)
-    md5 = hashlib.md5(bomb).hexdigest()
-    monkeypatch.setattr(datasets.MNIST, "resources", [(archive.name, md5)])
-    for name in idx.IDX_SETS["mnist"].file_names[1:]:
-        (archive.parent / name).touch()
+    put_archive(bomb)
     lines = []
     peak = peak_of(lambda: lines.append(fault(tmp_path, "mnist")))
     assert "begins with 00000000" in lines[0]
@@ -329,22 +340,14 @@ def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert peak_of(lambda: fault(tmp_path, "mnist")) < 4 * idx.MAX_BYTES
 
 
-@pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize(
     "damage", [lambda whole: whole[:-20], lambda whole: whole[:10] + b"?" * 99]
 )
 @pytest.mark.injects(11)
 def test_a_damaged_archive_is_refused_even_where_its_md5_fits(
-    damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[bytes], bytes], tmp_path: Path, put_archive: Callable[[bytes], None]
 ) -> None:
-    content = damage(gzip.compress(NOISE.tobytes()))
-    archive = tmp_path / RAW / f"{FILE}.gz"
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(content)
-    md5 = hashlib.md5(content).hexdigest()
-    monkeypatch.setattr(datasets.MNIST, "resources", [(archive.name, md5)])
-    for name in idx.IDX_SETS["mnist"].file_names[1:]:
-        (archive.parent / name).touch()
+    put_archive(damage(gzip.compress(NOISE.tobytes())))
     assert "a damaged archive" in fault(tmp_path, "mnist")
 
 
