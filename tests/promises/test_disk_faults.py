@@ -5,15 +5,15 @@ import resource
 import shutil
 import subprocess
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import pytest
 from conftest import TINY_FLAGS, assert_one_line_error, run_command
-from damage_helpers import copy, refusal, snapshot
+from damage_helpers import Refused, copy, snapshot
 from fork_helpers import FORKS
 from image_helpers import write_noise
 from kill_helpers import assert_same_result
@@ -65,51 +65,46 @@ WRITES = [
 TIMED = {"config.yaml", "environment.json", "metrics.jsonl", "svm/metrics.json", "report.html"}
 
 
-class Fault(ABC):
-    """What becomes of a disk, from `strike` until `heal`."""
+@contextmanager
+def full_disk(folder: Path, num_bytes: int) -> Iterator[None]:
+    """Nothing more than `num_bytes` fits on a folder's disk."""
+    with TemporaryFile(dir=folder) as ballast:
+        room = os.statvfs(folder)
+        os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize - num_bytes)
+        yield
 
+
+@contextmanager
+def quota(_: Path, num_bytes: int) -> Iterator[None]:
+    """No file may be longer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def read_only(folder: Path, _: int) -> Iterator[None]:
+    mount("--bind", folder, folder)
+    try:
+        mount("-o", "remount,bind,ro", folder)
+        yield
+    finally:
+        unmount(folder)
+
+
+class Fault(NamedTuple):
+    """What becomes of the disk of a folder, for as long as a context lasts."""
+
+    strikes: Callable[[Path, int], AbstractContextManager[None]]
     words: tuple[str, ...]  # that it must be told in
 
-    def __init__(self, disk: Path) -> None:
-        self._disk = disk
-        self._undo = ExitStack()
 
-    @abstractmethod
-    def strike(self, file: Path, num_bytes: int) -> None:
-        """Leave no more than `num_bytes` for `file`, which is about to be written."""
-
-    def heal(self) -> None:
-        self._undo.close()
-
-
-class FullDisk(Fault):
-    words = ("No space left on device", "free space")
-
-    def strike(self, file: Path, num_bytes: int) -> None:
-        room, ballast = os.statvfs(self._disk), self._disk / "ballast"
-        with ballast.open("wb") as full:
-            os.posix_fallocate(full.fileno(), 0, room.f_bavail * room.f_frsize - num_bytes)
-        self._undo.callback(ballast.unlink)
-
-
-class Quota(Fault):
-    words = ("File too large", "ulimit -f")
-
-    def strike(self, file: Path, num_bytes: int) -> None:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-        self._undo.callback(resource.setrlimit, resource.RLIMIT_FSIZE, before)
-
-
-class ReadOnly(Fault):
-    words = ("Read-only file system", "writable")
-
-    def strike(self, file: Path, num_bytes: int) -> None:
-        folder = file.parent
-        folder.mkdir(exist_ok=True)
-        mount("--bind", folder, folder)
-        self._undo.callback(unmount, folder)
-        mount("-o", "remount,bind,ro", folder)
+FULL_DISK = Fault(full_disk, ("No space left on device", "free space"))
+QUOTA = Fault(quota, ("File too large", "ulimit -f"))
+READ_ONLY = Fault(read_only, ("Read-only file system", "writable"))
 
 
 def mount(*arguments: object) -> None:
@@ -135,15 +130,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     unmount(path)
 
 
-@pytest.fixture
-def faulty(request: pytest.FixtureRequest) -> Iterator[tuple[Fault, Path]]:
-    """A fault that is to come, and the folder on whose disk it does."""
-    folder = request.getfixturevalue("tmp_path" if request.param is Quota else "disk")
-    fault = request.param(folder)
-    yield fault, folder
-    fault.heal()
-
-
 def files(folder: Path) -> dict[str, bytes]:
     found = snapshot(folder)
     return {name: content for name, content in found.items() if isinstance(content, bytes)}
@@ -164,27 +150,27 @@ def before_call(monkeypatch: pytest.MonkeyPatch, write: Write, happens: Callable
 
 def cases() -> Iterator[object]:
     """Every fault in every write; those of the common suite are a disk that is full."""
-    for kind in (FullDisk, Quota, ReadOnly):
+    for fault in (FULL_DISK, QUOTA, READ_ONLY):
         for write in WRITES:
-            is_quick = kind is FullDisk and Path(write.file).name in QUICK
+            is_quick = fault is FULL_DISK and Path(write.file).name in QUICK
             marks = [] if is_quick else [pytest.mark.faults]
-            if write.command != "export" or kind is not ReadOnly:
+            if write.command != "export" or fault is not READ_ONLY:
                 # Half a bundle can't be removed from a disk that became read-only.
-                name = f"{kind.__name__}-{write.file}"
-                yield pytest.param(kind, write, marks=marks, id=name)
+                name = f"{fault.strikes.__name__}-{write.file}"
+                yield pytest.param(fault, write, marks=marks, id=name)
 
 
-@pytest.mark.parametrize(("faulty", "write"), list(cases()), indirect=["faulty"])
+@pytest.mark.parametrize(("fault", "write"), list(cases()))
 @pytest.mark.injects(4)
 def test_a_write_that_the_disk_refuses_leaves_what_was_there_and_is_made_good_afterwards(
-    faulty: tuple[Fault, Path],
+    fault: Fault,
     write: Write,
     request: pytest.FixtureRequest,
     finished_run: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
 ) -> None:
-    fault, folder = faulty
+    folder = request.getfixturevalue("tmp_path" if fault is QUOTA else "disk")
     whole = finished_run
     if write.command == "export":
         whole = request.getfixturevalue("exported_run")
@@ -202,14 +188,14 @@ def test_a_write_that_the_disk_refuses_leaves_what_was_there_and_is_made_good_af
         file = run / write.file
         if write.command == "export":  # a bundle is built beside its place
             file = run / ".tmp-onnx" / file.name
-        fault.strike(file, len(expected[write.file]) // 2)
+        file.parent.mkdir(exist_ok=True)
+        stricken.enter_context(fault.strikes(file.parent, len(expected[write.file]) // 2))
 
-    with monkeypatch.context() as patch:
+    with ExitStack() as stricken, monkeypatch.context() as patch:
         before_call(patch, write, strike)
-        line = refusal(capsys, *command)
+        line = refused(*command)
     for words in (Path(write.file).name, *fault.words):
         assert words in line
-    fault.heal()
     assert files(run) == {name: before[name] for name in before if ".tmp-onnx" not in name}
 
     main([str(argument) for argument in command])
@@ -222,28 +208,27 @@ def test_a_write_that_the_disk_refuses_leaves_what_was_there_and_is_made_good_af
 @pytest.mark.parametrize("command", ["train", "latents", "svm", "report", "export"])
 @pytest.mark.injects(4)
 def test_a_run_folder_on_a_read_only_disk_is_named_before_any_work(
-    command: str, finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+    command: str, finished_run: Path, disk: Path, refused: Refused
 ) -> None:
     run = copy(finished_run, disk / "run")
     (run / ".lock").unlink(missing_ok=True)
     before = snapshot(disk)
     mount("-o", "remount,ro", disk)
     flags = [*TINY_FLAGS, "--run"] if command == "train" else []
-    line = refusal(capsys, command, *flags, run)
+    line = refused(command, *flags, run)
     assert f"{run}/.lock: Read-only file system" in line
     assert snapshot(disk) == before
 
 
 @pytest.mark.injects(4)
 def test_a_disk_that_is_full_from_the_start_leaves_a_folder_to_start_in(
-    finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, disk: Path, refused: Refused
 ) -> None:
-    fault, run = FullDisk(disk), disk / "run"
-    fault.strike(run / "config.yaml", 0)
-    line = refusal(capsys, "train", *TINY_FLAGS, "--run", run)
+    run = disk / "run"
+    with full_disk(disk, 0):
+        line = refused("train", *TINY_FLAGS, "--run", run)
     assert f"{run}/config.yaml: No space left on device; free space" in line
     assert [path.name for path in run.iterdir()] == [".lock"]
-    fault.heal()
     main(["train", *TINY_FLAGS, "--run", str(run)])
     assert_same_result(run, finished_run)
 
@@ -256,14 +241,12 @@ def make_folder(root: Path) -> DataConfig:
 @pytest.mark.injects(4)
 def test_images_for_which_the_disk_has_no_room_are_decoded_into_memory(disk: Path) -> None:
     config, cache = make_folder(disk / "images"), disk / "images" / ".vaekit-cache"
-    fault = FullDisk(disk)
-    fault.strike(cache, 2**20)  # of the three megabytes that they take
-    process = FORKS.Process(target=load_images, args=(config, 0))
-    process.start()
-    process.join(60)
+    with full_disk(disk, 2**20):  # of the three megabytes that they take
+        process = FORKS.Process(target=load_images, args=(config, 0))
+        process.start()
+        process.join(60)
     assert process.exitcode == 0, "a full disk kills who writes to it through a memory map"
     assert not [path for path in cache.rglob("shard-*") if path.is_file()]
-    fault.heal()
     load_images(config, 0)
     assert len([*cache.rglob("shard-*.json")]) == 1
 
@@ -272,12 +255,9 @@ def test_images_for_which_the_disk_has_no_room_are_decoded_into_memory(disk: Pat
 def test_a_quota_on_files_keeps_images_in_memory_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, fault = make_folder(tmp_path / "images"), Quota(tmp_path)
-    fault.strike(tmp_path / "images" / ".vaekit-cache", 2**20)
-    try:
+    config = make_folder(tmp_path / "images")
+    with quota(tmp_path, 2**20):
         in_memory = load_images(config, 0)
-    finally:
-        fault.heal()
     assert "can't be kept there ([Errno 27] File too large), only in memory" in (
         capsys.readouterr().err
     )
@@ -299,11 +279,11 @@ def test_a_file_is_reserved_to_its_last_byte_or_refused(disk: Path) -> None:
 
 @pytest.mark.injects(4)
 def test_output_that_the_disk_refuses_is_one_line(
-    finished_run: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, disk: Path, refused: Refused
 ) -> None:
     grid = disk / "grid.png"
-    FullDisk(disk).strike(grid, 0)
-    line = refusal(capsys, "generate", finished_run, "--output", grid)
+    with full_disk(disk, 0):
+        line = refused("generate", finished_run, "--output", grid)
     assert f"{grid}: No space left on device" in line
     assert not grid.exists()
 
