@@ -123,7 +123,7 @@ def test_of_several_trackers_the_others_go_on(
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("carrier-pigeon", r"--tracker carrier-pigeon: expected one .*tensorboard"),
+        ("carrier-pigeon", r"carrier-pigeon: expected one that Accelerate knows.*tensorboard"),
         (f"{TRACKER},wandb", r"--tracker wandb: its package is not installed; `pip install wandb`"),
     ],
 )
