@@ -22,7 +22,6 @@ from vaekit.settings import write_config
 from vaekit.training.ranks import ImageRanks, lost_ranks_in_one_line, start_ranks
 
 NUM_STEPS = 48
-GO_ON = "; the same command starts again or goes on"
 
 
 def a_run(path: Path) -> TrainConfig:
@@ -80,33 +79,26 @@ def test_the_number_of_processes_may_change_at_every_resume(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGKILL, "another process has ended or is cut off"),
+        (signal.SIGSTOP, "rank {rank} does not answer"),
+    ],
+    ids=["killed", "stalled"],
+)
 @pytest.mark.injects(9)
-def test_a_killed_rank_ends_the_other_and_the_relaunch_is_exact(
-    rank: int, tmp_path: Path, whole_run: Path
+def test_a_lost_rank_ends_the_other_and_the_relaunch_is_exact(
+    number: signal.Signals, reason: str, rank: int, tmp_path: Path, whole_run: Path
 ) -> None:
     config = a_run(tmp_path / "run")
-    ended = train_in_ranks(config, 2, Fate(rank, step=23, signal=signal.SIGKILL))
+    ended = train_in_ranks(config, 2, Fate(rank, step=23, signal=number))
     assert ended.exit_codes[rank] == -signal.SIGKILL
     assert ended.exit_codes[1 - rank] == 2
     line = one_error(ended.errors[1 - rank])
-    assert f"rank {1 - rank} can't go on alone: another process has ended or is cut off" in line
-    assert line.endswith(GO_ON)
+    assert f"rank {1 - rank} can't go on alone: {reason.format(rank=rank)}" in line
+    assert line.endswith("; the same command starts again or goes on")
     assert newest_step(tmp_path / "run") == 20
-    assert train_in_ranks(config, 2).exit_codes == [0, 0]
-    assert_same_result(tmp_path / "run", whole_run)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.injects(9)
-def test_a_stalled_rank_ends_the_others_who_name_it_and_the_relaunch_is_exact(
-    rank: int, tmp_path: Path, whole_run: Path
-) -> None:
-    config = a_run(tmp_path / "run")
-    ended = train_in_ranks(config, 2, Fate(rank, step=23, signal=signal.SIGSTOP))
-    assert ended.exit_codes[1 - rank] == 2
-    line = one_error(ended.errors[1 - rank])
-    assert f"rank {1 - rank} can't go on alone: rank {rank} does not answer" in line
-    assert line.endswith(GO_ON)
     assert train_in_ranks(config, 2).exit_codes == [0, 0]
     assert_same_result(tmp_path / "run", whole_run)
 
@@ -213,40 +205,30 @@ def launched(folder: Path, fate: str) -> list[object]:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+@pytest.mark.parametrize(
+    ("launcher", "number", "words"),
+    [
+        ("accelerate", "SIGKILL", "(exitcode: -9) local_rank: 1"),
+        ("torchrun", "SIGKILL", "(exitcode: -9) local_rank: 1"),
+        ("accelerate", "SIGSTOP", "rank 0 can't go on alone: rank 1 does not answer"),
+    ],
+)
 @pytest.mark.injects(9)
-def test_a_launcher_that_may_restart_names_the_dead_rank_and_the_run_ends_by_itself(
-    launcher: str, tmp_path: Path, whole_run: Path
+def test_a_launcher_that_may_restart_names_the_lost_rank_and_the_run_ends_by_itself(
+    launcher: str, number: str, words: str, tmp_path: Path, whole_run: Path
 ) -> None:
-    script = launched(tmp_path, IS_LOST_ONCE.format(signal="SIGKILL"))
+    script = launched(tmp_path, IS_LOST_ONCE.format(signal=number))
     if launcher == "accelerate":
         result = launch(2, "--max_restarts", "1", *script)
     else:
         result = run_command(
             ["torchrun", "--standalone", "--nproc_per_node", "2", "--max_restarts", "1", *script]
         )
-    assert "(exitcode: -9) local_rank: 1" in result.stderr
-    assert_ended_by_itself(tmp_path, result, whole_run)
-
-
-@pytest.mark.faults
-@pytest.mark.injects(9)
-def test_a_launcher_that_may_restart_kills_a_stalled_rank_and_the_run_ends_by_itself(
-    tmp_path: Path, whole_run: Path
-) -> None:
-    script = launched(tmp_path, IS_LOST_ONCE.format(signal="SIGSTOP"))
-    result = launch(2, "--max_restarts", "1", *script)
-    assert "rank 0 can't go on alone: rank 1 does not answer" in result.stderr
-    assert_ended_by_itself(tmp_path, result, whole_run)
-
-
-def assert_ended_by_itself(
-    folder: Path, result: "subprocess.CompletedProcess[str]", whole_run: Path
-) -> None:
+    assert words in result.stderr
     assert result.returncode == 0, result.stderr
-    assert (folder / "train.py.lost").exists()
+    assert (tmp_path / "train.py.lost").exists()
     assert f"{NUM_STEPS} in all, 20 of them done" in result.stdout
-    assert_same_result(folder / "run", whole_run)
+    assert_same_result(tmp_path / "run", whole_run)
 
 
 ADDRESSES = ("198.18.0.1", "198.18.0.2")
