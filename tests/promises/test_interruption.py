@@ -5,35 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY_FLAGS, launch, vaekit
+from conftest import ROOT, TINY_FLAGS, environment_with, launch
 from kill_helpers import assert_same_result, newest_step
 
 LONG = [*TINY_FLAGS, "--epochs", "30", "--sample_every", "30", "--input_noise", "0.1"]
-SCRIPTS = Path(sys.executable).parent
-SHORT_OF_AN_EPOCH = ["--checkpoint_every", "4steps"]
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of thirty epochs that nobody disturbed."""
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    result = vaekit("train", *LONG, *SHORT_OF_AN_EPOCH, "--run", run)
-    assert result.returncode == 0, result.stderr
-    return run
-
-
-def wait_for(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    while not is_so():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-def has_checkpoint(run: Path) -> Callable[[], bool]:
-    return lambda: any((run / "checkpoints").glob("step-*.safetensors"))
+LONG += ["--checkpoint_every", "4steps"]
 
 
 def start(*arguments: object) -> "subprocess.Popen[str]":
@@ -43,33 +23,8 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        },
+        env=environment_with({}),
     )
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
-)
-@pytest.mark.injects(3)
-def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(
-    tmp_path: Path, whole_run: Path, number: signal.Signals, exit_code: int
-) -> None:
-    run = tmp_path / "run"
-    flags = [*LONG, *SHORT_OF_AN_EPOCH, "--run", run]
-    process = start(sys.executable, "-m", "vaekit", "train", *flags)
-    wait_for(has_checkpoint(run), process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == exit_code
-    assert "Traceback" not in errors
-    assert f"stopped after step {newest_step(run):,}; `vaekit train --config" in errors
-    result = vaekit("train", *flags)
-    assert f"{newest_step(whole_run)} in all" in result.stdout
-    assert_same_result(run, whole_run)
 
 
 SECOND_SIGNAL = """
@@ -120,12 +75,14 @@ def test_a_trainer_whose_launcher_has_died_stops_with_a_checkpoint(
     tmp_path: Path, trainers: list[int]
 ) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
-    flags = [*LONG, *SHORT_OF_AN_EPOCH, "--run", run]
-    result = launch(1, "vaekit/train.py", *LONG, *SHORT_OF_AN_EPOCH, "--run", whole)
+    flags = [*LONG, "--run", run]
+    result = launch(1, "vaekit/train.py", *LONG, "--run", whole)
     assert result.returncode == 0, result.stderr
     config_file = ["--config_file", ROOT / "accelerate_config.yaml"]
     launcher = start("accelerate", "launch", *config_file, "vaekit/train.py", *flags)
-    wait_for(has_checkpoint(run), launcher)
+    while not any((run / "checkpoints").glob("step-*.safetensors")):
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.02)
     trainers += children(launcher.pid)
     assert len(trainers) == 1
     launcher.kill()
