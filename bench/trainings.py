@@ -37,7 +37,7 @@ def models(*, tiny: bool) -> dict[str, ModelConfig]:
     width = {"width": 4} if tiny else {}
     others = [name for name in ARCHITECTURES if name != "reference"]
     return {"reference": reference} | {
-        name: ModelConfig(architecture=name, **width) for name in others
+        name: ModelConfig(architecture=name, likelihood="bernoulli", **width) for name in others
     }
 
 

@@ -176,7 +176,8 @@ class ModelConfig:
     """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
     likelihood: LikelihoodName = setting("auto", before="bernoulli")
-    """Of pixels: bernoulli (auto for grey), gaussian (for colour) or logistic, 256 levels."""
+    """Of pixels: bernoulli (auto for grey drawings and writing), gaussian (for colour and grey
+    photographs) or logistic, 256 levels."""
 
     latent_dim: AutoInt = "auto"
     """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vaekit.config import ModelConfig, TrainConfig
 from vaekit.errors import UserError
@@ -149,3 +150,24 @@ def test_a_short_run_warms_up_within_itself_and_is_told_so() -> None:
 def test_what_does_not_fit_the_set_is_refused(config: TrainConfig, said: str) -> None:
     with pytest.raises(UserError, match=said):
         require_warmup_within(settle(config, images_of(100)), 100)
+
+
+def test_grey_photographs_are_not_taken_for_drawings() -> None:
+    generator = np.random.default_rng(0)
+    photographs = generator.normal(110, 50, (50, 1, 32, 32)).clip(0, 255).astype(np.uint8)
+    drawings = 255 * generator.integers(0, 2, photographs.shape, np.uint8)
+
+    def likelihood_of(pixels: NDArray[np.uint8], config: TrainConfig) -> str:
+        images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())
+        settled = settle(config, images)
+        assert settle(settled, images) == settled
+        return settled.model.likelihood
+
+    conv = TrainConfig(model=ModelConfig("conv"))
+    assert likelihood_of(photographs, conv) == "gaussian"
+    assert likelihood_of(drawings, conv) == "bernoulli"
+    # Half of each is what drawings with soft edges look like.
+    assert likelihood_of(np.concatenate([photographs, drawings]), conv) == "bernoulli"
+    assert likelihood_of(photographs, TrainConfig(model=ModelConfig("reference"))) == "bernoulli"
+    given = TrainConfig(model=ModelConfig("conv", "bernoulli"))
+    assert likelihood_of(photographs, given) == "bernoulli"
