@@ -7,7 +7,7 @@ how many images a second the feed gives. With --noise files are not opened: nois
 is in them, and all else is done. With --filled there are no files, whose names are then not looked
 at, and shards of noise. With --names there are empty files, whose names are looked at: CPU
 microseconds and bytes of memory a file. With --ranks 2 they are decoded by one rank and by two, in
-turns. A set is removed once measured.
+turns, with a core for each. A set is removed once measured.
 """
 
 import argparse
@@ -38,7 +38,7 @@ NUM_STEPS = 30
 DECODED, NOISE, FILLED = "decoded", "noise", "filled"  # what the images of a set are
 UNSEEN = "files that are not there"
 FED_BATCHES = 2_000
-TURNS = 1  # of one rank and of several
+TURNS = 3  # of one rank and of several
 DECODING = {"decoding_seconds": ("decoding: s", 0), "decoding_cpu_seconds": ("CPU s", 0)}
 COLUMNS = {  # what is found: its title, and decimals
     **DECODING,
@@ -77,12 +77,13 @@ def make(root: Path, count: int) -> None:
 
 
 def decode_in_ranks(root: str) -> dict[str, Any]:
-    """Have a set decoded by the ranks of a launch; what this one spends."""
+    """Have a set decoded by the ranks of a launch, a core each; what this one spends."""
     from vaekit.config import DataConfig
     from vaekit.images.sets import load_images
     from vaekit.training.ranks import ImageRanks, start_ranks
 
     ranks = ImageRanks(start_ranks())
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[ranks.index]})
     began, worked = time.perf_counter(), time.process_time()
     load_images(DataConfig(name="folder", root=root), 0, ranks=ranks)
     return {
