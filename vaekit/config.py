@@ -192,7 +192,7 @@ class ModelConfig:
     """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     to_pixels: ToPixels = setting("auto", before="transposed")
-    """The decoder's last convolution: shuffled (auto for grey of conv) or transposed."""
+    """The decoder's last convolution: shuffled (auto for conv with Bernoulli pixels) or transposed."""
 
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)

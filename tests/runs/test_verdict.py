@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vaekit.config import TrainConfig
+from vaekit.config import ModelConfig, TrainConfig
 from vaekit.runs.verdict import judge, lines
 
 
@@ -62,6 +62,16 @@ def test_reconstructions_are_judged_by_pca_and_the_mean_image(
     for each in words:
         assert each in told
     assert ("to change" in told) == told.startswith("WORSE")
+
+
+def test_who_loses_to_components_is_told_how_to_start_from_them() -> None:
+    def told(*model: Any) -> str:
+        config = TrainConfig(epochs=4, model=ModelConfig(*model))
+        return "\n".join(lines(judge(config, WELL, baselines(0.03))))
+
+    assert "--model.likelihood gaussian" in told("conv", "bernoulli")
+    assert "--model.likelihood gaussian" not in told("conv", "gaussian")
+    assert "--model.likelihood gaussian" not in told("reference", "bernoulli")
 
 
 def svm(own: float, pca: tuple[float, ...], majority: float, **more: Any) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def _causes(config: TrainConfig, rows: list[Row]) -> Iterator[str]:
     elif last["step"] < ENOUGH_STEPS and not starts_from_components(config.model):
         per_epoch = max(1, last["step"] // max(1, last["epoch"]))
         yield f"--epochs {-(-ENOUGH_STEPS // per_epoch)}, since {last['step']:,} steps teach little"
+    if config.model.architecture == "conv" and config.model.likelihood == "bernoulli":
+        yield "--model.likelihood gaussian, which starts from the components"
     if kept["test_kl"] < FEW_NATS:
         yield (
             f"a lower --learning_rate, since the latents hold next to nothing "
