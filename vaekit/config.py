@@ -176,8 +176,7 @@ class ModelConfig:
     """reference, without downsampling (auto for MNIST and its kin), or conv, strided."""
 
     likelihood: LikelihoodName = setting("auto", before="bernoulli")
-    """Of pixels: bernoulli (auto for grey drawings and writing), gaussian (for colour and grey
-    photographs) or logistic, 256 levels."""
+    """Of pixels: bernoulli (auto for grey but photographs), gaussian (for others) or logistic."""
 
     latent_dim: AutoInt = "auto"
     """Number of latent dimensions (auto: 10 of the reference, of conv by the size of images)."""
@@ -192,7 +191,7 @@ class ModelConfig:
     """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     to_pixels: ToPixels = setting("auto", before="transposed")
-    """The decoder's last convolution: shuffled (auto for conv with Bernoulli pixels) or transposed."""
+    """Of conv: the last convolution, shuffled (auto for Bernoulli pixels) or transposed."""
 
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)

@@ -87,8 +87,9 @@ def test_sides_that_no_square_divides_keep_every_pixel() -> None:
         blocks(1, (3, 8, 8), 1),
         blocks(3, (3, 8, 8), 1),
         np.eye(64, dtype=np.uint8).reshape(64, 1, 8, 8),
+        blocks(30, (1, 1, 3), 1),
     ],
-    ids=["all equal", "one", "fewer than latents", "nearly black"],
+    ids=["all equal", "one", "fewer than latents", "nearly black", "as many values as latents"],
 )
 def test_images_without_components_give_finite_weights(pixels: NDArray[np.uint8]) -> None:
     vae = conv_vae("gaussian", pixels.shape[1:])

@@ -99,7 +99,7 @@ def start_as_components(
     directions = torch.from_numpy(fitted.components_).float()  # [L, D], of length one
     # A value of a small image stands for this many pixels, and a direction is as long in both.
     variances = encoder.factor**2 * torch.from_numpy(fitted.explained_variance_).float()
-    num_left = pixels[0].size - num_components
+    num_left = max(1, pixels[0].size - num_components)
     noise = max((pixels[0].size * variance - float(variances.sum())) / num_left, MIN_VARIANCE)
     spreads = (variances - noise).clamp(min=0).sqrt()
     decoder.weight[:, :num_components] = (directions.T * spreads) / (GAIN * encoder.factor)

@@ -46,8 +46,8 @@ WEIGHT_DECAY, NORMED_WEIGHT_DECAY = 0.0, 0.05
 # ends 2 nats behind seed 0. None is where the KL's weight rises over a quarter of the run; over a
 # tenth one still is (Bowman and others, 2016; Sonderby and others, 2016).
 KL_WARMUP = 0.25
-# Grey photographs are of tones that Bernoulli pixels can't tell apart: latents keep few nats of them,
-# and images are decoded worse than by principal components. Of their values 0.84 were seen to lie
+# Grey photographs are of tones that Bernoulli pixels can't tell apart: latents keep few nats, and
+# images are decoded worse than by principal components. Of their values 0.84 were seen to lie
 # between these two, of scikit-learn's digits 0.51, of icons in grey 0.41, of letters 0.06.
 DARK, LIGHT = 26, 229
 MOSTLY = 2 / 3
