@@ -1,7 +1,9 @@
 """Settings know their ranges, and which of them a trajectory depends on."""
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 
 from vaekit.config import (
@@ -69,3 +71,12 @@ def test_it_is_due_when_its_count_is_full_or_when_it_pays(
 def test_any_other_cadence_is_refused_by_the_name_of_its_flag(text: str) -> None:
     with pytest.raises(UserError, match=r"--checkpoint_every .*: expected .* as 2, 500steps"):
         parse_cadence(text)
+
+
+@pytest.mark.parametrize("value", [None, "ten", [3], float("nan")])
+def test_what_python_gives_is_a_number_or_refused_by_its_flag(value: Any) -> None:
+    with pytest.raises(UserError, match=r"--epochs .*: expected at least 1"):
+        TrainConfig(epochs=value)
+    with pytest.raises(UserError, match=r"--model\.latent_dim .*: expected at least 1"):
+        ModelConfig(latent_dim=value)
+    assert ModelConfig(latent_dim=np.int64(3)).latent_dim == 3  # type: ignore[arg-type]

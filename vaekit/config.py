@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from dataclasses import MISSING, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -522,12 +523,13 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _at_least(flag: str, value: float, minimum: float) -> None:
-    if not minimum <= value < float("inf"):
+def _at_least(flag: str, value: object, minimum: float) -> None:
+    # From Python anything may come; NumPy's numbers are real ones, too.
+    if not (isinstance(value, Real) and minimum <= float(value) < float("inf")):
         raise UserError(f"{flag} {value}: expected at least {minimum}")
 
 
-def _at_least_or_auto(flag: str, value: float | Auto, minimum: float) -> None:
+def _at_least_or_auto(flag: str, value: object, minimum: float) -> None:
     if value != "auto":
         _at_least(flag, value, minimum)
 

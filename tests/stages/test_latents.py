@@ -94,8 +94,9 @@ def test_a_set_that_is_no_files_has_an_index_of_rows(run: RunFolder) -> None:
         b"split,row,file,label,class_name\ntrain,first,,,\n",
         b"split,row,file,label,class_name\ntrain,0,\xff,,\n",
         b"split,row,file,label,class_name\n" + b"x" * 200_000 + b"\n",
+        b"split,row,file,label,class_name\ntrain,0,,99999999999999999999,\n",
     ],
-    ids=["empty", "columns", "short", "words", "bytes", "long"],
+    ids=["empty", "columns", "short", "words", "bytes", "long", "beyond 64 bits"],
 )
 @pytest.mark.injects(14)
 def test_a_forged_index_whose_hash_fits_is_damaged(content: bytes, tmp_path: Path) -> None:

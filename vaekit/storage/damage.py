@@ -34,7 +34,7 @@ def as_written() -> Iterator[None]:
         yield
     except UserError as error:  # of a setting, say
         raise Damaged(str(error)) from error
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         raise Damaged(f"not as vaekit writes it ({error!r})") from error
 
 
