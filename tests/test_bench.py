@@ -326,7 +326,7 @@ with defaults.set_for_training(cpu):
     with defaults.library_defaults(cpu, 2**20):
         print(num_mapped_for_a_gradient())
     print(num_mapped_for_a_gradient())
-print(num_mapped_for_a_gradient(20_000_000))  # a smaller one may find room that was not trimmed
+print(num_mapped_for_a_gradient(200_000_000))  # a smaller one may find room that was not trimmed
 """
 
 
