@@ -82,15 +82,18 @@ def decode_in_ranks(root: str) -> dict[str, Any]:
     from vaekit.images.sets import load_images
     from vaekit.training.ranks import ImageRanks, start_ranks
 
-    ranks = ImageRanks(start_ranks())
+    launched = start_ranks()
+    ranks = ImageRanks(launched)
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[ranks.index]})
     began, worked = time.perf_counter(), time.process_time()
     load_images(DataConfig(name="folder", root=root), 0, ranks=ranks)
-    return {
+    found = {
         "rank": ranks.index,
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - worked,
     }
+    launched.destroy_process_group()
+    return found
 
 
 def fill(root: str, count: int) -> dict[str, Any]:
