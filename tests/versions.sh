@@ -9,6 +9,7 @@
 set -uo pipefail
 
 cd "$(dirname "$0")/.." || exit
+npm ci --silent --prefix export || exit # or the clients, the explorer and the wheel are skipped
 folder=build/versions
 python3 -m venv "$folder/tools" && "$folder/tools/bin/python" -m pip install --quiet uv || exit
 uv() { "$folder/tools/bin/uv" "$@"; }
