@@ -192,7 +192,10 @@ class ModelConfig:
     """Of the reference: widths of the encoder's linear layers; the decoder mirrors them."""
 
     to_pixels: ToPixels = setting("auto", before="transposed")
-    """Of conv: the last convolution, shuffled (auto for Bernoulli pixels) or transposed."""
+    """Of conv: the last convolution, shuffled (auto, but with components) or transposed."""
+
+    thumbnail: bool | Auto = setting("auto", before=False)
+    """Of conv: the encoder sees one, too; where pixels are means, false starts from components."""
 
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
@@ -224,6 +227,11 @@ class ModelConfig:
             raise UserError(
                 "--model.to_pixels shuffled: is of the architecture conv, this is reference; leave "
                 "it out"
+            )
+        if self.thumbnail is True and (self.architecture == "reference" or self._of_reference()):
+            raise UserError(
+                "--model.thumbnail true: is of the architecture conv, this is reference; leave it "
+                "out"
             )
         if self.architecture == "reference" and width is not None:
             raise UserError(

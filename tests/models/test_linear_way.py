@@ -1,4 +1,4 @@
-"""Where a run of pixels with a scale starts: at probabilistic PCA, as scikit-learn finds it."""
+"""Where a run of few images starts: at probabilistic PCA, as scikit-learn finds it."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,11 @@ def blocks(num_images: int, shape: ImageShape, side: int) -> NDArray[np.uint8]:
 
 
 def conv_vae(likelihood: str, shape: ImageShape) -> VAE:
-    return VAE(ModelConfig("conv", likelihood, LATENT_DIM, width=2), shape)
+    return VAE(from_components(likelihood), shape)
+
+
+def from_components(likelihood: str) -> ModelConfig:
+    return ModelConfig("conv", likelihood, LATENT_DIM, width=2, thumbnail=False)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "logistic"])
@@ -106,9 +110,7 @@ def test_images_without_components_give_finite_weights(pixels: NDArray[np.uint8]
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_training_starts_there_where_pixels_have_a_scale(likelihood: str) -> None:
     pixels = blocks(64, (3, 8, 8), 1)
-    config = TrainConfig(
-        model=ModelConfig("conv", likelihood, LATENT_DIM, width=2), mixed_precision="no"
-    )
+    config = TrainConfig(model=from_components(likelihood), mixed_precision="no")
     images = Images(ImageSet(pixels, None), ImageSet(pixels[:4], None), ())
     training = Training(config, images, start_accelerator(config))
     expected = initial_vae(training.config, (3, 8, 8))

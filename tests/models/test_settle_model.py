@@ -13,15 +13,38 @@ from vaekit.models.vae import VAE, num_parameters
     [
         (ModelConfig("reference"), 1, "transposed"),
         (ModelConfig("conv"), 1, "shuffled"),
-        (ModelConfig("conv"), 3, "transposed"),
+        (ModelConfig("conv"), 3, "shuffled"),
+        (ModelConfig("conv", thumbnail=False), 1, "shuffled"),
+        (ModelConfig("conv", thumbnail=False), 3, "transposed"),
         (ModelConfig("conv", to_pixels="transposed"), 1, "transposed"),
         (ModelConfig("conv", to_pixels="shuffled"), 3, "shuffled"),
     ],
 )
-def test_pixels_are_shuffled_where_a_model_starts_from_nothing(
+def test_pixels_are_shuffled_where_a_model_starts_from_random_weights(
     config: ModelConfig, channels: int, to_pixels: str
 ) -> None:
     assert settle_model(config, (channels, 28, 28)).to_pixels == to_pixels
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "has_one"),
+    [
+        (ModelConfig(), 3, True),
+        (ModelConfig("conv"), 1, False),
+        (ModelConfig("conv", "gaussian"), 1, True),
+        (ModelConfig("conv", "logistic"), 3, True),
+        (ModelConfig("conv", "bernoulli"), 3, False),
+        (ModelConfig("conv", thumbnail=True), 1, True),
+        (ModelConfig("conv", thumbnail=False), 3, False),
+        (ModelConfig("reference", "gaussian"), 3, False),
+    ],
+)
+def test_an_encoder_sees_a_thumbnail_where_outputs_are_means_of_pixels(
+    config: ModelConfig, channels: int, has_one: bool
+) -> None:
+    shape = (channels, 28, 28)
+    assert settle_model(config, shape).thumbnail == has_one
+    assert any("thumbnail" in name for name in VAE(config, shape).state_dict()) == has_one
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
@@ -39,6 +62,7 @@ def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
         (ModelConfig(), (4, 1024, 1024), "folder", ("conv", "gaussian", 64)),
         (ModelConfig(conv_channels=(4,)), (3, 64, 64), "folder", ("reference", "gaussian", 10)),
         (ModelConfig(width=8), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
+        (ModelConfig(thumbnail=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("conv"), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("reference"), (1, 32, 32), "folder", ("reference", "bernoulli", 10)),
         (ModelConfig(likelihood="logistic"), (1, 8, 8), "digits", ("conv", "logistic", 16)),
@@ -76,6 +100,8 @@ def test_the_default_is_small(channels: int, side: int, at_most: float) -> None:
             "to_pixels shuffled: is of the architecture conv, this is reference",
         ),
         ({"hidden_dims": (8,), "to_pixels": "shuffled"}, "to_pixels shuffled: is of"),
+        ({"architecture": "reference", "thumbnail": True}, "thumbnail true: is of the arch.* conv"),
+        ({"conv_channels": (8,), "thumbnail": True}, "thumbnail true: is of"),
     ],
 )
 def test_a_flag_of_the_other_architecture_is_refused(

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vaekit.config import LikelihoodName, ModelConfig
+from vaekit.models.conv import Thumbnail
 from vaekit.models.gaussian import Posterior
 from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.settle import settle_model
@@ -71,6 +73,35 @@ def test_pixels_of_a_model_that_was_recorded_before_they_were_shuffled_come_as_t
     assert [*before.state_dict()][-2:] == ["stages.0.weight", "stages.0.bias"]
     assert before.get_parameter("stages.0.weight").shape == (12, 2, 3, 3)
     assert before(torch.zeros(1, 4)).shape == (1, *SHAPE)
+
+
+def test_a_model_that_was_recorded_before_thumbnails_has_its_linear_ways() -> None:
+    config = replace(CONFIGS["conv"], likelihood="gaussian")
+    recorded = to_dict(settle_model(replace(config, thumbnail=False), SHAPE))
+    del recorded["thumbnail"]
+    before = VAE(from_dict(ModelConfig, recorded), SHAPE).state_dict()
+    ways = {name for name in before if ".components." in name}
+    of_both = {
+        f"{half}.components.{name}" for half in ("enc", "dec") for name in ("centre", "weight")
+    }
+    assert ways == of_both
+    assert not any("thumbnail" in name for name in before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((3, 16, 16), 2), ((1, 8, 8), 1), ((1, 6, 8), 1), ((2, 17, 9), 3), ((1, 64, 48), 8)],
+)
+def test_a_thumbnail_is_the_means_of_squares(shape: tuple[int, int, int], side: int) -> None:
+    images = torch.rand(2, *shape)
+    channels, height, width = shape
+    border = ((0, 0), (0, 0), (0, -height % side), (0, -width % side))
+    whole = np.pad(images.numpy(), border, mode="edge")
+    small = whole.reshape(2, channels, whole.shape[2] // side, side, -1, side).mean(axis=(3, 5))
+    values = small.reshape(2, -1)
+    thumbnail = Thumbnail(values.shape[1], shape)
+    thumbnail.linear.weight.data = torch.eye(values.shape[1])
+    np.testing.assert_allclose(thumbnail(images).detach(), (values - 0.5) / 0.25, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -325,7 +325,7 @@ OFF_TRAJECTORY_TOO = {"run", "tracker"}
 ON_TRAJECTORY_TOO = {
     "keep", "init_sha256", "data.image_column", "data.label_column", "importance_weighted",
     "compile",
-    "model.architecture", "model.width", "model.to_pixels",
+    "model.architecture", "model.width", "model.to_pixels", "model.thumbnail",
 }  # fmt: skip
 
 

@@ -65,13 +65,16 @@ def test_reconstructions_are_judged_by_pca_and_the_mean_image(
 
 
 def test_who_loses_to_components_is_told_how_to_start_from_them() -> None:
-    def told(*model: Any) -> str:
-        config = TrainConfig(epochs=4, model=ModelConfig(*model))
+    def told(*model: Any, thumbnail: bool = False) -> str:
+        config = TrainConfig(epochs=4, model=ModelConfig(*model, thumbnail=thumbnail))
         return "\n".join(lines(judge(config, WELL, baselines(0.03))))
 
     assert "--model.likelihood gaussian" in told("conv", "bernoulli")
     assert "--model.likelihood gaussian" not in told("conv", "gaussian")
     assert "--model.likelihood gaussian" not in told("reference", "bernoulli")
+    assert "--model.thumbnail false" in told("conv", "gaussian", thumbnail=True)
+    assert "--model.thumbnail false" not in told("conv", "gaussian")
+    assert "--model.thumbnail" not in told("conv", "bernoulli", thumbnail=True)
 
 
 def svm(own: float, pca: tuple[float, ...], majority: float, **more: Any) -> dict[str, Any]:

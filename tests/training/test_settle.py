@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 from vaekit.config import ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.image_set import Images, ImageSet
+from vaekit.models.settle import starts_from_components
 from vaekit.training.settle import require_warmup_within, settle, too_few_steps
+
+COMPONENTS = ModelConfig("conv", thumbnail=False)
 
 
 def images_of(count: int, channels: int = 1) -> Images:
@@ -43,13 +46,32 @@ def test_any_set_gets_its_steps(num_images: int) -> None:
 def test_a_small_set_that_starts_from_components_is_seen_less_often(
     num_images: int, epochs: int
 ) -> None:
-    conv = TrainConfig(model=ModelConfig("conv"))
-    config = settle(conv, images_of(num_images, channels=3))
+    from_components = TrainConfig(model=ModelConfig("conv", thumbnail=False))
+    config = settle(from_components, images_of(num_images, channels=3))
     assert config.epochs == epochs
     assert config.epochs * (num_images // config.batch_size) >= 100
     assert too_few_steps(config, num_images) is None
-    grey = settle(conv, images_of(num_images))
+    grey = settle(from_components, images_of(num_images))
     assert (config.batch_size, config.epochs <= grey.epochs) == (grey.batch_size, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "num_images", "from_components"),
+    [
+        (ModelConfig("conv"), 999, True),
+        (ModelConfig("conv"), 1_000, False),
+        (ModelConfig("conv", "logistic"), 999, True),
+        (ModelConfig("conv", "bernoulli"), 999, False),
+        (ModelConfig("reference"), 999, False),
+        (ModelConfig(thumbnail=True), 999, False),
+        (COMPONENTS, 60_000, True),
+    ],
+)
+def test_few_images_are_begun_with_from_their_components(
+    model: ModelConfig, num_images: int, from_components: bool
+) -> None:
+    config = settle(TrainConfig(model=model), images_of(num_images, channels=3))
+    assert starts_from_components(config.model) == from_components
 
 
 @pytest.mark.parametrize(
@@ -75,14 +97,17 @@ def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
     [
         (TrainConfig(model=ModelConfig("reference")), 1, 1_000, (0.999, 0.0)),
         (TrainConfig(model=ModelConfig("conv")), 1, 1_000, (0.99, 0.05)),
-        (TrainConfig(model=ModelConfig("conv")), 3, 1_000, (0.999, 16.13)),  # 620 steps at 0.001
-        (TrainConfig(model=ModelConfig("conv")), 3, 9_999, (0.999, 6.41)),  # 1,560 steps
-        (TrainConfig(model=ModelConfig("conv"), learning_rate=0.01), 3, 1_000, (0.999, 1.61)),
-        (TrainConfig(model=ModelConfig("conv"), epochs=1, batch_size=500), 3, 1_000, (0.999, 100)),
-        (TrainConfig(model=ModelConfig("conv")), 3, 10_000, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv")), 3, 999, (0.999, 16.13)),  # 620 steps at 0.001
+        (TrainConfig(model=COMPONENTS), 3, 9_999, (0.999, 6.41)),  # 1,560 steps
+        (TrainConfig(model=COMPONENTS, learning_rate=0.01), 3, 1_000, (0.999, 1.61)),
+        (TrainConfig(model=COMPONENTS, epochs=1, batch_size=500), 3, 1_000, (0.999, 100)),
+        (TrainConfig(model=COMPONENTS), 3, 10_000, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv")), 3, 1_000, (0.99, 3.91)),  # 1,023 steps
+        (TrainConfig(model=ModelConfig("conv")), 3, 60_000, (0.99, 0.43)),  # 9,360 steps
+        (TrainConfig(model=ModelConfig("conv"), epochs=1), 3, 1_000, (0.99, 40)),  # 31 steps
         (TrainConfig(model=ModelConfig("conv"), adam_beta2=0.9), 1, 1_000, (0.9, 0.05)),
         (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 1, 1_000, (0.99, 0.0)),
-        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 3, 1_000, (0.999, 0.0)),
+        (TrainConfig(model=ModelConfig("conv"), weight_decay=0.0), 3, 1_000, (0.99, 0.0)),
     ],
 )
 def test_weights_decay_where_a_net_is_normed_and_most_where_it_would_learn_by_heart(

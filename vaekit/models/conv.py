@@ -1,6 +1,7 @@
 """A strided convolutional encoder with residual blocks, and the decoder that mirrors it.
 
-Where outputs are means of pixels, not logits, a linear way lies beside both (linear_way.py).
+Where outputs are means of pixels, not logits, the encoder sees a thumbnail, too, or a linear way
+lies beside both (linear_way.py).
 """
 
 import math
@@ -16,7 +17,14 @@ from vaekit.images.mapped import PixelArray
 from vaekit.images.pixels import ImageShape
 from vaekit.models.few_channels import Conv2d
 from vaekit.models.gaussian import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Posterior
-from vaekit.models.linear_way import LinearDecoder, LinearEncoder, start_as_components
+from vaekit.models.linear_way import (
+    LinearDecoder,
+    LinearEncoder,
+    factor_of,
+    made_small,
+    small_shape,
+    start_as_components,
+)
 from vaekit.models.settle import starts_from_components
 
 KERNEL_SIZE = 3
@@ -25,6 +33,8 @@ LARGEST_BLOCK = 8  # pixels of the shorter side up to which a residual block pay
 WIDENING = 4  # of the smallest features against the largest
 HIDDEN_DIM = 256
 MAX_GROUPS = 8
+THUMBNAIL_SIDE = 8  # pixels that its longer side has at most
+MIDDLE, DEVIATION = 0.5, 0.25  # of pixels, about
 
 
 class Stage(NamedTuple):
@@ -52,6 +62,8 @@ class Encoder(nn.Module):
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
         self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
         self.var: nn.Module = nn.Linear(HIDDEN_DIM, latent_dim)
+        has_thumbnail = settled(config.thumbnail)
+        self.thumbnail = Thumbnail(latent_dim, image_shape) if has_thumbnail else None
         self.components = None
         if starts_from_components(config):
             self.components = LinearEncoder(latent_dim, image_shape)
@@ -62,8 +74,9 @@ class Encoder(nn.Module):
         hidden = silu(self.linear(self.stages(images).flatten(start_dim=1)))
         log_variance = self.var(hidden).float().clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
         mean = self.mu(hidden).float()
-        if self.components is not None:
-            mean = mean + self.components(images)
+        for way in (self.thumbnail, self.components):
+            if way is not None:
+                mean = mean + way(images).float()
         return Posterior(mean, log_variance)
 
 
@@ -92,6 +105,25 @@ class Decoder(nn.Module):
         if self.components is not None:
             outputs = outputs + self.components(latents)
         return outputs
+
+
+class Thumbnail(nn.Module):
+    """Images [B, C, H, W] in [0, 1], made small, to a share [B, L] of the latents' means.
+
+    Group norm takes the mean and the deviation of an image's features away, and with them how
+    bright an image is, and how rich in contrast.
+    """
+
+    def __init__(self, latent_dim: int, image_shape: ImageShape) -> None:
+        super().__init__()
+        self._factor = factor_of(image_shape, THUMBNAIL_SIDE)
+        num_values = math.prod(small_shape(image_shape, THUMBNAIL_SIDE))
+        self.linear = nn.Linear(num_values, latent_dim, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        centred = (made_small(images, self._factor) - MIDDLE) / DEVIATION
+        share: Tensor = self.linear(centred.flatten(start_dim=1))
+        return share
 
 
 class Shuffled(nn.Module):

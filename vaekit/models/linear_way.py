@@ -129,13 +129,13 @@ def made_large(small: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     return large[..., : size[0], : size[1]]
 
 
-def factor_of(image_shape: ImageShape) -> int:
-    return math.ceil(max(image_shape[1:]) / LARGEST_SIDE)
+def factor_of(image_shape: ImageShape, largest_side: int = LARGEST_SIDE) -> int:
+    return math.ceil(max(image_shape[1:]) / largest_side)
 
 
-def small_shape(image_shape: ImageShape) -> ImageShape:
+def small_shape(image_shape: ImageShape, largest_side: int = LARGEST_SIDE) -> ImageShape:
     channels, height, width = image_shape
-    factor = factor_of(image_shape)
+    factor = factor_of(image_shape, largest_side)
     return channels, math.ceil(height / factor), math.ceil(width / factor)
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import TypeVar
 
-from vaekit.config import ModelConfig, ToPixels
+from vaekit.config import ModelConfig, ToPixels, settled
 from vaekit.images.pixels import ImageShape
 
 Value = TypeVar("Value")
@@ -20,6 +20,7 @@ REFERENCE = ModelConfig(
     conv_channels=(16, 32),
     hidden_dims=(512, 256),
     to_pixels="transposed",
+    thumbnail=False,
 )
 DEFAULT_WIDTH = 32
 MIN_LATENT_DIM, MAX_LATENT_DIM = 16, 64
@@ -31,7 +32,8 @@ def settle_model(
     """`config` with nothing left `auto`, for images of `image_shape`, perhaps of a named set."""
     architecture = config.architecture
     if architecture == "auto":
-        is_left_open = config.width in (None, "auto") and config.to_pixels != "shuffled"
+        is_conv = config.to_pixels == "shuffled" or config.thumbnail is True
+        is_left_open = config.width in (None, "auto") and not is_conv
         is_reference = is_left_open and image_set in SETS_OF_REFERENCE
         is_given = any(isinstance(it, tuple) for it in (config.conv_channels, config.hidden_dims))
         architecture = "reference" if is_reference or is_given else "conv"
@@ -47,6 +49,7 @@ def settle_model(
             conv_channels=_given(config.conv_channels, REFERENCE.conv_channels),
             hidden_dims=_given(config.hidden_dims, REFERENCE.hidden_dims),
             to_pixels=REFERENCE.to_pixels,
+            thumbnail=REFERENCE.thumbnail,
         )
     conv = ModelConfig(
         architecture=architecture,
@@ -55,6 +58,8 @@ def settle_model(
         width=_given(config.width, DEFAULT_WIDTH),
         conv_channels=None,
         hidden_dims=None,
+        # Means of pixels want brightness and contrast, which group norm takes away.
+        thumbnail=_given(config.thumbnail, likelihood != "bernoulli"),
     )
     # Who starts from components overfits the sooner with shuffled pixels: seen on icons.
     to_pixels: ToPixels = "transposed" if starts_from_components(conv) else "shuffled"
@@ -64,9 +69,11 @@ def settle_model(
 def starts_from_components(config: ModelConfig) -> bool:
     """Whether training begins at the principal components of the images.
 
-    It does where outputs are the means of pixels; those of Bernoulli pixels are logits.
+    Outputs of Bernoulli pixels are logits, not the means that components would give. `config` is
+    settled.
     """
-    return config.architecture == "conv" and config.likelihood != "bernoulli"
+    has_means = config.architecture == "conv" and config.likelihood != "bernoulli"
+    return has_means and not settled(config.thumbnail)
 
 
 def latent_dim_for(image_shape: ImageShape) -> int:

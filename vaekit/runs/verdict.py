@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from vaekit.config import TrainConfig
 from vaekit.models.settle import starts_from_components
 from vaekit.runs.metrics import Row
-from vaekit.training.settle import ENOUGH_STEPS
+from vaekit.training.settle import enough_steps
 from vaekit.training.state import kept_row
 
 FEW_NATS = 1.0  # that all latents of an image together hold
@@ -113,14 +113,17 @@ def _advice(config: TrainConfig, rows: list[Row]) -> str:
 
 
 def _causes(config: TrainConfig, rows: list[Row]) -> Iterator[str]:
-    last, kept = rows[-1], kept_row(rows)
+    last, kept, enough = rows[-1], kept_row(rows), enough_steps(config.model)
     if last["epoch"] < config.epochs:
         yield f"go on to the end, {last['epoch']} of {config.epochs} epochs are done"
-    elif last["step"] < ENOUGH_STEPS and not starts_from_components(config.model):
+    elif last["step"] < enough and not starts_from_components(config.model):
         per_epoch = max(1, last["step"] // max(1, last["epoch"]))
-        yield f"--epochs {-(-ENOUGH_STEPS // per_epoch)}, since {last['step']:,} steps teach little"
-    if config.model.architecture == "conv" and config.model.likelihood == "bernoulli":
-        yield "--model.likelihood gaussian, which starts from the components"
+        yield f"--epochs {-(-enough // per_epoch)}, since {last['step']:,} steps teach little"
+    if config.model.architecture == "conv":
+        if config.model.likelihood == "bernoulli":
+            yield "--model.likelihood gaussian, whose outputs are means, as those of components"
+        elif not starts_from_components(config.model):
+            yield "--model.thumbnail false, which starts from the components"
     if kept["test_kl"] < FEW_NATS:
         yield (
             f"a lower --learning_rate, since the latents hold next to nothing "
