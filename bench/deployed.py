@@ -14,7 +14,7 @@ from vaekit.config import SvmConfig
 from vaekit.images.pixels import as_floats
 from vaekit.models.vae import VAE
 from vaekit.runs.run import Run
-from vaekit.svm.fit import fit_table
+from vaekit.svm.fit import fit_table, weights_of_latents
 from vaekit.svm.table import SvmTable
 
 NUM_CLASSES = 10
@@ -38,7 +38,8 @@ def deploy_run(path: Path) -> Deployed:
     assert latents.train_labels is not None  # or there would be no metrics
     vae = _rounded(run.weights.vae)
     pixels = run.images.test.pixels
-    pipeline = _fit(latents.train, latents.train_labels, metrics["C"], metrics["gamma"])
+    weight = metrics.get("log_variances", 1.0)
+    pipeline = _fit(latents.train, latents.train_labels, metrics["C"], metrics["gamma"], weight)
     return Deployed(vae, run.svm.table, pipeline, pixels, latents.test)
 
 
@@ -67,10 +68,17 @@ def make_up(num_train: int, num_test: int) -> Deployed:
 
 
 def _fit(
-    latents: NDArray[np.float32], labels: NDArray[np.int64], C: float, gamma: float
+    latents: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    C: float,
+    gamma: float,
+    log_variances: float = 1.0,
 ) -> Pipeline:
-    svc = SVC(C=C, gamma=gamma / latents.shape[1], cache_size=1000)
-    return make_pipeline(StandardScaler(), svc).fit(latents.astype(np.float64), labels)
+    weights = weights_of_latents(SvmConfig(log_variances=log_variances), latents.shape[1])
+    scaler = StandardScaler().fit(latents.astype(np.float64))
+    scaler.scale_ = scaler.scale_ / weights
+    svc = SVC(C=C, gamma=gamma / np.square(weights).sum(), cache_size=1000)
+    return make_pipeline(scaler, svc.fit(scaler.transform(latents.astype(np.float64)), labels))
 
 
 @torch.inference_mode()

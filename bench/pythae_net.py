@@ -25,7 +25,7 @@ from vaekit.images.image_set import Images
 from vaekit.images.pixels import ImageShape, as_floats
 from vaekit.models.vae import num_parameters
 from vaekit.runs.run import Run
-from vaekit.svm.fit import fit_table
+from vaekit.svm.fit import fit_table, weights_of_latents, with_weight
 from vaekit.svm.table import predict
 
 NETS = {28: "MNIST", 32: "CIFAR", 64: "CELEBA"}  # by the side of the images they are for
@@ -116,7 +116,9 @@ def measure(vae: pythae.models.VAE, images: Images) -> tuple[float, float]:
         latents.append(torch.cat(rows).numpy())
     assert images.train.labels is not None
     assert images.test.labels is not None
-    table = fit_table(latents[0], images.train.labels, SvmConfig())
+    num_latents, num_features = latents[0].shape
+    weights = weights_of_latents(with_weight(SvmConfig(), num_latents), num_features)
+    table = fit_table(latents[0], images.train.labels, SvmConfig(), weights=weights)
     right = predict(table, latents[1]).labels == images.test.labels
     return error / images.test.pixels.size, float(right.mean())
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from vaekit.config import SvmConfig
@@ -53,10 +53,16 @@ def made_up(num_classes: int) -> Split:
     return Split(train, labels, test[::10], labels[::10])
 
 
-def fit_scikit_learn(split: Split, config: SvmConfig, break_ties: bool = True) -> Pipeline:
-    gamma = config.gamma / split.train.shape[1]
+def fit_scikit_learn(
+    split: Split, config: SvmConfig, break_ties: bool = True, weight: float = 1.0
+) -> Pipeline:
+    """`weight` is that of the second half of the features, the log-variances of latents."""
+    half = split.train.shape[1] // 2
+    weights = np.append(np.ones(split.train.shape[1] - half), np.full(half, weight))
+    gamma = config.gamma / np.square(weights).sum()
     model = make_pipeline(
         StandardScaler(),
+        FunctionTransformer(lambda features: features * weights),
         SVC(C=config.C, gamma=gamma, class_weight=config.class_weight, break_ties=break_ties),
     )
     return model.fit(split.train.astype(np.float64), split.train_labels)

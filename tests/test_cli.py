@@ -80,6 +80,7 @@ def test_print_config_shows_the_effective_settings(capsys: pytest.CaptureFixture
         (["train", "--epoch", "3"], "--epoch"),
         (["train", "--data.name", "imagenet"], "'fashion-mnist'"),
         (["svm", "runs/x", "--C", "0"], "--C 0.0: expected a finite number above 0"),
+        (["svm", "runs/x", "--log_variances", "0"], "--log_variances 0.0: expected a finite num"),
         (["svm", "runs/x", "--jobs", "0"], "--jobs 0: expected at least 1"),
         (["svm", "runs/x", "--max_train", "1"], "--max_train 1: expected at least 2"),
         (["svm", "runs/x", "--backend", "gpu"], "'auto', 'sklearn', 'cuml'"),

@@ -12,6 +12,7 @@ from typing import Literal
 from vaekit.config import (
     AS_TRAINED,
     MAX_TRAIN,
+    Auto,
     ClassWeight,
     DataPlace,
     SvmBackendFlag,
@@ -42,6 +43,7 @@ def svm(
     run: str,
     C: float = SvmConfig.C,
     gamma: float = SvmConfig.gamma,
+    log_variances: float | Auto = SvmConfig.log_variances,
     class_weight: ClassWeight | None = None,
     max_train: int | None = MAX_TRAIN,
     backend: SvmBackendFlag = "auto",
@@ -56,7 +58,10 @@ def svm(
     Args:
         run: A run folder. Where it has no latents yet, they are made first.
         C: Penalty of a margin violation.
-        gamma: Inverse width of the kernel, in units of 1 / number of features that vary.
+        gamma: Inverse width of the kernel, in units of 1 / number of features that vary, of which
+            one counts as its squared weight.
+        log_variances: Weight of log-variances, standardised, beside means (auto: 0.5 where fewer
+            than 10,000 latents are fitted, of which they tell more than they hide, else 1).
         class_weight: balanced gives rare classes the weight of common ones (default: none).
         max_train: Latents to fit it on at most, of more a draw in which every class has its share;
             the time grows with their square. null takes all.
@@ -66,7 +71,7 @@ def svm(
             machine is part of.
         data: Where its images lie now, should latents be missing.
     """
-    config = SvmConfig(C, class_weight, max_train, gamma)
+    config = SvmConfig(C, class_weight, max_train, log_variances, gamma)
     check_jobs(jobs)
     from vaekit.runs.run import Run
     from vaekit.stages.svm import fit_svm

@@ -406,13 +406,18 @@ class SvmConfig:
     max_train: int | None = setting(MAX_TRAIN, before=None)
     """Latents that it is fitted on at most, of more a draw in which every class has its share."""
 
+    log_variances: float | Auto = setting("auto", before=1.0)
+    """Weight of log-variances beside means (auto: 0.5 with less than 10,000 latents, else 1)."""
+
     # Last, since a file that was cut off behind a setting of the first version is seen to be.
     gamma: float = 1.0
-    """Inverse width of the kernel, in units of 1 / number of features that vary."""
+    """Inverse width of the kernel, in units of 1 / sum of squared weights of what varies."""
 
     def __post_init__(self) -> None:
         _positive("--C", self.C)
         _positive("--gamma", self.gamma)
+        if self.log_variances != "auto":
+            _positive("--log_variances", self.log_variances)
         if self.max_train is not None:
             _at_least("--max_train", self.max_train, 2)
 

@@ -73,7 +73,7 @@ def test_a_bundle_as_exported_is_within_tolerance(
 def test_a_graph_that_computes_something_else_is_named_with_the_difference(
     graph: str, weight: str, output: str, bundle: Path, reference: Reference, pixels: np.ndarray
 ) -> None:
-    change(bundle / graph, weight, 0.01)
+    change(bundle / graph, weight, 0.005)
     comparison = compare(bundle, reference, pixels)
     fault = comparison.fault([graph])
     assert fault is not None

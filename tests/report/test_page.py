@@ -323,7 +323,7 @@ def test_the_commands_make_an_equal_run_beside_this_one(run: Path) -> None:
     assert [line for line in lines if not line.startswith("#")] == [
         f"vaekit train --config '{run}/config.yaml' --run '{run}-again'",
         f"vaekit latents '{run}-again'",
-        f"vaekit svm '{run}-again' --C 3 --gamma 0.5 --max_train 20",
+        f"vaekit svm '{run}-again' --C 3 --gamma 0.5 --log_variances 0.5 --max_train 20",
         f"vaekit report '{run}-again'",
     ]
 

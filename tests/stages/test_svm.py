@@ -28,12 +28,12 @@ from vaekit.runs.folder import RunFolder
 from vaekit.runs.reference import REFERENCE_MNIST
 from vaekit.runs.run import Run
 from vaekit.runs.weights import write_weights
-from vaekit.settings import write_config
+from vaekit.settings import read_config, write_config
 from vaekit.stages.svm import fit_svm
 from vaekit.storage.files import file_sha256
 from vaekit.storage.sealed import write_sealed
 from vaekit.svm import cluster as clusters
-from vaekit.svm import one_vs_one
+from vaekit.svm import fit, one_vs_one
 from vaekit.svm.backend import choose_backend
 from vaekit.svm.draw import draw_rows
 from vaekit.svm.fit import fit_table
@@ -86,7 +86,7 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
     fit_svm(Run(run.path), config)
 
     split = digits(20)
-    expected = fit_scikit_learn(split, config).predict(split.test.astype(np.float64))
+    expected = fit_scikit_learn(split, config, weight=0.5).predict(split.test.astype(np.float64))
     written = Run(run.path).svm
     np.testing.assert_array_equal(predict(written.table, split.test).labels, expected)
     assert written.class_names == DIGIT_NAMES
@@ -106,6 +106,7 @@ def test_the_stage_writes_the_table_its_config_and_its_figures(
         "gamma": 0.5,
         "class_weight": None,
         "max_train": 100_000,
+        "log_variances": 0.5,
     }
     out = capsys.readouterr().out
     assert f"accuracy {accuracy:.4f}, precision" in out
@@ -124,7 +125,8 @@ def test_balanced_classes_give_the_svm_of_scikit_learns_balanced_class_weight(
     recalls = []
     for each in (plain, config):
         fit_svm(Run(run.path), each)
-        expected = fit_scikit_learn(split, each).predict(split.test.astype(np.float64))
+        fitted = fit_scikit_learn(split, each, weight=0.5)
+        expected = fitted.predict(split.test.astype(np.float64))
         written, metrics = Run(run.path).svm, Run(run.path).svm_metrics
         np.testing.assert_array_equal(predict(written.table, split.test).labels, expected)
         assert (written.class_weight, metrics["class_weight"]) == (each.class_weight,) * 2
@@ -152,7 +154,8 @@ def test_of_many_latents_a_draw_is_fitted_and_this_is_said_and_recorded(
     recorded = metrics["num_train"], metrics["num_to_draw_from"], metrics["max_train"]
     assert recorded == (300, len(split.train), 300)
     drawn = draw_rows(split.train_labels, 300)
-    expected = fit_table(split.train[drawn], split.train_labels[drawn], SvmConfig())
+    half = np.repeat([1.0, 0.5], 10)
+    expected = fit_table(split.train[drawn], split.train_labels[drawn], SvmConfig(), weights=half)
     written = Run(run.path).svm.table
     agree = predict(written, split.test).labels == predict(expected, split.test).labels
     assert agree.all()
@@ -160,6 +163,28 @@ def test_of_many_latents_a_draw_is_fitted_and_this_is_said_and_recorded(
     with pytest.raises(UserError, match=r"max_train 9: .* 10 classes"):
         fit_svm(Run(run.path), SvmConfig(max_train=9))
     assert Run(run.path).svm_metrics == metrics
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_log_variances_have_the_weight_that_is_asked_for(run: RunFolder, weight: float) -> None:
+    config = SvmConfig(log_variances=weight)
+    fit_svm(Run(run.path), config)
+    split = digits(20)
+    fitted = fit_scikit_learn(split, config, weight=weight)
+    expected = fitted.predict(split.test.astype(np.float64))
+    np.testing.assert_array_equal(predict(Run(run.path).svm.table, split.test).labels, expected)
+    assert Run(run.path).svm_metrics["log_variances"] == weight
+    assert read_config(SvmConfig, run.svm / "config.yaml") == config
+
+
+def test_log_variances_of_many_latents_weigh_as_much_as_means(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit.FEW_LATENTS == 10_000
+    for few, weight in ((len(digits(20).train), 1.0), (len(digits(20).train) + 1, 0.5)):
+        monkeypatch.setattr(fit, "FEW_LATENTS", few)
+        fit_svm(Run(run.path), SvmConfig())
+        assert Run(run.path).svm_metrics["log_variances"] == weight
 
 
 def test_the_same_svm_on_pca_and_the_commonest_class_stand_beside_it(finished_run: Path) -> None:
@@ -359,7 +384,8 @@ def test_where_cuml_is_usable_it_fits_the_svm_and_this_is_said(
     assert "latents of 10 classes with cuML (on a fast GPU)" in capsys.readouterr().out
     assert Run(run.path).svm_metrics["backend"] == "cuML"
     split = digits(20)
-    expected = fit_scikit_learn(split, SvmConfig()).predict(split.test.astype(np.float64))
+    fitted = fit_scikit_learn(split, SvmConfig(), weight=0.5)
+    expected = fitted.predict(split.test.astype(np.float64))
     np.testing.assert_array_equal(predict(Run(run.path).svm.table, split.test).labels, expected)
 
 

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Size
 
-from vaekit.config import TrainConfig, settled, to_dict, trajectory_differences
+from vaekit.config import (
+    SvmConfig,
+    TrainConfig,
+    fields_by_flag,
+    settled,
+    to_dict,
+    trajectory_differences,
+)
 from vaekit.doctor.findings import Finding
 from vaekit.errors import UserError
 from vaekit.export.manifest import (
@@ -346,7 +353,8 @@ def fault_of_latents(known: Readings, reading: Reading) -> str | None:
 
 def fault_of_svm_config(known: Readings, reading: Reading) -> str | None:
     config, metrics = to_dict(reading.value), known.value(SVM_METRICS)
-    if metrics is None or config == {name: metrics.get(name) for name in config}:
+    before = {name: each.metadata.get("before") for name, each in fields_by_flag(SvmConfig).items()}
+    if metrics is None or config == {name: metrics.get(name, before[name]) for name in config}:
         return None
     return f"other settings than in metrics.json; {remedy_text(SVM_CONFIG.remedy, known.run)}"
 

@@ -16,7 +16,7 @@ from vaekit.svm.table import decisions, predict
 
 
 class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The SVM of `vaekit svm`: standardised features, an RBF kernel, one-vs-one.
+    """The SVM of `vaekit svm`: standardised features, all of one weight, an RBF kernel, one-vs-one.
 
     Labels are those of scikit-learn's `SVC(break_ties=True)` after a `StandardScaler`. The pairs of
     classes are fitted on several threads.
@@ -63,7 +63,7 @@ class LatentSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.class_weight not in (None, "balanced"):
             raise UserError(f"class_weight {self.class_weight}: expected balanced or None")
         self.classes_, indices = np.unique(labels, return_inverse=True)
-        config = SvmConfig(self.C, self.class_weight, self.max_train, self.gamma)
+        config = SvmConfig(self.C, self.class_weight, self.max_train, gamma=self.gamma)
         drawn = draw_rows(indices, self.max_train)
         self.table_ = fit_table(features[drawn], indices[drawn], config, jobs=self.n_jobs)
         return self

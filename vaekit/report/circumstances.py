@@ -75,7 +75,8 @@ def settings(run: Run) -> list[Fact]:
         facts.append(
             Fact(
                 "SVM",
-                f"RBF kernel on mean and log-variance, C {svm['C']:g}, gamma {svm['gamma']:g}, "
+                f"RBF kernel on mean and log-variance, of weight {_weight_of(svm):g}, C "
+                f"{svm['C']:g}, gamma {svm['gamma']:g}, "
                 f"{weights}{draw}{svm['num_support_vectors']:,} support vectors, fitted in "
                 f"{svm['seconds']:,.1f} s by {svm['backend']}",
             )
@@ -104,6 +105,7 @@ def commands(run: Run) -> str:
     svm_flags = ""
     if run.has_svm:
         svm_flags = f" --C {run.svm_metrics['C']:g} --gamma {run.svm_metrics['gamma']:g}"
+        svm_flags += f" --log_variances {_weight_of(run.svm_metrics):g}"
         if run.svm_metrics.get("class_weight"):
             svm_flags += f" --class_weight {run.svm_metrics['class_weight']}"
         fitted, available = _fitted_of(run.svm_metrics)
@@ -124,6 +126,11 @@ def commands(run: Run) -> str:
 
 def epochs_done(run: Run) -> int:
     return int(run.metrics[-1]["epoch"]) if run.metrics else 0
+
+
+def _weight_of(svm: dict[str, Any]) -> float:
+    """That of log-variances; they had no other than 1 once."""
+    return float(svm.get("log_variances", 1.0))
 
 
 def _fitted_of(svm: dict[str, Any]) -> tuple[int, int]:

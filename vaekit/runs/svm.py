@@ -71,6 +71,7 @@ def read_svm_metrics(path: Path) -> dict[str, Any]:
     with as_written():
         for name in ("accuracy", "precision", "recall", "f1", "seconds", "C", "gamma"):
             number(metrics[name])
+        number(metrics.get("log_variances", 1.0))
         typed(metrics["num_support_vectors"], int)
         typed(metrics["backend"], str)
         classes = strings([each["name"] for each in metrics["per_class"]])

@@ -24,7 +24,7 @@ from vaekit.storage.sealed import write_sealed
 from vaekit.svm.backend import TITLES, choose_backend
 from vaekit.svm.cluster import on_cluster
 from vaekit.svm.draw import draw_rows
-from vaekit.svm.fit import fit_table
+from vaekit.svm.fit import fit_table, weights_of_latents, with_weight
 from vaekit.svm.scores import Scores, confusion, evaluate
 from vaekit.svm.table import SvmTable, predict_labels, require_finite
 from vaekit.training.memory import available
@@ -60,6 +60,8 @@ def fit_svm(
         _require_memory(fitted_labels)
         components = principal_components(run, latents)
         num_train, num_features = len(fitted_labels), latents.train.shape[1]
+        config = with_weight(config, num_train)
+        weights = weights_of_latents(config, num_features)
         of_all = "" if num_train == len(train_labels) else f" of {len(train_labels):,}"
         print(
             f"fitting an RBF SVM on {num_train:,}{of_all} x {num_features} latents of "
@@ -70,7 +72,9 @@ def fit_svm(
             print(f"every class has its share of the {num_train:,}; --max_train sets how many")
         kept = None if on_device is None else on_device[drawn]
         start = time.perf_counter()
-        table = fit_table(latents.train[drawn], fitted_labels, config, choice.backend, jobs, kept)
+        table = fit_table(
+            latents.train[drawn], fitted_labels, config, choice.backend, jobs, kept, weights
+        )
         seconds = time.perf_counter() - start
         print(f"{len(table.support_vectors):,} support vectors in {seconds:.1f} s", flush=True)
 
@@ -103,6 +107,7 @@ def fit_svm(
             "seconds": seconds,
             "C": config.C,
             "gamma": config.gamma,
+            "log_variances": config.log_variances,
             "class_weight": config.class_weight,
             "max_train": config.max_train,
             "model_sha256": latents.model_sha256,
