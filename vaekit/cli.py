@@ -61,7 +61,7 @@ def svm(
         gamma: Inverse width of the kernel, in units of 1 / number of features that vary, of which
             one counts as its squared weight.
         log_variances: Weight of log-variances, standardised, beside means (auto: 0.5 where fewer
-            than 10,000 latents are fitted, of which they tell more than they hide, else 1).
+            than 10,000 latents are fitted, else 1).
         class_weight: balanced gives rare classes the weight of common ones (default: none).
         max_train: Latents to fit it on at most, of more a draw in which every class has its share;
             the time grows with their square. null takes all.

@@ -195,7 +195,7 @@ class ModelConfig:
     """Of conv: the last convolution, shuffled (auto, but with components) or transposed."""
 
     thumbnail: bool | Auto = setting("auto", before=False)
-    """Of conv: the encoder sees one, too; where pixels are means, false starts from components."""
+    """Of conv: shown to the encoder (auto where pixels are means; false: start from components)."""
 
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
@@ -284,10 +284,10 @@ class TrainConfig:
     """Steps over which the learning rate rises linearly (auto: 200, at most 5 % of the run)."""
 
     adam_beta2: float | Auto = setting("auto", before=0.999)
-    """Decay of Adam's mean of squared gradients (auto: 0.99 for grey conv, else 0.999)."""
+    """Decay of Adam's mean of squared gradients (auto: 0.99 for conv, 0.999 from components)."""
 
     weight_decay: float | Auto = setting("auto", before=0.0)
-    """Decoupled (AdamW), of weights (auto: 0.05 for grey conv, more for few in colour, else 0)."""
+    """Decoupled (AdamW), of weights (auto: 0.05 for grey conv, 4 a run for colour, else 0)."""
 
     beta: float = setting(1.0, before=1.0)
     """Weight of the KL in what a step minimises; every loss that is reported has it at 1."""
