@@ -191,12 +191,12 @@ def epochs_for(model: ModelConfig, steps_per_epoch: int) -> int:
 
 
 def enough_steps(model: ModelConfig) -> int:
-    """What a small set is worth."""
+    """After which a small set has taught what it can."""
     return ENOUGH_STEPS_WITH_SCALE if _learns_a_scale(model) else ENOUGH_STEPS
 
 
 def learning_rate_for(model: ModelConfig, batch_size: int) -> float:
-    """The peak."""
+    """The peak, higher where group norm bears it."""
     if not _bears_high_rate(model):
         return RATE
     return round(NORMED_RATE * math.sqrt(min(1, batch_size / BATCH_SIZE)), 4)
