@@ -73,7 +73,7 @@ def other_cuda_tests() -> tuple[str, ...]:
     return tuple(name for name in names if name not in (EXACTNESS, TWO_RANKS))
 
 
-NUM_WITH_TIME_LEFT = 8  # the last parts get what time the others leave
+NUM_WITH_TIME_LEFT = 10  # the last parts get what time the others leave
 
 PARTS = (
     Part("machine", 20, "device, driver, versions, rates of copies and products", ask("machine")),
@@ -94,7 +94,7 @@ PARTS = (
         "ratios",
         70,
         "against peers, batch 128",
-        benchmarks("bench/test_training.py", "-k", "128 and not conv"),
+        benchmarks("bench/test_training.py", "-k", "128 and not conv and not compiled"),
     ),
     Part("mnist", 50, "20 epochs, launched, bf16; latents; SVM", launch("mnist")),
     Part("kernels", 25, "the kernels of a step", ask("kernels")),
@@ -114,8 +114,15 @@ PARTS = (
         "ratios-conv",
         70,
         "the strided architecture against pythae and the reference's, batch 128",
-        benchmarks("bench/test_training.py", "-k", "128 and conv"),
+        benchmarks("bench/test_training.py", "-k", "128 and conv and not compiled"),
     ),
+    Part(
+        "ratios-compiled",
+        120,
+        "compiled against pythae, batch 128",
+        benchmarks("bench/test_training.py", "-k", "compiled"),
+    ),
+    Part("thumbnails", 80, "a step with a thumbnail and without", ask("thumbnails")),
     Part(
         "ratios-64", 70, "against peers, batch 64", benchmarks("bench/test_training.py", "-k", "64")
     ),

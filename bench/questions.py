@@ -35,7 +35,7 @@ from bench.made_up import clouds, noisy_images
 from bench.plain_loops import Precision, synchronise
 from bench.trainings import IMAGE_SHAPE, epochs_of, models, start_training
 from bench.variants import VARIANTS
-from vaekit.config import DataConfig, MixedPrecision, SvmConfig, TrainConfig
+from vaekit.config import DataConfig, MixedPrecision, ModelConfig, SvmConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.image_set import ImageSet
 from vaekit.images.pixels import as_floats
@@ -150,6 +150,33 @@ def compiled_steps() -> None:
             seconds = seconds_of(epochs_of(training))
             times = step_times(training)._asdict()
             answer("step, compiled", architecture=name, seconds_of_first_epoch=seconds, **times)
+
+
+def thumbnails() -> None:
+    """A step of `conv` where outputs are means of pixels, with a thumbnail of them and without.
+
+    Compiled, too, where that is not minutes.
+    """
+    tiny = {} if ON_GPU else {"width": 4}
+    for is_compiled in (False, True) if ON_GPU else (False,):
+        for has_thumbnail in (False, True):
+            with going_on("step, means of pixels"):
+                model = ModelConfig(
+                    architecture="conv", likelihood="gaussian", thumbnail=has_thumbnail, **tiny
+                )
+                training = start_training(
+                    model,
+                    BATCH_SIZE,
+                    NUM_STEPS[BATCH_SIZE],
+                    precision="bf16",
+                    compile=is_compiled,
+                )
+                answer(
+                    "step, means of pixels",
+                    thumbnail=has_thumbnail,
+                    compiled=is_compiled,
+                    **step_times(training)._asdict(),
+                )
 
 
 class StepTimes(NamedTuple):
@@ -420,6 +447,7 @@ QUESTIONS = {
         steps,
         fetched,
         compiled_steps,
+        thumbnails,
         tf32,
         handed_over,
         mnist,
@@ -430,7 +458,7 @@ QUESTIONS = {
         seeds,
     )
 }
-AS_FOR_TRAINING = {"steps", "fetched", "compiled_steps", "kernels", "variants"}
+AS_FOR_TRAINING = {"steps", "fetched", "compiled_steps", "thumbnails", "kernels", "variants"}
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:

@@ -44,10 +44,17 @@ class Corner(NamedTuple):
 
 @pytest.fixture
 def corner(
-    as_for_training: None, threads: int, model: ModelConfig, batch_size: int, precision: Precision
+    as_for_training: None,
+    threads: int,
+    model: ModelConfig,
+    batch_size: int,
+    precision: Precision,
+    is_compiled: bool,
 ) -> Corner:
     num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
-    training = start_training(model, batch_size, num_steps, precision=precision)
+    training = start_training(
+        model, batch_size, num_steps, precision=precision, compile=is_compiled
+    )
     pixels = training.images.train.pixels
     theirs = deepcopy(training.vae).to(memory_format=torch.contiguous_format)
     return Corner(training, theirs, pixels, batch_size, precision)
@@ -57,6 +64,12 @@ def corner(
 def architecture() -> str:
     """Where a benchmark asks for no other."""
     return "reference"
+
+
+@pytest.fixture
+def is_compiled() -> bool:
+    """Likewise."""
+    return False
 
 
 @pytest.fixture
@@ -86,6 +99,24 @@ def test_against_an_eager_loop_on_the_device(compete: Compete, corner: Corner) -
 @precisions
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_against_pythae(
+    compete: Compete, corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _against_pythae(compete, corner, tmp_path, monkeypatch)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@all_threads
+@pytest.mark.parametrize("batch_size", [128])
+@pytest.mark.parametrize("precision", PRECISIONS[-1:])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("is_compiled", [True])
+def test_compiled_against_pythae(
+    compete: Compete, corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _against_pythae(compete, corner, tmp_path, monkeypatch)
+
+
+def _against_pythae(
     compete: Compete, corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pythae", reason="pythae is not installed (vaekit[peers])")
@@ -143,6 +174,8 @@ def _contest(corner: Corner, peer: str, theirs: Epoch) -> Contest:
     device = training.accelerator.device
     model = training.vae.config.architecture
     step = "training step" if model == "reference" else f"training step of {model}"
+    if training.config.compile:
+        step = f"compiled {step}"
     work = f"{step}, batch {batch_size}"
     return Contest(
         work=work if precision == "float32" else f"{work}, {precision}",
