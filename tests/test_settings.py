@@ -333,13 +333,18 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
         *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep"),
         *("kl_gradient", "kl_warmup"),
-        *("model.architecture", "model.likelihood", "model.thumbnail", "model.to_pixels"),
-        "model.width",
+        *("model.architecture", "model.block_norm", "model.likelihood", "model.thumbnail"),
+        *("model.to_pixels", "model.width"),
         *("num_samples", "weight_decay"),
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
     model = ModelConfig(
-        "reference", "bernoulli", width=None, to_pixels="transposed", thumbnail=False
+        "reference",
+        "bernoulli",
+        width=None,
+        to_pixels="transposed",
+        thumbnail=False,
+        block_norm=False,
     )
     before = TrainConfig(
         data=data,

@@ -197,6 +197,9 @@ class ModelConfig:
     thumbnail: bool | Auto = setting("auto", before=False)
     """Of conv: shown to the encoder (auto where pixels are means; false: start from components)."""
 
+    block_norm: bool | Auto = setting("auto", before=False)
+    """Of conv: norm and SiLU after the decoder's residual blocks, too (auto for Bernoulli)."""
+
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
         if self.latent_dim != "auto":
@@ -228,11 +231,12 @@ class ModelConfig:
                 "--model.to_pixels shuffled: is of the architecture conv, this is reference; leave "
                 "it out"
             )
-        if self.thumbnail is True and (self.architecture == "reference" or self._of_reference()):
-            raise UserError(
-                "--model.thumbnail true: is of the architecture conv, this is reference; leave it "
-                "out"
-            )
+        for name, value in (("thumbnail", self.thumbnail), ("block_norm", self.block_norm)):
+            if value is True and (self.architecture == "reference" or self._of_reference()):
+                raise UserError(
+                    f"--model.{name} true: is of the architecture conv, this is reference; leave "
+                    f"it out"
+                )
         if self.architecture == "reference" and width is not None:
             raise UserError(
                 f"--model.width {width}: is of the architecture conv, this is reference; give "

@@ -47,6 +47,25 @@ def test_an_encoder_sees_a_thumbnail_where_outputs_are_means_of_pixels(
     assert any("thumbnail" in name for name in VAE(config, shape).state_dict()) == has_one
 
 
+@pytest.mark.parametrize(
+    ("config", "channels", "is_normed"),
+    [
+        (ModelConfig("conv"), 1, True),
+        (ModelConfig(), 3, False),
+        (ModelConfig("conv", "bernoulli"), 3, True),
+        (ModelConfig("conv", "gaussian", block_norm=True), 3, True),
+        (ModelConfig("conv", block_norm=False), 1, False),
+        (ModelConfig("reference"), 1, False),
+    ],
+)
+def test_a_norm_follows_the_decoders_blocks_where_outputs_are_logits(
+    config: ModelConfig, channels: int, is_normed: bool
+) -> None:
+    shape = (channels, 28, 28)
+    assert settle_model(config, shape).block_norm == is_normed
+    assert ("dec.stages.0.4.weight" in VAE(config, shape).state_dict()) == is_normed
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
     assert settle_model(ModelConfig(), (1, 28, 28), name) == REFERENCE
@@ -63,6 +82,7 @@ def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
         (ModelConfig(conv_channels=(4,)), (3, 64, 64), "folder", ("reference", "gaussian", 10)),
         (ModelConfig(width=8), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig(thumbnail=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
+        (ModelConfig(block_norm=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("conv"), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("reference"), (1, 32, 32), "folder", ("reference", "bernoulli", 10)),
         (ModelConfig(likelihood="logistic"), (1, 8, 8), "digits", ("conv", "logistic", 16)),
@@ -102,6 +122,7 @@ def test_the_default_is_small(channels: int, side: int, at_most: float) -> None:
         ({"hidden_dims": (8,), "to_pixels": "shuffled"}, "to_pixels shuffled: is of"),
         ({"architecture": "reference", "thumbnail": True}, "thumbnail true: is of the arch.* conv"),
         ({"conv_channels": (8,), "thumbnail": True}, "thumbnail true: is of"),
+        ({"hidden_dims": (8,), "block_norm": True}, "block_norm true: is of the architecture conv"),
     ],
 )
 def test_a_flag_of_the_other_architecture_is_refused(

@@ -88,6 +88,16 @@ def test_a_model_that_was_recorded_before_thumbnails_has_its_linear_ways() -> No
     assert not any("thumbnail" in name for name in before)
 
 
+def test_a_model_that_was_recorded_before_norms_of_blocks_has_none() -> None:
+    shape = (1, 16, 16)
+    recorded = to_dict(settle_model(CONFIGS["conv"], shape))
+    now = VAE(from_dict(ModelConfig, recorded), shape).state_dict()
+    del recorded["block_norm"]
+    before = VAE(from_dict(ModelConfig, recorded), shape).state_dict()
+    assert {*now} - {*before} == {"dec.stages.0.4.weight", "dec.stages.0.4.bias"}
+    assert [name for name in now if name in before] == [*before]
+
+
 @pytest.mark.parametrize(
     ("shape", "side"),
     [((3, 16, 16), 2), ((1, 8, 8), 1), ((1, 6, 8), 1), ((2, 17, 9), 3), ((1, 64, 48), 8)],

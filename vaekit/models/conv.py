@@ -93,7 +93,8 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential()
         for stage, larger in pairwise(reversed(stages)):
             up = _up(stage, larger)
-            self.stages.append(nn.Sequential(up, *_rest_of(larger)))
+            rest = _rest_of(larger, is_normed=settled(config.block_norm))
+            self.stages.append(nn.Sequential(up, *rest))
         self.stages.append(_to_pixels(config, stages[0], image_shape))
         self.components = None
         if starts_from_components(config):
@@ -227,11 +228,17 @@ def _to_pixels(config: ModelConfig, stage: Stage, image_shape: ImageShape) -> nn
     return Shuffled(stage.channels, image_shape)
 
 
-def _rest_of(stage: Stage) -> list[nn.Module]:
-    """What follows the convolution that changes the resolution."""
-    has_block = min(stage.size) <= LARGEST_BLOCK
-    blocks = [ResidualBlock(stage.channels)] if has_block else []
-    return [_norm(stage.channels), nn.SiLU(), *blocks]
+def _rest_of(stage: Stage, *, is_normed: bool = False) -> list[nn.Module]:
+    """What follows the convolution that changes the resolution.
+
+    A residual block leaves its sum as it is, unless it `is_normed`, as the trunk of a residual
+    network is at its end (He and others, 2016).
+    """
+    normed = [_norm(stage.channels), nn.SiLU()]
+    if min(stage.size) > LARGEST_BLOCK:
+        return normed
+    block = ResidualBlock(stage.channels)
+    return [*normed, block, *([_norm(stage.channels), nn.SiLU()] if is_normed else [])]
 
 
 def _norm(channels: int) -> nn.GroupNorm:

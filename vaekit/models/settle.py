@@ -21,6 +21,7 @@ REFERENCE = ModelConfig(
     hidden_dims=(512, 256),
     to_pixels="transposed",
     thumbnail=False,
+    block_norm=False,
 )
 DEFAULT_WIDTH = 32
 MIN_LATENT_DIM, MAX_LATENT_DIM = 16, 64
@@ -32,7 +33,8 @@ def settle_model(
     """`config` with nothing left `auto`, for images of `image_shape`, perhaps of a named set."""
     architecture = config.architecture
     if architecture == "auto":
-        is_conv = config.to_pixels == "shuffled" or config.thumbnail is True
+        is_of_conv = config.thumbnail is True or config.block_norm is True
+        is_conv = config.to_pixels == "shuffled" or is_of_conv
         is_left_open = config.width in (None, "auto") and not is_conv
         is_reference = is_left_open and image_set in SETS_OF_REFERENCE
         is_given = any(isinstance(it, tuple) for it in (config.conv_channels, config.hidden_dims))
@@ -50,6 +52,7 @@ def settle_model(
             hidden_dims=_given(config.hidden_dims, REFERENCE.hidden_dims),
             to_pixels=REFERENCE.to_pixels,
             thumbnail=REFERENCE.thumbnail,
+            block_norm=REFERENCE.block_norm,
         )
     conv = ModelConfig(
         architecture=architecture,
@@ -60,6 +63,7 @@ def settle_model(
         hidden_dims=None,
         # Means of pixels want brightness and contrast, which group norm takes away.
         thumbnail=_given(config.thumbnail, likelihood != "bernoulli"),
+        block_norm=_given(config.block_norm, likelihood == "bernoulli"),
     )
     # Who starts from components overfits the sooner with shuffled pixels: seen on icons.
     to_pixels: ToPixels = "transposed" if starts_from_components(conv) else "shuffled"
