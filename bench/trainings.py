@@ -64,6 +64,7 @@ def start_training(
         warmup_steps=0,
         mixed_precision=_MIXED[precision],
         compile=compile,
+        temperature=1.0,  # as peers have it
     )
     AcceleratorState._reset_state()  # it keeps the precision of the first for the whole process
     pixels: PixelArray = noisy_images(num_steps * batch_size)

@@ -81,6 +81,12 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--beta -1", "--beta -1.0: expected at least 0"),
         ("--free_bits .inf", "--free_bits inf: expected at least 0"),
         ("--kl_warmup 1.5", "--kl_warmup 1.5: expected a share of the run, from 0 to 1"),
+        ("--temperature 0", "--temperature 0.0: expected a number above 0, at most 1"),
+        ("--temperature 1.5", "--temperature 1.5: expected a number above 0, at most 1"),
+        (
+            "--importance_weighted --num_samples 2 --temperature 0.5",
+            "--temperature 0.5: the importance-weighted bound has no KL to weigh",
+        ),
         ("--num_samples 0", "--num_samples 0: expected at least 1"),
         ("--importance_weighted", "--num_samples 1: the importance-weighted bound of a single"),
         ("--importance_weighted --num_samples 2 --beta 2", "--beta 2.0: the importance-weighted"),
@@ -335,7 +341,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         *("kl_gradient", "kl_warmup"),
         *("model.architecture", "model.block_norm", "model.likelihood", "model.thumbnail"),
         *("model.to_pixels", "model.width"),
-        *("num_samples", "weight_decay"),
+        *("num_samples", "temperature", "weight_decay"),
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
     model = ModelConfig(
@@ -352,6 +358,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         keep="last",
         kl_gradient="exact",
         kl_warmup=0.0,
+        temperature=1.0,
         adam_beta2=0.999,
         weight_decay=0.0,
     )

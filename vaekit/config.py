@@ -305,6 +305,9 @@ class TrainConfig:
     kl_gradient: KlGradient = setting("auto", before="exact")
     """Of the KL itself, or of a sample's path alone, with less noise (auto: path for grey conv)."""
 
+    temperature: float | Auto = setting("auto", before=1.0)
+    """Variance of posteriors in a step, and KL, times so much (auto: 0.6 for grey conv)."""
+
     num_samples: int = setting(1, before=1)
     """Latents drawn for each image in a step."""
 
@@ -363,6 +366,10 @@ class TrainConfig:
             raise UserError(
                 f"--kl_warmup {self.kl_warmup}: expected a share of the run, from 0 to 1"
             )
+        if self.temperature != "auto" and not 0 < self.temperature <= 1:
+            raise UserError(
+                f"--temperature {self.temperature}: expected a number above 0, at most 1"
+            )
         if self.importance_weighted:
             self._require_importance_weighted()
         if self.kl_gradient == "path" and self.free_bits:
@@ -384,6 +391,7 @@ class TrainConfig:
         for flag, value, usual in (
             ("--beta", self.beta, 1),
             ("--kl_warmup", 0 if self.kl_warmup == "auto" else self.kl_warmup, 0),
+            ("--temperature", 1 if self.temperature == "auto" else self.temperature, 1),
             ("--free_bits", self.free_bits, 0),
             ("--kl_gradient", "path" if self.kl_gradient == "path" else "", ""),
         ):

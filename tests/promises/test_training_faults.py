@@ -294,6 +294,7 @@ ON_TRAJECTORY = {
     "kl_warmup": "0.5",
     "free_bits": "0.5",
     "num_samples": "2",
+    "temperature": "0.5",
     "model.likelihood": "gaussian",
     "model.latent_dim": "4",
     "model.conv_channels": "[2,2]",

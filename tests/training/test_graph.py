@@ -88,6 +88,7 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) ->
         {"input_noise": 0.1, "beta": 2.0, "kl_warmup": 0.5, "free_bits": 0.1},
         {"num_samples": 2, "importance_weighted": True},
         {"model": ModelConfig(architecture="conv", width=4)},
+        {"temperature": 0.5},
         {"model": ModelConfig(architecture="conv", width=4, likelihood="logistic")},
         {"mixed_precision": "bf16"},
     ],

@@ -1,5 +1,7 @@
 """What is left `auto` of a run follows from the number of its images, by one rule."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -115,6 +117,34 @@ def test_weights_decay_where_a_net_is_normed_and_most_where_it_would_learn_by_he
 ) -> None:
     config = settle(config, images_of(num_images, channels))
     assert (config.adam_beta2, config.weight_decay) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "temperature"),
+    [
+        (ModelConfig("reference"), 1, 1.0),
+        (ModelConfig("conv"), 1, 0.6),
+        (ModelConfig("conv"), 3, 1.0),
+        (ModelConfig("conv", "bernoulli"), 3, 0.6),
+        (ModelConfig("conv", "gaussian"), 1, 1.0),
+    ],
+)
+def test_posteriors_are_colder_in_training_where_a_normed_net_says_logits(
+    model: ModelConfig, channels: int, temperature: float
+) -> None:
+    assert settle(TrainConfig(model=model), images_of(2_000, channels)).temperature == temperature
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"free_bits": 0.1}, {"num_samples": 2, "importance_weighted": True}, {"temperature": 1.0}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_posteriors_are_as_warm_as_they_are_where_a_step_has_another_kl(
+    changes: dict[str, Any],
+) -> None:
+    config = TrainConfig(model=ModelConfig("conv"), **changes)
+    assert settle(config, images_of(10_000)).temperature == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """An update of the weights: its schedules, and what a step that fails leaves behind."""
 
+import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,9 @@ def test_the_average_soon_forgets_the_initial_weights() -> None:
 
 
 def test_the_kl_weighs_ever_more_until_its_warm_up_is_over() -> None:
-    config = TrainConfig(beta=4.0, kl_warmup=0.5)
+    config = TrainConfig(beta=4.0, kl_warmup=0.5, temperature=1.0)
     assert [kl_weight(config, step, 8) for step in range(6)] == [0, 1, 2, 3, 4, 4]
-    assert kl_weight(TrainConfig(beta=4.0, kl_warmup=0), 0, 8) == 4
+    assert kl_weight(TrainConfig(beta=4.0, kl_warmup=0, temperature=0.5), 0, 8) == 2
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,7 @@ def test_the_kl_weighs_ever_more_until_its_warm_up_is_over() -> None:
         {"free_bits": 0.5},
         {"num_samples": 2},
         {"kl_gradient": "path"},
+        {"temperature": 0.5},
         {"num_samples": 2, "importance_weighted": True},
     ],
     ids=lambda changes: str([*changes]),
@@ -183,6 +185,36 @@ def test_whatever_is_minimised_moves_the_weights_and_the_bound_is_reported(
     (bound, weights), (found, moved) = ends
     assert abs(found.loss - bound.loss) < 0.02 * bound.loss  # that of the first steps, at beta 1
     assert any(not torch.equal(weights[name], moved[name]) for name in weights)
+
+
+@pytest.mark.parametrize("kl_gradient", ["exact", "path"])
+def test_at_a_temperature_a_step_sees_posteriors_of_so_much_the_variance(
+    tmp_path: Path, kl_gradient: str
+) -> None:
+    """So a net learns the same as one whose log-variances are less by so much, at such a beta."""
+    model = ModelConfig("conv", width=2, latent_dim=3)
+    changes = {"model": model, "kl_gradient": kl_gradient, "weight_decay": 0.0}
+    tempered = tiny_config(tmp_path, temperature=0.4, **changes)
+    narrow = tiny_config(tmp_path, temperature=1.0, beta=0.4, **changes)
+    images = load_images(tempered.data, tempered.seed)
+    ends = []
+    for config in (tempered, narrow):
+        training = Training(config, images, start_accelerator(config))
+        if config is narrow:
+            training.vae.enc.get_parameter("var.bias").data += math.log(0.4)
+        training.epoch = 1
+        training.stepper.start_epoch(np.arange(96), 0, training.losses[:0])
+        for _ in range(3):
+            advance(training)
+        with torch.no_grad():
+            posterior = training.vae.encode(as_floats(torch.from_numpy(images.test.pixels[:])))
+            decoded = training.vae.decode(torch.linspace(-2, 2, 12).reshape(4, 3))
+        ends.append((training.read_losses(), *posterior, decoded))
+    (found, mean, log_variance, decoded), (expected, narrow_mean, narrow_one, others) = ends
+    assert found == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(mean, narrow_mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(log_variance + math.log(0.4), narrow_one, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoded, others, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_decay_but_neither_biases_nor_a_linear_way_and_moments_keep_their_places() -> None:

@@ -78,7 +78,7 @@ class Stepper:
         self._latent_noise = torch.zeros(
             config.num_samples, batch_size, vae.latent_dim, device=device
         )
-        is_weighted = config.beta != 1 or settled(config.kl_warmup) > 0
+        is_weighted = _full_kl_weight(config) != 1 or settled(config.kl_warmup) > 0
         self._kl_weight = torch.ones((), device=device) if is_weighted else None
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
@@ -138,7 +138,10 @@ class Stepper:
 
     def _bound(self, images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What the step minimises, masked, and the row [2] of losses that it reports."""
-        output: VAEOutput = self._parallel_passes(seen, noise)
+        scale = math.sqrt(settled(self._config.temperature))
+        output: VAEOutput = self._parallel_passes(seen, noise if scale == 1 else scale * noise)
+        if scale != 1:
+            output = output._replace(posterior=narrowed(output.posterior, scale))
         elbo = self.passes.bound(output, images)
         if self._config.importance_weighted:
             nats = self.passes.sample_nats(output, images)
@@ -161,6 +164,11 @@ class Stepper:
         return loss * torch.where(is_sound, self._one, self._not_a_number)
 
 
+def narrowed(posterior: Posterior, scale: float) -> Posterior:
+    """What noise of so much the size samples from."""
+    return Posterior(posterior.mean, posterior.log_variance + 2 * math.log(scale))
+
+
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, and a cosine to zero over the whole run (Loshchilov and Hutter, 2017)."""
     warmup = min(1.0, (step + 1) / max(1, settled(config.warmup_steps)))
@@ -169,9 +177,13 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
 
 
 def kl_weight(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Rising linearly from 0 to beta over the share of the run that is its warm-up."""
+    """Rising linearly from 0 to its full value over the share of the run that is its warm-up."""
     warmup_steps = settled(config.kl_warmup) * total_steps
-    return config.beta * (min(1.0, step / warmup_steps) if warmup_steps else 1.0)
+    return _full_kl_weight(config) * (min(1.0, step / warmup_steps) if warmup_steps else 1.0)
+
+
+def _full_kl_weight(config: TrainConfig) -> float:
+    return config.beta * settled(config.temperature)
 
 
 def ema_decay(config: TrainConfig, step: int) -> float:
