@@ -33,6 +33,7 @@ def settings(run: Run) -> list[Fact]:
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
+    temperature = f", temperature {config.temperature}" if config.temperature != 1 else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
     kept = ""
     if config.keep == "best" and epochs_done(run):
@@ -55,7 +56,7 @@ def settings(run: Run) -> list[Fact]:
         Fact(
             "Training",
             f"{epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
-            f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{average}, "
+            f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{temperature}{average}, "
             f"seed {config.seed}{start}{kept}",
         ),
     ]
