@@ -104,7 +104,7 @@ def test_against_pythae(
     _against_pythae(compete, corner, tmp_path, monkeypatch)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="--compile needs CUDA")
 @all_threads
 @pytest.mark.parametrize("batch_size", [128])
 @pytest.mark.parametrize("precision", PRECISIONS[-1:])
