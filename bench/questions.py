@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -158,25 +159,18 @@ def thumbnails() -> None:
     Compiled, too, where that is not minutes.
     """
     tiny = {} if ON_GPU else {"width": 4}
-    for is_compiled in (False, True) if ON_GPU else (False,):
-        for has_thumbnail in (False, True):
-            with going_on("step, means of pixels"):
-                model = ModelConfig(
-                    architecture="conv", likelihood="gaussian", thumbnail=has_thumbnail, **tiny
-                )
-                training = start_training(
-                    model,
-                    BATCH_SIZE,
-                    NUM_STEPS[BATCH_SIZE],
-                    precision="bf16",
-                    compile=is_compiled,
-                )
-                answer(
-                    "step, means of pixels",
-                    thumbnail=has_thumbnail,
-                    compiled=is_compiled,
-                    **step_times(training)._asdict(),
-                )
+    for is_compiled, has_thumbnail in product((False, True) if ON_GPU else (False,), (False, True)):
+        with going_on("step, means of pixels"):
+            model = ModelConfig("conv", "gaussian", thumbnail=has_thumbnail, **tiny)
+            training = start_training(
+                model, BATCH_SIZE, NUM_STEPS[BATCH_SIZE], precision="bf16", compile=is_compiled
+            )
+            answer(
+                "step, means of pixels",
+                thumbnail=has_thumbnail,
+                compiled=is_compiled,
+                **step_times(training)._asdict(),
+            )
 
 
 class StepTimes(NamedTuple):

@@ -224,18 +224,15 @@ class ModelConfig:
             for each in widths:
                 _at_least(flag, each, 1)
                 _at_most(flag, each, MAX_WIDTH)
-        if self.to_pixels == "shuffled" and (
-            self.architecture == "reference" or self._of_reference()
+        for name, given, of_conv in (
+            ("to_pixels", self.to_pixels, "shuffled"),
+            ("thumbnail", self.thumbnail, True),
+            ("block_norm", self.block_norm, True),
         ):
-            raise UserError(
-                "--model.to_pixels shuffled: is of the architecture conv, this is reference; leave "
-                "it out"
-            )
-        for name, value in (("thumbnail", self.thumbnail), ("block_norm", self.block_norm)):
-            if value is True and (self.architecture == "reference" or self._of_reference()):
+            if given == of_conv and (self.architecture == "reference" or self._of_reference()):
                 raise UserError(
-                    f"--model.{name} true: is of the architecture conv, this is reference; leave "
-                    f"it out"
+                    f"--model.{name} {str(given).lower()}: is of the architecture conv, this is "
+                    f"reference; leave it out"
                 )
         if self.architecture == "reference" and width is not None:
             raise UserError(

@@ -130,7 +130,7 @@ def _settle_temperature(config: TrainConfig) -> float:
 
 
 def _has_own_kl(config: TrainConfig) -> bool:
-    """A step has another KL than that of one sample to the other, or none."""
+    """What a step minimises has another KL than the posteriors', or none."""
     return config.importance_weighted or config.free_bits > 0
 
 

@@ -138,10 +138,7 @@ class Stepper:
 
     def _bound(self, images: Tensor, seen: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What the step minimises, masked, and the row [2] of losses that it reports."""
-        scale = math.sqrt(settled(self._config.temperature))
-        output: VAEOutput = self._parallel_passes(seen, noise if scale == 1 else scale * noise)
-        if scale != 1:
-            output = output._replace(posterior=narrowed(output.posterior, scale))
+        output = self._pass_through(seen, noise)
         elbo = self.passes.bound(output, images)
         if self._config.importance_weighted:
             nats = self.passes.sample_nats(output, images)
@@ -150,6 +147,16 @@ class Stepper:
             loss = weighted(elbo, self._kl(elbo, output.posterior, noise), self._kl_weight)
         row = torch.stack([elbo.reconstruction.mean(), elbo.kl.mean()]).detach()
         return self._masked(loss.mean()), row
+
+    def _pass_through(self, seen: Tensor, noise: Tensor) -> VAEOutput:
+        """With posteriors of the variance that the step samples them with."""
+        temperature = settled(self._config.temperature)
+        if temperature == 1:
+            output: VAEOutput = self._parallel_passes(seen, noise)
+            return output
+        output = self._parallel_passes(seen, math.sqrt(temperature) * noise)
+        mean, log_variance = output.posterior
+        return output._replace(posterior=Posterior(mean, log_variance + math.log(temperature)))
 
     def _kl(self, elbo: NegativeElbo, posterior: Posterior, noise: Tensor) -> Tensor:
         if self._config.kl_gradient == "path":
@@ -162,11 +169,6 @@ class Stepper:
         """No number from the first failed step on: its gradient tells every rank."""
         is_sound = loss.detach().isfinite() & (self._failed == 0)
         return loss * torch.where(is_sound, self._one, self._not_a_number)
-
-
-def narrowed(posterior: Posterior, scale: float) -> Posterior:
-    """What noise of so much the size samples from."""
-    return Posterior(posterior.mean, posterior.log_variance + 2 * math.log(scale))
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
