@@ -99,6 +99,7 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--data.name imagenet", "'mnist', 'fashion-mnist', 'kmnist', 'digits', 'folder'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
         ("--epochs three", "--epochs: expected int | auto, given: three"),
+        ("--model.block_norm maybe", "block_norm: expected true | false | auto, given: maybe"),
         ("--config missing.yaml", "--config missing.yaml: no such file"),
     ],
 )
@@ -153,7 +154,7 @@ FROM_FILES = pytest.mark.parametrize("given", [parsed, read, from_json])
         ({"run": 3}, "--run 3: expected str | None"),
         ({"run": "runs/x", "checkpoint_every": 2.5}, "--checkpoint_every 2.5: expected int | str"),
         ({"data": {"limit": True}}, "--data.limit True: expected int | None"),
-        ({"data": {"skip_unreadable": 1}}, "--data.skip_unreadable 1: expected bool"),
+        ({"data": {"skip_unreadable": 1}}, "--data.skip_unreadable 1: expected true | false"),
         ({"data": {"name": "imagenet"}}, "value among 'mnist', 'fashion-mnist', 'kmnist'"),
         ({"mixed_precision": False}, "--mixed_precision False: expected value among 'auto', 'no'"),
         ({"model": {"hidden_dims": 3}}, "--model.hidden_dims 3: expected tuple[int, ...]"),

@@ -289,6 +289,7 @@ def _in_flags(message: str) -> str:
     message = " ".join(message.split())
     message = re.sub(r'Parser key "([^"]+)"', r"--\1", message)
     message = re.sub(r"(?:typing\.)?Literal\['auto'\]", "auto", message)
+    message = message.replace("<class 'bool'>", "true | false")
     message = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*"
         r" Given value type: .* Given value: (.*)",
