@@ -333,7 +333,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        "adam_beta2",
+        *("adam_beta2", "augment"),
         *("beta", "compile", "data.background", "data.channels", "data.fit", "data.holdout"),
         *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
@@ -360,6 +360,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         kl_gradient="exact",
         kl_warmup=0.0,
         temperature=1.0,
+        augment=False,
         adam_beta2=0.999,
         weight_decay=0.0,
     )

@@ -314,6 +314,9 @@ class TrainConfig:
     input_noise: float = setting(0.0, before=0.0)
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
+    augment: bool | Auto = setting("auto", before=False)
+    """Turn, scale and shift the images of each step a little (auto: in small sets of colour)."""
+
     ema_decay: float | Auto = "auto"
     """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
 

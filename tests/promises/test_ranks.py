@@ -33,6 +33,7 @@ def a_run(path: Path) -> TrainConfig:
         batch_size=12,
         checkpoint_every="5steps",
         input_noise=0.1,
+        augment=True,
         sample_every=50,
     )
 

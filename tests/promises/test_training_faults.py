@@ -68,7 +68,7 @@ MOMENTS = {
 
 
 def a_run(path: Path, **changes: Any) -> TrainConfig:
-    return tiny_config(path, checkpoint_every="5steps", input_noise=0.1, **changes)
+    return tiny_config(path, checkpoint_every="5steps", input_noise=0.1, augment=True, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +295,7 @@ ON_TRAJECTORY = {
     "free_bits": "0.5",
     "num_samples": "2",
     "temperature": "0.5",
+    "augment": "true",
     "model.likelihood": "gaussian",
     "model.latent_dim": "4",
     "model.conv_channels": "[2,2]",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vaekit.config import ModelConfig, TrainConfig
+from vaekit.config import Auto, ModelConfig, TrainConfig
 from vaekit.errors import UserError
 from vaekit.images.image_set import Images, ImageSet
 from vaekit.models.settle import starts_from_components
@@ -48,7 +48,7 @@ def test_any_set_gets_its_steps(num_images: int) -> None:
 def test_a_small_set_that_starts_from_components_is_seen_less_often(
     num_images: int, epochs: int
 ) -> None:
-    from_components = TrainConfig(model=ModelConfig("conv", thumbnail=False))
+    from_components = TrainConfig(model=COMPONENTS, augment=False)
     config = settle(from_components, images_of(num_images, channels=3))
     assert config.epochs == epochs
     assert config.epochs * (num_images // config.batch_size) >= 100
@@ -99,12 +99,12 @@ def test_a_normed_net_takes_the_higher_rate_that_its_batch_bears(
     [
         (TrainConfig(model=ModelConfig("reference")), 1, 1_000, (0.999, 0.0)),
         (TrainConfig(model=ModelConfig("conv")), 1, 1_000, (0.99, 0.05)),
-        (TrainConfig(model=ModelConfig("conv")), 3, 999, (0.999, 16.13)),  # 620 steps at 0.001
-        (TrainConfig(model=COMPONENTS), 3, 9_999, (0.999, 6.41)),  # 1,560 steps
-        (TrainConfig(model=COMPONENTS, learning_rate=0.01), 3, 1_000, (0.999, 1.61)),
+        (TrainConfig(model=ModelConfig("conv")), 3, 999, (0.999, 8.06)),  # 1,240 steps at 0.001
+        (TrainConfig(model=COMPONENTS), 3, 9_999, (0.999, 3.21)),  # 3,120 steps
+        (TrainConfig(model=COMPONENTS, learning_rate=0.01), 3, 1_000, (0.999, 0.81)),
         (TrainConfig(model=COMPONENTS, epochs=1, batch_size=500), 3, 1_000, (0.999, 100)),
         (TrainConfig(model=COMPONENTS), 3, 10_000, (0.999, 0.0)),
-        (TrainConfig(model=ModelConfig("conv")), 3, 1_000, (0.99, 3.91)),  # 1,023 steps
+        (TrainConfig(model=ModelConfig("conv")), 3, 1_000, (0.99, 1.99)),  # 2,015 steps
         (TrainConfig(model=ModelConfig("conv")), 3, 60_000, (0.99, 0.43)),  # 9,360 steps
         (TrainConfig(model=ModelConfig("conv"), epochs=1), 3, 1_000, (0.99, 40)),  # 31 steps
         (TrainConfig(model=ModelConfig("conv"), adam_beta2=0.9), 1, 1_000, (0.9, 0.05)),
@@ -117,6 +117,44 @@ def test_weights_decay_where_a_net_is_normed_and_most_where_it_would_learn_by_he
 ) -> None:
     config = settle(config, images_of(num_images, channels))
     assert (config.adam_beta2, config.weight_decay) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "num_images", "augment"),
+    [
+        (ModelConfig("conv"), 3, 9_999, True),
+        (ModelConfig("conv"), 3, 10_000, False),
+        (ModelConfig("conv", "gaussian"), 1, 1_000, True),
+        (ModelConfig("conv", "logistic"), 3, 1_000, True),
+        (ModelConfig("conv"), 1, 1_000, False),
+        (ModelConfig("reference"), 3, 1_000, False),
+    ],
+)
+def test_few_images_whose_pixels_have_a_scale_are_augmented_unless_told_otherwise(
+    model: ModelConfig, channels: int, num_images: int, augment: bool
+) -> None:
+    images = images_of(num_images, channels)
+    assert settle(TrainConfig(model=model), images).augment is augment
+    for given in (True, False):
+        assert settle(TrainConfig(model=model, augment=given), images).augment is given
+
+
+@pytest.mark.parametrize(
+    ("num_images", "channels", "augment", "epochs"),
+    [
+        (1_000, 3, "auto", 65),
+        (1_000, 3, False, 33),
+        (1_000, 1, "auto", 40),
+        (1_000, 1, True, 80),
+        (999, 3, "auto", 40),  # from components
+        (999, 3, False, 20),
+    ],
+)
+def test_augmented_images_are_seen_twice_as_often(
+    num_images: int, channels: int, augment: bool | Auto, epochs: int
+) -> None:
+    config = TrainConfig(model=ModelConfig("conv"), augment=augment)
+    assert settle(config, images_of(num_images, channels)).epochs == epochs
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def settings(run: Run) -> list[Fact]:
     validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
+    moved = ", images turned, scaled and shifted a little" if config.augment else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     temperature = f", temperature {config.temperature}" if config.temperature != 1 else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
@@ -56,8 +57,8 @@ def settings(run: Run) -> list[Fact]:
         Fact(
             "Training",
             f"{epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
-            f"Adam at {config.learning_rate:g} with a cosine{noise}{decay}{temperature}{average}, "
-            f"seed {config.seed}{start}{kept}",
+            f"Adam at {config.learning_rate:g} with a cosine{moved}{noise}{decay}{temperature}"
+            f"{average}, seed {config.seed}{start}{kept}",
         ),
     ]
     if run.has_latents:

@@ -113,7 +113,7 @@ def _advice(config: TrainConfig, rows: list[Row]) -> str:
 
 
 def _causes(config: TrainConfig, rows: list[Row]) -> Iterator[str]:
-    last, kept, enough = rows[-1], kept_row(rows), enough_steps(config.model)
+    last, kept, enough = rows[-1], kept_row(rows), enough_steps(config)
     if last["epoch"] < config.epochs:
         yield f"go on to the end, {last['epoch']} of {config.epochs} epochs are done"
     elif last["step"] < enough and not starts_from_components(config.model):
