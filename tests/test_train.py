@@ -85,6 +85,14 @@ def test_metrics_have_a_row_an_epoch_and_one_before_training(finished_run: Path)
     assert rows[2]["images_per_second"] > 0
 
 
+@pytest.mark.parametrize(("augment", "said"), [(True, ", augmented,"), (False, "")])
+def test_a_run_says_at_its_start_whether_it_augments_its_images(
+    augment: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(tmp_path / "run", epochs=1, augment=augment))
+    assert f"96 images{said} in batches of 16, 6 steps an epoch" in capsys.readouterr().out
+
+
 def test_the_environment_is_recorded_at_every_start(finished_run: Path) -> None:
     (facts,) = json.loads((finished_run / "environment.json").read_text())
     assert facts["versions"]["torch"] == torch.__version__.split("+")[0]

@@ -345,12 +345,13 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
     precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     model = training.config.model
+    augmented = ", augmented," if training.config.augment else ""
     return (
         f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
         f"{training.vae.likelihood.unit}\n"
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
-        f"{len(training.images.train.pixels):,} images in batches of "
+        f"{len(training.images.train.pixels):,} images{augmented} in batches of "
         f"{training.config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
         f"{training.total_steps:,} in all{done}"
     )
