@@ -315,7 +315,7 @@ class TrainConfig:
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
     augment: bool | Auto = setting("auto", before=False)
-    """Turn, scale and shift the images of each step a little (auto: in small sets of colour)."""
+    """Rotate, scale and shift images a little in each step (auto: conv, under 10,000 in colour)."""
 
     ema_decay: float | Auto = "auto"
     """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""

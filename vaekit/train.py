@@ -345,7 +345,7 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
     precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     model = training.config.model
-    augmented = ", augmented," if training.config.augment else ""
+    augmented = ", augmented," if settled(training.config.augment) else ""
     return (
         f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
         f"{training.vae.likelihood.unit}\n"

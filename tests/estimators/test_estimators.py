@@ -21,6 +21,7 @@ import vaekit
 from vaekit.errors import UserError
 from vaekit.images.digits import read_digits
 from vaekit.svm.draw import draw_rows
+from vaekit.training import step
 
 TINY: dict[str, Any] = {"latent_dim": 2, "width": 1, "epochs": 1, "batch_size": 32}
 OURS = [
@@ -171,6 +172,18 @@ def test_a_row_of_a_colour_image_is_in_the_order_of_its_pixels() -> None:
     np.testing.assert_allclose(estimator.transform(X), mean, rtol=1e-5, atol=1e-6)
     again = estimator.inverse_transform(mean.numpy()).reshape(images.shape)
     np.testing.assert_allclose(again, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("image_shape", "are_augmented"), [(None, False), ((4, 4), True)])
+def test_rows_are_augmented_only_where_they_are_said_to_be_images(
+    image_shape: tuple[int, ...] | None, are_augmented: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table may have as many columns as a square has pixels."""
+    seen = []
+    monkeypatch.setattr(step, "augmented", lambda images, draws: seen.append(images) or images)
+    rows = np.random.default_rng(0).uniform(size=(64, 16))
+    vaekit.VAETransformer(image_shape, likelihood="gaussian", **TINY).fit(rows)
+    assert bool(seen) is are_augmented
 
 
 def test_training_changes_nothing_of_its_process(

@@ -286,7 +286,8 @@ def test_what_was_run_is_told(finished: Path) -> None:
     for fact in (
         "folder: 24 to train on, 16 to test on; 12x12 pixels, RGB, 2 classes",
         "2 of 2 epochs, batches of 128",
-        "with a cosine, images turned, scaled and shifted a little, ",
+        "with a cosine, images rotated, scaled and shifted a little, ",
+        "of weights on the move, on augmented images;",
         ", temperature 0.6, ",
         "24 x 6 to train on, 16 x 6 to test on",
         "C 3, gamma 0.5, a draw of 20 of 24 latents",

@@ -66,7 +66,9 @@ def test_reconstructions_are_judged_by_pca_and_the_mean_image(
 
 def test_who_loses_to_components_is_told_how_to_start_from_them() -> None:
     def told(*model: Any, thumbnail: bool = False) -> str:
-        config = TrainConfig(epochs=4, model=ModelConfig(*model, thumbnail=thumbnail))
+        config = TrainConfig(
+            epochs=4, augment=False, model=ModelConfig(*model, thumbnail=thumbnail)
+        )
         return "\n".join(lines(judge(config, WELL, baselines(0.03))))
 
     assert "--model.likelihood gaussian" in told("conv", "bernoulli")

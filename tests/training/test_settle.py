@@ -130,7 +130,7 @@ def test_weights_decay_where_a_net_is_normed_and_most_where_it_would_learn_by_he
         (ModelConfig("reference"), 3, 1_000, False),
     ],
 )
-def test_few_images_whose_pixels_have_a_scale_are_augmented_unless_told_otherwise(
+def test_few_images_of_conv_whose_pixels_have_a_scale_are_augmented_unless_told_otherwise(
     model: ModelConfig, channels: int, num_images: int, augment: bool
 ) -> None:
     images = images_of(num_images, channels)
@@ -148,9 +148,12 @@ def test_few_images_whose_pixels_have_a_scale_are_augmented_unless_told_otherwis
         (1_000, 1, True, 80),
         (999, 3, "auto", 40),  # from components
         (999, 3, False, 20),
+        (9_999, 3, "auto", 26),  # twice the 1,000 steps
+        (9_999, 3, False, 20),
+        (60_000, 1, True, 20),
     ],
 )
-def test_augmented_images_are_seen_twice_as_often(
+def test_augmented_images_are_seen_up_to_twice_as_often(
     num_images: int, channels: int, augment: bool | Auto, epochs: int
 ) -> None:
     config = TrainConfig(model=ModelConfig("conv"), augment=augment)

@@ -50,8 +50,8 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     image_shape : (height, width) or (height, width, channels), default=None
-        Of the images in the rows. By default they are square and grey, and rows whose length is
-        no square are images of one line.
+        Of the images in the rows. By default they are square and grey, rows whose length is no
+        square are images of one line, and none is augmented in training, as a few in colour are.
     latent_dim : int or "auto", default="auto"
         Latent dimensions; auto grows with the images.
     log_variances : bool, default=False
@@ -129,6 +129,8 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=batch_size if batch_size == "auto" else min(batch_size, len(pixels)),
             learning_rate=_plain(self.learning_rate),
             beta=self.beta,
+            # Rows without a shape may be a table, whose neighbouring columns are none in space.
+            augment=False if self.image_shape is None else "auto",
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
         )
         images = Images(ImageSet(pixels, None), ImageSet(pixels[:1], None), ())

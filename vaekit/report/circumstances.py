@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from vaekit.config import MAX_TRAIN
+from vaekit.config import MAX_TRAIN, settled
 from vaekit.models.vae import num_parameters
 from vaekit.runs.products import ENVIRONMENT
 from vaekit.runs.run import Run
@@ -32,7 +32,7 @@ def settings(run: Run) -> list[Fact]:
     validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
-    moved = ", images turned, scaled and shifted a little" if config.augment else ""
+    augmented = ", images rotated, scaled and shifted a little" if settled(config.augment) else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     temperature = f", temperature {config.temperature}" if config.temperature != 1 else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
@@ -57,7 +57,7 @@ def settings(run: Run) -> list[Fact]:
         Fact(
             "Training",
             f"{epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
-            f"Adam at {config.learning_rate:g} with a cosine{moved}{noise}{decay}{temperature}"
+            f"Adam at {config.learning_rate:g} with a cosine{augmented}{noise}{decay}{temperature}"
             f"{average}, seed {config.seed}{start}{kept}",
         ),
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from vaekit.config import to_dict
+from vaekit.config import settled, to_dict
 from vaekit.evaluation.probes import NUM_DRAWS
 from vaekit.report import standouts
 from vaekit.report.circumstances import commands, settings
@@ -60,6 +60,7 @@ def write_report(run: Run) -> Path:
             "reconstructions": draw_reconstructions(run),
             "samples": read_samples(run),
             "losses": draw_losses(run),
+            "is_augmented": settled(config.augment),
             "untrained_loss": rows[0]["test_loss"] if rows else None,
             "num_test": len(run.images.test.pixels),
             "traversal": draw_traversal(run),

@@ -150,7 +150,7 @@ def evaluate_epoch(training: Training, epoch: int, exit_code: Callable[[], int])
         "seconds": training.seconds if losses else None,
     }
     if epoch == settled(config.epochs):
-        # The mean over an epoch is of moving weights and noisy inputs; this is neither.
+        # The mean over an epoch is of moving weights, and of noisy or augmented inputs.
         final = evaluate_weights(training, training.kept, training.images.train, exit_code)
         row |= _prefixed("final_train_", final)
     return row

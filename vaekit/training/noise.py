@@ -24,7 +24,7 @@ class Stream(IntEnum):
     EVALUATION = 3
     SAMPLES = 4
     WEIGHTS = 5
-    MOVES = 6
+    AUGMENTATION = 6
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:

@@ -20,10 +20,10 @@ from vaekit.models.objective import (
     weighted,
 )
 from vaekit.models.vae import VAE, VAEOutput
+from vaekit.training.augmentation import NUM_DRAWS, augmented
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, compiled, record
 from vaekit.training.losses import EpochLosses
-from vaekit.training.moves import NUM_DRAWS, moved
 from vaekit.training.noise import Stream, draw_normal, rank_slice
 from vaekit.training.update import Update, UpdateByParameter
 from vaekit.training.update_in_one import UpdateInOne
@@ -84,9 +84,9 @@ class Stepper:
         self._pixel_noise: Tensor | None = None
         if config.input_noise > 0:
             self._pixel_noise = torch.zeros(batch_size, *vae.image_shape, device=device)
-        self._moves: Tensor | None = None
+        self._augmentation: Tensor | None = None
         if settled(config.augment):
-            self._moves = torch.zeros(batch_size, NUM_DRAWS, device=device)
+            self._augmentation = torch.zeros(batch_size, NUM_DRAWS, device=device)
         self._pass = compiled(self._bound) if config.compile else self._bound
         self._run: Callable[[], None] | None = None
 
@@ -107,8 +107,8 @@ class Stepper:
         draw_normal(self._latent_noise, seed, Stream.LATENT, step)
         if self._pixel_noise is not None:
             draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
-        if self._moves is not None:
-            draw_normal(self._moves, seed, Stream.MOVES, step)
+        if self._augmentation is not None:
+            draw_normal(self._augmentation, seed, Stream.AUGMENTATION, step)
         rate = learning_rate(self._config, step, self._total_steps)
         self.updater.set_rate(rate, step + 1)
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
@@ -134,8 +134,8 @@ class Stepper:
 
     def _update(self) -> None:
         images = as_floats(self._feed.batch(self._batch))
-        if self._moves is not None:
-            images = moved(images, self._moves[self._share])
+        if self._augmentation is not None:
+            images = augmented(images, self._augmentation[self._share])
         seen = images
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
