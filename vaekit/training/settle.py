@@ -77,11 +77,9 @@ def settle(config: TrainConfig, images: Images) -> TrainConfig:
     Raises `UserError` where a setting doesn't fit the images, or another one.
     """
     num_images = len(images.train.pixels)
-    model = _settle_model(config, images)
-    config = replace(config, model=model)
-    config = _with_schedule(
-        replace(config, augment=_settle_augment(config, num_images)), num_images
-    )
+    config = replace(config, model=_settle_model(config, images))
+    config = replace(config, augment=_settle_augment(config, num_images))
+    config = _with_schedule(config, num_images)
     return replace(
         _with_adam(config, num_images),
         data=images.data or config.data,
