@@ -205,23 +205,18 @@ def launched(folder: Path, fate: str) -> list[object]:
     return [script, "train", "--config", settings]
 
 
-# A launcher looks every tenth of a second, and names the lower rank if both have ended by then.
-IS_KILLED = "(exitcode: -9) local_rank: 1", "rank 0 can't go on alone: another process has ended"
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("launcher", "number", "either"),
+    ("launcher", "number", "words"),
     [
-        ("accelerate", "SIGKILL", IS_KILLED),
-        ("torchrun", "SIGKILL", IS_KILLED),
-        ("accelerate", "SIGSTOP", ("rank 0 can't go on alone: rank 1 does not answer",)),
+        ("accelerate", "SIGKILL", "(exitcode: -9) local_rank: 1"),
+        ("torchrun", "SIGKILL", "(exitcode: -9) local_rank: 1"),
+        ("accelerate", "SIGSTOP", "rank 0 can't go on alone: rank 1 does not answer"),
     ],
-    ids=["accelerate-killed", "torchrun-killed", "accelerate-stopped"],
 )
 @pytest.mark.injects(9)
-def test_a_launcher_that_may_restart_says_that_a_rank_is_lost_and_the_run_ends_by_itself(
-    launcher: str, number: str, either: tuple[str, ...], tmp_path: Path, whole_run: Path
+def test_a_launcher_that_may_restart_names_the_lost_rank_and_the_run_ends_by_itself(
+    launcher: str, number: str, words: str, tmp_path: Path, whole_run: Path
 ) -> None:
     script = launched(tmp_path, IS_LOST_ONCE.format(signal=number))
     if launcher == "accelerate":
@@ -230,7 +225,7 @@ def test_a_launcher_that_may_restart_says_that_a_rank_is_lost_and_the_run_ends_b
         result = run_command(
             ["torchrun", "--standalone", "--nproc_per_node", "2", "--max_restarts", "1", *script]
         )
-    assert any(words in result.stderr for words in either)
+    assert words in result.stderr
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "train.py.lost").exists()
     assert f"{NUM_STEPS} in all, 20 of them done" in result.stdout

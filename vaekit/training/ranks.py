@@ -1,7 +1,9 @@
 """The processes of this launch: real ranks that meet, agree, and notice when one is lost."""
 
+import atexit
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,6 +31,9 @@ PATIENCE = timedelta(minutes=5)
 # And while one process of a machine decodes its images, which takes as long as there are many.
 PATIENCE_WITH_IMAGES = timedelta(hours=2)
 ROLL_CALL = timedelta(seconds=10)  # for a rank to answer that it is there
+# A launcher looks every tenth of a second for processes that have ended, and of several that have
+# it names the lowest rank: so who has lost another rank doesn't end right after it.
+SEEN_BY_LAUNCHER = 1.0  # seconds
 
 Purpose = Literal["agreement", "images", "roll call"]
 
@@ -159,6 +164,7 @@ def lost_ranks_in_one_line() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_an_exchange(error):
             raise
+        atexit.register(time.sleep, SEEN_BY_LAUNCHER)
         missing = _missing_ranks()
         fault = (
             f"rank {missing} does not answer"
