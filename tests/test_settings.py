@@ -340,8 +340,8 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         *("data.validation", "data.value_range", "free_bits", "gradient_exchange"),
         *("importance_weighted", "init_from", "init_sha256", "input_noise", "keep"),
         *("kl_gradient", "kl_warmup"),
-        *("model.architecture", "model.block_norm", "model.likelihood", "model.thumbnail"),
-        *("model.to_pixels", "model.width"),
+        *("model.architecture", "model.block_bottleneck", "model.block_norm", "model.likelihood"),
+        *("model.thumbnail", "model.to_pixels", "model.width"),
         *("num_samples", "temperature", "weight_decay"),
     ]
     data = DataConfig(background="none", value_range="0,65535", reading="suffix")
@@ -352,6 +352,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         to_pixels="transposed",
         thumbnail=False,
         block_norm=False,
+        block_bottleneck=False,
     )
     before = TrainConfig(
         data=data,

@@ -200,6 +200,9 @@ class ModelConfig:
     block_norm: bool | Auto = setting("auto", before=False)
     """Of conv: norm and SiLU after the decoder's residual blocks, too (auto for Bernoulli)."""
 
+    block_bottleneck: bool | Auto = setting("auto", before=False)
+    """Of conv: half the channels inside the encoder's blocks (auto: from 10,000 images on)."""
+
     def __post_init__(self) -> None:
         _at_least_or_auto("--model.latent_dim", self.latent_dim, 1)
         if self.latent_dim != "auto":
@@ -228,6 +231,7 @@ class ModelConfig:
             ("to_pixels", self.to_pixels, "shuffled"),
             ("thumbnail", self.thumbnail, True),
             ("block_norm", self.block_norm, True),
+            ("block_bottleneck", self.block_bottleneck, True),
         ):
             if given == of_conv and (self.architecture == "reference" or self._of_reference()):
                 raise UserError(

@@ -66,6 +66,27 @@ def test_a_norm_follows_the_decoders_blocks_where_outputs_are_logits(
     assert ("dec.stages.0.4.weight" in VAE(config, shape).state_dict()) == is_normed
 
 
+@pytest.mark.parametrize(
+    ("config", "channels", "inner"),
+    [
+        (ModelConfig("conv", width=6), 1, 12),
+        (ModelConfig("conv", width=6), 3, 12),
+        (ModelConfig("conv", width=1), 1, 2),
+        (ModelConfig("conv", width=6, block_bottleneck=False), 1, 24),
+    ],
+)
+def test_the_encoders_residual_blocks_have_half_as_many_channels_inside(
+    config: ModelConfig, channels: int, inner: int
+) -> None:
+    width = config.width
+    assert isinstance(width, int)
+    weights = VAE(config, (channels, 28, 28)).state_dict()
+    assert weights["enc.stages.2.3.conv.weight"].shape[:2] == (inner, 4 * width)
+    assert weights["enc.stages.2.3.norm2.weight"].shape == (inner,)
+    assert weights["enc.stages.2.3.conv2.weight"].shape[:2] == (4 * width, inner)
+    assert weights["dec.stages.0.3.conv.weight"].shape[:2] == (2 * width, 2 * width)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
     assert settle_model(ModelConfig(), (1, 28, 28), name) == REFERENCE
@@ -83,6 +104,7 @@ def test_mnist_and_its_kin_get_the_reference(name: str) -> None:
         (ModelConfig(width=8), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig(thumbnail=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig(block_norm=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
+        (ModelConfig(block_bottleneck=True), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("conv"), (1, 28, 28), "mnist", ("conv", "bernoulli", 16)),
         (ModelConfig("reference"), (1, 32, 32), "folder", ("reference", "bernoulli", 10)),
         (ModelConfig(likelihood="logistic"), (1, 8, 8), "digits", ("conv", "logistic", 16)),
@@ -123,6 +145,7 @@ def test_the_default_is_small(channels: int, side: int, at_most: float) -> None:
         ({"architecture": "reference", "thumbnail": True}, "thumbnail true: is of the arch.* conv"),
         ({"conv_channels": (8,), "thumbnail": True}, "thumbnail true: is of"),
         ({"hidden_dims": (8,), "block_norm": True}, "block_norm true: is of the architecture conv"),
+        ({"hidden_dims": (8,), "block_bottleneck": True}, "block_bottleneck true: is of the arch"),
     ],
 )
 def test_a_flag_of_the_other_architecture_is_refused(

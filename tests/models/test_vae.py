@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vaekit.config import LikelihoodName, ModelConfig
-from vaekit.models.conv import Thumbnail
+from vaekit.models.conv import ResidualBlock, Thumbnail
 from vaekit.models.gaussian import Posterior
 from vaekit.models.likelihoods import LIKELIHOODS
 from vaekit.models.settle import settle_model
@@ -96,6 +96,18 @@ def test_a_model_that_was_recorded_before_norms_of_blocks_has_none() -> None:
     before = VAE(from_dict(ModelConfig, recorded), shape).state_dict()
     assert {*now} - {*before} == {"dec.stages.0.4.weight", "dec.stages.0.4.bias"}
     assert [name for name in now if name in before] == [*before]
+
+
+def test_a_model_that_was_recorded_before_bottlenecks_of_blocks_has_all_channels() -> None:
+    shape = (1, 16, 16)
+    recorded = to_dict(settle_model(CONFIGS["conv"], shape))
+    del recorded["block_bottleneck"]
+    before = VAE(from_dict(ModelConfig, recorded), shape)
+    blocks = [each for each in before.modules() if isinstance(each, ResidualBlock)]
+    assert [len(each.norm.weight) for each in blocks] == [6, 12, 6]
+    for block in blocks:
+        channels = len(block.norm.weight)
+        assert block.conv.weight.shape == block.conv2.weight.shape == (channels, channels, 3, 3)
 
 
 @pytest.mark.parametrize(

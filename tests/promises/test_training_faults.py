@@ -328,7 +328,7 @@ ON_TRAJECTORY_TOO = {
     "keep", "init_sha256", "data.image_column", "data.label_column", "importance_weighted",
     "compile",
     "model.architecture", "model.width", "model.to_pixels", "model.thumbnail",
-    "model.block_norm",
+    "model.block_norm", "model.block_bottleneck",
 }  # fmt: skip
 
 

@@ -77,6 +77,24 @@ def test_few_images_are_begun_with_from_their_components(
 
 
 @pytest.mark.parametrize(
+    ("model", "num_images", "is_narrow"),
+    [
+        (ModelConfig("conv"), 9_999, False),
+        (ModelConfig("conv"), 10_000, True),
+        (ModelConfig("conv", block_bottleneck=True), 9_999, True),
+        (ModelConfig("conv", block_bottleneck=False), 10_000, False),
+        (ModelConfig("reference"), 10_000, False),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_images_are_learnt_with_narrow_blocks(
+    model: ModelConfig, channels: int, num_images: int, is_narrow: bool
+) -> None:
+    config = settle(TrainConfig(model=model), images_of(num_images, channels))
+    assert config.model.block_bottleneck == is_narrow
+
+
+@pytest.mark.parametrize(
     ("model", "channels", "num_images", "rate"),
     [
         (ModelConfig("reference"), 1, 60_000, 1e-3),

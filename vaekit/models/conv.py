@@ -55,9 +55,10 @@ class Encoder(nn.Module):
         latent_dim, stages = settled(config.latent_dim), feature_stages(config, image_shape)
         self.stages = nn.Sequential()
         channels = image_shape[0]
+        is_narrow = settled(config.block_bottleneck)
         for stage in stages:
             down = Conv2d(channels, stage.channels, KERNEL_SIZE, stride=2, padding=1)
-            self.stages.append(nn.Sequential(down, *_rest_of(stage)))
+            self.stages.append(nn.Sequential(down, *_rest_of(stage, is_narrow=is_narrow)))
             channels = stage.channels
         self.linear = nn.Linear(channels * math.prod(stages[-1].size), HIDDEN_DIM)
         self.mu = nn.Linear(HIDDEN_DIM, latent_dim)
@@ -157,14 +158,17 @@ class ForAllImages(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Group norm (Wu and He, 2018), SiLU and a 3x3 convolution, twice; at first the identity."""
+    """Group norm (Wu and He, 2018), SiLU and a 3x3 convolution, twice; at first the identity.
 
-    def __init__(self, channels: int) -> None:
+    The first convolution goes from `channels` to `inner`, the second back.
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
-        self.conv = nn.Conv2d(channels, channels, KERNEL_SIZE, padding=1)
-        self.norm2 = _norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, KERNEL_SIZE, padding=1)
+        self.conv = nn.Conv2d(channels, inner, KERNEL_SIZE, padding=1)
+        self.norm2 = _norm(inner)
+        self.conv2 = nn.Conv2d(inner, channels, KERNEL_SIZE, padding=1)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -228,16 +232,17 @@ def _to_pixels(config: ModelConfig, stage: Stage, image_shape: ImageShape) -> nn
     return Shuffled(stage.channels, image_shape)
 
 
-def _rest_of(stage: Stage, *, is_normed: bool = False) -> list[nn.Module]:
+def _rest_of(stage: Stage, *, is_narrow: bool = False, is_normed: bool = False) -> list[nn.Module]:
     """What follows the convolution that changes the resolution.
 
-    A residual block leaves its sum as it is, unless it `is_normed`, as the trunk of a residual
-    network is at its end (He and others, 2016).
+    A residual block that `is_narrow` has half as many channels inside. It leaves its sum as it is,
+    unless it `is_normed`, as the trunk of a residual network is at its end (He and others, 2016).
     """
     normed = [_norm(stage.channels), nn.SiLU()]
     if min(stage.size) > LARGEST_BLOCK:
         return normed
-    block = ResidualBlock(stage.channels)
+    inner = stage.channels // 2 if is_narrow else stage.channels
+    block = ResidualBlock(stage.channels, inner)
     return [*normed, block, *([_norm(stage.channels), nn.SiLU()] if is_normed else [])]
 
 

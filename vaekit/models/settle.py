@@ -22,6 +22,7 @@ REFERENCE = ModelConfig(
     to_pixels="transposed",
     thumbnail=False,
     block_norm=False,
+    block_bottleneck=False,
 )
 DEFAULT_WIDTH = 32
 MIN_LATENT_DIM, MAX_LATENT_DIM = 16, 64
@@ -33,8 +34,8 @@ def settle_model(
     """`config` with nothing left `auto`, for images of `image_shape`, perhaps of a named set."""
     architecture = config.architecture
     if architecture == "auto":
-        is_of_conv = config.thumbnail is True or config.block_norm is True
-        is_conv = config.to_pixels == "shuffled" or is_of_conv
+        of_conv = (config.thumbnail, config.block_norm, config.block_bottleneck)
+        is_conv = config.to_pixels == "shuffled" or True in of_conv
         is_left_open = config.width in (None, "auto") and not is_conv
         is_reference = is_left_open and image_set in SETS_OF_REFERENCE
         is_given = any(isinstance(it, tuple) for it in (config.conv_channels, config.hidden_dims))
@@ -53,6 +54,7 @@ def settle_model(
             to_pixels=REFERENCE.to_pixels,
             thumbnail=REFERENCE.thumbnail,
             block_norm=REFERENCE.block_norm,
+            block_bottleneck=REFERENCE.block_bottleneck,
         )
     conv = ModelConfig(
         architecture=architecture,
@@ -64,6 +66,7 @@ def settle_model(
         # Means of pixels want brightness and contrast, which group norm takes away.
         thumbnail=_given(config.thumbnail, likelihood != "bernoulli"),
         block_norm=_given(config.block_norm, likelihood == "bernoulli"),
+        block_bottleneck=_given(config.block_bottleneck, True),
     )
     # Who starts from components overfits the sooner with shuffled pixels: seen on icons.
     to_pixels: ToPixels = "transposed" if starts_from_components(conv) else "shuffled"

@@ -98,6 +98,8 @@ def _settle_model(config: TrainConfig, images: Images) -> ModelConfig:
         given = replace(given, likelihood="gaussian")
     if given.thumbnail == "auto" and len(pixels) < FEWEST_IMAGES:
         given = replace(given, thumbnail=False)
+    if given.block_bottleneck == "auto" and len(pixels) < FEW_IMAGES:
+        given = replace(given, block_bottleneck=False)
     return settle_model(given, images.shape, config.data.name)
 
 
