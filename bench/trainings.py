@@ -31,13 +31,13 @@ _MIXED: dict[Precision, MixedPrecision] = {"float32": "no", "bf16": "bf16", "fp1
 
 
 def models(*, tiny: bool) -> dict[str, ModelConfig]:
-    """A model of each architecture, as large as people train it or tiny."""
+    """A model of each architecture, tiny or as MNIST's number of images has it."""
     with torch.device("meta"):
         reference = SMALL if tiny else VAE().config
     width = {"width": 4} if tiny else {}
     others = [name for name in ARCHITECTURES if name != "reference"]
     return {"reference": reference} | {
-        name: ModelConfig(architecture=name, likelihood="bernoulli", **width) for name in others
+        name: ModelConfig(name, "bernoulli", block_bottleneck=True, **width) for name in others
     }
 
 
