@@ -65,7 +65,8 @@ def test_latents_are_those_of_the_model_and_lead_back_to_the_images(
     fitted: vaekit.VAETransformer, digits: tuple[Any, Any]
 ) -> None:
     X = digits[0]
-    vae = vaekit.VAE(vaekit.ModelConfig(latent_dim=3, width=4, architecture="conv"), (1, 8, 8))
+    config = vaekit.ModelConfig("conv", latent_dim=3, width=4, block_bottleneck=False)
+    vae = vaekit.VAE(config, (1, 8, 8))
     vae.load_state_dict({name: torch.tensor(it) for name, it in fitted.weights_.items()})
     posterior = vae.encode(torch.from_numpy(X.reshape(-1, 1, 8, 8) / np.float32(255)))
     z = fitted.transform(X)
