@@ -63,6 +63,12 @@ def tiff(**tags: tuple[int, int, int]) -> bytes:
     return struct.pack("<2sHI", b"II", 42, 72) + bytes(64) + directory + bytes(4)
 
 
+def dds_of_unknown_layout() -> bytes:
+    content = bytearray(encoded("DDS"))
+    content[80:88] = struct.pack("<I4s", 4, b"DXT9")  # a code instead of masks
+    return bytes(content)
+
+
 UNREADABLE = {
     "zero bytes.png": b"",
     "one byte.jpg": b"\xff",
@@ -79,6 +85,7 @@ UNREADABLE = {
     "bytes offset.tif": tiff(t273=(7, 1, 8)),
     "number as colour map.tif": tiff(t262=(3, 1, 3), t320=(11, 1, 8)),
     "no size.tif": tiff(t256=(3, 1, 0)),
+    "unknown layout.dds": dds_of_unknown_layout(),
     "huge.tif": tiff(t256=(4, 1, 2**31 - 1), t257=(4, 1, 2**31 - 1)),
     **{
         f"half.{name.lower()}": encoded(name)[: len(encoded(name)) // 2]

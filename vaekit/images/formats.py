@@ -39,7 +39,7 @@ UNREADABLE = (
     struct.error,
     zlib.error,
     TypeError,  # TIFF tags of another type than they should be
-    RuntimeError,  # what the AVIF decoder raises, and NotImplementedError of half known formats
+    RuntimeError,  # damaged AVIF; NotImplementedError, which it covers: DDS of unknown layouts
     MemoryError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,

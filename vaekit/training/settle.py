@@ -31,6 +31,8 @@ FEWEST_IMAGES = 1_000
 # 200 emojis were best after 2 to 5 of 10 epochs without, after 14 to 20 of 20 with this much. How
 # much is said for the whole run at its peak rate, of which a cosine leaves half (Wang and
 # Aitchison, 2024: the time in which weights are forgotten is to be a share of the run).
+# From so many on, half the channels inside the encoder's residual blocks do: MNIST and CIFAR-10 are
+# learnt as well in 0.85 of the time; 4,100 letters lost 0.2 nats, and 0.004 of an SVM's accuracy.
 FEW_IMAGES = 10_000
 DECAY_OF_FEW = 10.0
 EPOCHS_OF_FEW = 20
