@@ -50,10 +50,16 @@ def corner(
     batch_size: int,
     precision: Precision,
     is_compiled: bool,
+    is_augmented: bool,
 ) -> Corner:
     num_steps = NUM_STEPS["cuda" if torch.cuda.is_available() else "cpu"]
     training = start_training(
-        model, batch_size, num_steps, precision=precision, compile=is_compiled
+        model,
+        batch_size,
+        num_steps,
+        precision=precision,
+        compile=is_compiled,
+        augment=is_augmented,
     )
     pixels = training.images.train.pixels
     theirs = deepcopy(training.vae).to(memory_format=torch.contiguous_format)
@@ -68,6 +74,12 @@ def architecture() -> str:
 
 @pytest.fixture
 def is_compiled() -> bool:
+    """Likewise."""
+    return False
+
+
+@pytest.fixture
+def is_augmented() -> bool:
     """Likewise."""
     return False
 
@@ -135,10 +147,11 @@ def _against_pythae(
 @pytest.mark.parametrize("batch_size", [128])
 @precisions
 @pytest.mark.parametrize("architecture", ["conv"])
+@pytest.mark.parametrize("is_augmented", [True])
 def test_against_the_references_architecture(
     compete: Compete, corner: Corner, is_quick: bool
 ) -> None:
-    """Of two models, so that the losses are their own; both are trained by vaekit."""
+    """Of two models, each trained as vaekit trains it on MNIST; the losses are their own."""
     theirs = start_training(
         models(tiny=is_quick)["reference"],
         corner.batch_size,

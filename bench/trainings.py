@@ -50,10 +50,11 @@ def start_training(
     resident_limit: int | None = None,
     shards: Path | None = None,
     compile: bool = False,
+    augment: bool = False,
 ) -> Training:
     """A run before its first step, on `num_steps` batches of made-up images.
 
-    They are in memory, or files in the folder `shards`.
+    They are in memory, or files in the folder `shards`. Peers don't augment them.
     """
     config = TrainConfig(
         data=DataConfig(resident_limit=resident_limit),
@@ -64,6 +65,7 @@ def start_training(
         warmup_steps=0,
         mixed_precision=_MIXED[precision],
         compile=compile,
+        augment=augment,
         temperature=1.0,  # as peers have it
     )
     AcceleratorState._reset_state()  # it keeps the precision of the first for the whole process

@@ -80,6 +80,18 @@ def test_the_default_run_folder_is_named_after_the_images() -> None:
         ("--input_noise -0.1", "--input_noise -0.1: expected at least 0"),
         ("--beta -1", "--beta -1.0: expected at least 0"),
         ("--free_bits .inf", "--free_bits inf: expected at least 0"),
+        ("--augment_share 0", "--augment_share 0.0: expected a share above 0, at most 1"),
+        ("--augment_until 1.5", "--augment_until 1.5: expected a share above 0, at most 1"),
+        (
+            "--augment false --augment_share 0.5",
+            "--augment false with --augment_share 0.5: there is no share of none; give "
+            "--augment true, or --augment_share auto",
+        ),
+        (
+            "--augment false --augment_share 0.5 --augment_until 0.25",
+            "--augment false with --augment_share 0.5 and --augment_until 0.25: there is no share "
+            "of none; give --augment true, or --augment_share auto and --augment_until auto",
+        ),
         ("--kl_warmup 1.5", "--kl_warmup 1.5: expected a share of the run, from 0 to 1"),
         ("--temperature 0", "--temperature 0.0: expected a number above 0, at most 1"),
         ("--temperature 1.5", "--temperature 1.5: expected a number above 0, at most 1"),
@@ -333,7 +345,7 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
     old = flatten(to_dict(TrainConfig()))
     recorded = {name: value for name, value in old.items() if name not in LATER}
     assert sorted(LATER) == [
-        *("adam_beta2", "augment"),
+        *("adam_beta2", "augment", "augment_share", "augment_until"),
         *("beta", "compile", "data.background", "data.channels", "data.fit", "data.holdout"),
         *("data.image_column", "data.label_column", "data.pages"),
         *("data.reading", "data.resident_limit", "data.skip_unreadable", "data.strict"),
@@ -362,6 +374,8 @@ def test_every_setting_that_came_after_the_first_version_says_what_was_done_befo
         kl_warmup=0.0,
         temperature=1.0,
         augment=False,
+        augment_share=1.0,
+        augment_until=1.0,
         adam_beta2=0.999,
         weight_decay=0.0,
     )

@@ -85,11 +85,21 @@ def test_metrics_have_a_row_an_epoch_and_one_before_training(finished_run: Path)
     assert rows[2]["images_per_second"] > 0
 
 
-@pytest.mark.parametrize(("augment", "said"), [(True, ", augmented,"), (False, "")])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"augment": True}, ", augmented,"),
+        (
+            {"augment_share": 0.25, "augment_until": 0.5},
+            ", 25 % of them augmented until 50 % of the run,",
+        ),
+        ({"augment": False}, ""),
+    ],
+)
 def test_a_run_says_at_its_start_whether_it_augments_its_images(
-    augment: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: dict[str, float], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny_config(tmp_path / "run", epochs=1, augment=augment))
+    train(tiny_config(tmp_path / "run", epochs=1, **settings))
     assert f"96 images{said} in batches of 16, 6 steps an epoch" in capsys.readouterr().out
 
 

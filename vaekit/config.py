@@ -319,7 +319,13 @@ class TrainConfig:
     """Standard deviation of Gaussian noise on what the encoder sees; the target stays clean."""
 
     augment: bool | Auto = setting("auto", before=False)
-    """Rotate, scale and shift images a little in each step (auto: conv, under 10,000 in colour)."""
+    """Rotate, scale and shift images a little (auto: of conv few in colour, long runs in grey)."""
+
+    augment_share: float | Auto = setting("auto", before=1.0)
+    """Share of the images of a step that are augmented (auto: 0.5 for grey conv, else 1)."""
+
+    augment_until: float | Auto = setting("auto", before=1.0)
+    """Share of the run after which none is augmented (auto: 0.75 for grey conv, else 1)."""
 
     ema_decay: float | Auto = "auto"
     """Decay a step of the averaged weights, ramped up; 0: no average (auto: 0.999 or less)."""
@@ -374,6 +380,7 @@ class TrainConfig:
             raise UserError(
                 f"--temperature {self.temperature}: expected a number above 0, at most 1"
             )
+        self._check_augmentation()
         if self.importance_weighted:
             self._require_importance_weighted()
         if self.kl_gradient == "path" and self.free_bits:
@@ -385,6 +392,20 @@ class TrainConfig:
             _positive("--learning_rate", self.learning_rate)
         if self.ema_decay != "auto" and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: expected a number from 0 to below 1")
+
+    def _check_augmentation(self) -> None:
+        shares = {"--augment_share": self.augment_share, "--augment_until": self.augment_until}
+        for flag, share in shares.items():
+            if share != "auto" and not 0 < share <= 1:
+                raise UserError(f"{flag} {share}: expected a share above 0, at most 1")
+        parts = [flag for flag, share in shares.items() if share not in ("auto", 1)]
+        if parts and self.augment is False:
+            given = " and ".join(f"{flag} {shares[flag]}" for flag in parts)
+            left_open = " and ".join(f"{flag} auto" for flag in parts)
+            raise UserError(
+                f"--augment false with {given}: there is no share of none; give --augment true, "
+                f"or {left_open}"
+            )
 
     def _require_importance_weighted(self) -> None:
         if self.num_samples == 1:

@@ -344,15 +344,18 @@ def save_weights(training: Training, run: RunFolder) -> None:
 def _plan(training: Training, environment: dict[str, Any]) -> str:
     precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
-    model = training.config.model
-    augmented = ", augmented," if settled(training.config.augment) else ""
+    config, model = training.config, training.config.model
+    share, until = settled(config.augment_share), settled(config.augment_until)
+    part = "" if share == 1 else f"{100 * share:g} % of them "
+    end = "" if until == 1 else f" until {100 * until:g} % of the run"
+    augmented = f", {part}augmented{end}," if settled(config.augment) else ""
     return (
         f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
         f"{training.vae.likelihood.unit}\n"
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
         f"{len(training.images.train.pixels):,} images{augmented} in batches of "
-        f"{training.config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
+        f"{config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
         f"{training.total_steps:,} in all{done}"
     )
 

@@ -181,7 +181,9 @@ def test_rows_are_augmented_only_where_they_are_said_to_be_images(
 ) -> None:
     """A table may have as many columns as a square has pixels."""
     seen = []
-    monkeypatch.setattr(step, "augmented", lambda images, draws: seen.append(images) or images)
+    monkeypatch.setattr(
+        step, "augmented_in_part", lambda images, draws: seen.append(images) or images
+    )
     rows = np.random.default_rng(0).uniform(size=(64, 16))
     vaekit.VAETransformer(image_shape, likelihood="gaussian", **TINY).fit(rows)
     assert bool(seen) is are_augmented

@@ -82,6 +82,7 @@ MODEL = st.builds(
     conv_channels=WIDTHS,
     hidden_dims=WIDTHS,
 )
+SHARE = st.just("auto") | st.floats(0, 1, exclude_min=True)
 TRAIN = st.builds(
     TrainConfig,
     run=st.none() | FOLDER,
@@ -93,6 +94,8 @@ TRAIN = st.builds(
     warmup_steps=st.integers(0, 10**6),
     weight_decay=st.floats(0, 1e6),
     input_noise=st.floats(0, 1e6),
+    augment_share=SHARE,
+    augment_until=SHARE,
     ema_decay=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**63),
     mixed_precision=st.sampled_from(["auto", "no", "bf16", "fp16"]),

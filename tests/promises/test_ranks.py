@@ -34,6 +34,8 @@ def a_run(path: Path) -> TrainConfig:
         checkpoint_every="5steps",
         input_noise=0.1,
         augment=True,
+        augment_share=0.7,  # one rank's images, and some of another's
+        augment_until=0.7,
         sample_every=50,
     )
 

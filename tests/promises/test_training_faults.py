@@ -68,7 +68,9 @@ MOMENTS = {
 
 
 def a_run(path: Path, **changes: Any) -> TrainConfig:
-    return tiny_config(path, checkpoint_every="5steps", input_noise=0.1, augment=True, **changes)
+    augmentation = {"augment": True, "augment_share": 0.3, "augment_until": 0.7}
+    settings = {"checkpoint_every": "5steps", "input_noise": 0.1, **augmentation}
+    return tiny_config(path, **(settings | changes))
 
 
 @pytest.fixture(scope="module")
@@ -323,10 +325,11 @@ OFF_TRAJECTORY = {
 }
 # A folder may be moved; trackers are optional packages.
 OFF_TRAJECTORY_TOO = {"run", "tracker"}
-# Given beside the settings of the tiny run these say nothing new, or are refused at once.
+# Given beside the settings of the tiny run these say nothing new, are refused at once, or change
+# another one, too.
 ON_TRAJECTORY_TOO = {
     "keep", "init_sha256", "data.image_column", "data.label_column", "importance_weighted",
-    "compile",
+    "compile", "augment_share", "augment_until",
     "model.architecture", "model.width", "model.to_pixels", "model.thumbnail",
     "model.block_norm", "model.block_bottleneck",
 }  # fmt: skip

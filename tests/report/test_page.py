@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def make_run(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
         learning_rate=1e-3,
         temperature=0.6,
         augment=True,
+        augment_share=1.0,
+        augment_until=1.0,
     )
     run = RunFolder(folder / "run")
     run.path.mkdir()
@@ -296,6 +299,26 @@ def test_what_was_run_is_told(finished: Path) -> None:
         "torch 2.15.0",
     ):
         assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings_told", "loss_told"),
+    [
+        (
+            {"augment_share": 0.25, "augment_until": 0.75},
+            "cosine, 25 % of images rotated, scaled and shifted a little until 75 % of the run, ",
+            "of weights on the move, on images some of which are augmented;",
+        ),
+        ({"augment": False}, "with a cosine, weight decay", "of weights on the move;"),
+    ],
+)
+def test_whether_images_were_augmented_is_told(
+    changes: dict[str, float], settings_told: str, loss_told: str, run: Path
+) -> None:
+    write_config(run / "config.yaml", replace(Run(run).config, **changes))
+    text = Page(write_report(Run(run))).text
+    assert settings_told in text
+    assert loss_told in text
 
 
 @pytest.mark.parametrize("environment", [None, "[]", "[{}]", '[{"versions": {}}]'])

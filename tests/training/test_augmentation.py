@@ -110,11 +110,14 @@ def test_what_becomes_of_an_image_does_not_depend_on_its_neighbours(
     assert torch.equal(together, apart)
 
 
+@pytest.mark.parametrize(
+    ("step", "count"), [(0, 5), (8, 5), (9, 0), (11, 0)], ids=["first", "last of", "after", "last"]
+)
 def test_a_step_learns_from_the_images_of_its_batch_as_they_were_augmented(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both what the encoder sees and what is to be reconstructed."""
-    config = tiny_config(tmp_path / "run", augment=True)
+    """Both what the encoder sees and what is to be reconstructed: 5 of 16, in 9 of 12 steps."""
+    config = tiny_config(tmp_path / "run", augment_share=0.3, augment_until=0.75)
     images = load_images(config.data, config.seed)
     training = Training(config, images, start_accelerator(config))
     seen, wanted = [], []
@@ -132,13 +135,14 @@ def test_a_step_learns_from_the_images_of_its_batch_as_they_were_augmented(
     monkeypatch.setattr(VAE, "sample_nats", note_wanted)
     order = torch.arange(len(images.train.pixels)).numpy()
     training.stepper.start_epoch(order, 0, training.losses[:0])
-    training.stepper.advance(7)
+    training.stepper.advance(step)
     (seen_images,), (wanted_images,) = seen, wanted
-    count = len(seen_images)
-    batch = as_floats(torch.from_numpy(images.train.pixels[:count]))
+    batch = as_floats(torch.from_numpy(images.train.pixels[:16]))
     noise = normal_noise(
-        (count, NUM_DRAWS), config.seed, Stream.AUGMENTATION, 7, training.accelerator.device
+        (5, NUM_DRAWS), config.seed, Stream.AUGMENTATION, step, training.accelerator.device
     )
-    assert not torch.equal(seen_images.cpu(), batch)
-    torch.testing.assert_close(seen_images.cpu(), augmented(batch, noise.cpu()))
+    expected = torch.cat([augmented(batch[:count], noise[:count].cpu()), batch[count:]])
+    moved = (expected - batch).abs().amax(dim=(1, 2, 3)) > 0.01
+    assert moved.tolist() == [place < count for place in range(16)]
+    torch.testing.assert_close(seen_images.cpu(), expected)
     assert torch.equal(wanted_images, seen_images)

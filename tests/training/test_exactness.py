@@ -64,8 +64,9 @@ def as_a_command_sets_its_process(any_precision: None, monkeypatch: pytest.Monke
 
 
 def config_of(case: Case) -> TrainConfig:
+    augmentation = {"augment": True, "augment_share": 0.3, "augment_until": 0.85}
     tiny = tiny_config(
-        Path("unused"), input_noise=0.1, augment=True, mixed_precision=case.precision
+        Path("unused"), input_noise=0.1, mixed_precision=case.precision, **augmentation
     )
     is_tiny = case.device == "cpu"
     model = tiny.model if is_tiny else VAE().config

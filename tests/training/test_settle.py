@@ -1,5 +1,6 @@
 """What is left `auto` of a run follows from the number of its images, by one rule."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,12 +159,68 @@ def test_few_images_of_conv_whose_pixels_have_a_scale_are_augmented_unless_told_
 
 
 @pytest.mark.parametrize(
+    ("config", "num_images", "expected"),
+    [
+        (TrainConfig(), 60_000, (True, 0.5, 0.75)),  # 9,360 steps
+        (TrainConfig(), 1_000, (False, 1, 1)),
+        (TrainConfig(), 12_500, (False, 1, 1)),  # 2,037
+        (TrainConfig(epochs=5), 60_000, (False, 1, 1)),  # 2,340
+        (TrainConfig(epochs=81), 1_000, (True, 0.5, 0.75)),  # 2,511
+        (TrainConfig(augment=True), 1_000, (True, 0.5, 0.75)),
+        (TrainConfig(augment=False), 60_000, (False, 1, 1)),
+        (TrainConfig(augment_share=0.25), 1_000, (True, 0.25, 0.75)),
+        (TrainConfig(augment=True, augment_until=1.0), 1_000, (True, 0.5, 1)),
+        (TrainConfig(augment_share=1.0, augment_until=1.0), 1_000, (False, 1, 1)),
+        (TrainConfig(augment_share=1.0, augment_until=1.0), 60_000, (True, 1, 1)),
+    ],
+)
+def test_some_of_the_images_of_a_long_run_in_grey_are_augmented_until_near_its_end(
+    config: TrainConfig, num_images: int, expected: tuple[bool, float, float]
+) -> None:
+    images = images_of(num_images)
+    config = settle(replace(config, model=ModelConfig("conv")), images)
+    assert (config.augment, config.augment_share, config.augment_until) == expected
+    assert settle(config, images) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "channels"), [(ModelConfig("conv"), 3), (ModelConfig("reference"), 1)]
+)
+def test_no_long_run_of_another_kind_is_augmented_in_part_unless_told_to(
+    model: ModelConfig, channels: int
+) -> None:
+    images = images_of(60_000, channels)
+    config = settle(TrainConfig(model=model), images)
+    assert (config.augment, config.augment_share, config.augment_until) == (False, 1, 1)
+    assert settle(replace(config, augment="auto"), images) == config
+    config = settle(TrainConfig(model=model, augment_share=0.5), images)
+    assert (config.augment, config.augment_share, config.augment_until) == (True, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("shares", "channels", "epochs"),
+    [
+        ({}, 3, 65),
+        ({"augment_share": 0.5}, 3, 33),
+        ({"augment_until": 0.5}, 3, 33),
+        ({}, 1, 40),
+        ({"augment_share": 1.0, "augment_until": 1.0}, 1, 80),
+    ],
+)
+def test_a_run_is_longer_only_where_every_image_is_augmented_in_every_step(
+    shares: dict[str, float], channels: int, epochs: int
+) -> None:
+    config = TrainConfig(model=ModelConfig("conv"), augment=True, **shares)
+    assert settle(config, images_of(1_000, channels)).epochs == epochs
+
+
+@pytest.mark.parametrize(
     ("num_images", "channels", "augment", "epochs"),
     [
         (1_000, 3, "auto", 65),
         (1_000, 3, False, 33),
         (1_000, 1, "auto", 40),
-        (1_000, 1, True, 80),
+        (1_000, 1, True, 40),  # half of them
         (999, 3, "auto", 40),  # from components
         (999, 3, False, 20),
         (9_999, 3, "auto", 26),  # twice the 1,000 steps

@@ -51,7 +51,8 @@ class VAETransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     image_shape : (height, width) or (height, width, channels), default=None
         Of the images in the rows. By default they are square and grey, rows whose length is no
-        square are images of one line, and none is augmented in training, as a few in colour are.
+        square are images of one line, and none is augmented in training, as images otherwise are
+        where they are few in colour or a run is long.
     latent_dim : int or "auto", default="auto"
         Latent dimensions; auto grows with the images.
     log_variances : bool, default=False

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from vaekit.config import MAX_TRAIN, settled
+from vaekit.config import MAX_TRAIN, TrainConfig, settled
 from vaekit.models.vae import num_parameters
 from vaekit.runs.products import ENVIRONMENT
 from vaekit.runs.run import Run
@@ -32,7 +32,6 @@ def settings(run: Run) -> list[Fact]:
     validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
-    augmented = ", images rotated, scaled and shifted a little" if settled(config.augment) else ""
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     temperature = f", temperature {config.temperature}" if config.temperature != 1 else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
@@ -57,8 +56,8 @@ def settings(run: Run) -> list[Fact]:
         Fact(
             "Training",
             f"{epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
-            f"Adam at {config.learning_rate:g} with a cosine{augmented}{noise}{decay}{temperature}"
-            f"{average}, seed {config.seed}{start}{kept}",
+            f"Adam at {config.learning_rate:g} with a cosine{_augmentation(config)}{noise}{decay}"
+            f"{temperature}{average}, seed {config.seed}{start}{kept}",
         ),
     ]
     if run.has_latents:
@@ -128,6 +127,15 @@ def commands(run: Run) -> str:
 
 def epochs_done(run: Run) -> int:
     return int(run.metrics[-1]["epoch"]) if run.metrics else 0
+
+
+def _augmentation(config: TrainConfig) -> str:
+    if not settled(config.augment):
+        return ""
+    share, until = settled(config.augment_share), settled(config.augment_until)
+    part = "" if share == 1 else f"{100 * share:g} % of "
+    end = "" if until == 1 else f" until {100 * until:g} % of the run"
+    return f", {part}images rotated, scaled and shifted a little{end}"
 
 
 def _weight_of(svm: dict[str, Any]) -> float:

@@ -16,12 +16,21 @@ NUM_DRAWS = 6  # for each image: rotation, scale, stretch, shear, shift to the l
 WITH_ALPHA = (2, 4)  # channels, of which alpha is the last
 
 
+def augmented_in_part(images: Tensor, draws: Tensor) -> Tensor:
+    """`images` [B, C, H, W], the first of them `augmented`: as many as there are draws."""
+    count = len(draws)
+    if count == 0:
+        return images
+    return torch.cat([augmented(images[:count], draws), images[count:]])
+
+
 def augmented(images: Tensor, draws: Tensor) -> Tensor:
     """`images` [B, C, H, W] in [0, 1], each as its standard normal `draws` [B, NUM_DRAWS] say.
 
     They are rotated, sheared, scaled and stretched about their middle, and shifted. Pixels are
     interpolated linearly; beyond the border, those at the border are repeated. What becomes of an
-    image depends on its own pixels and draws alone.
+    image depends on its own pixels and draws alone. Draws of 0 leave it as it is, but for the
+    rounding of float32, and for colours where it is wholly transparent.
     """
     grid = _grid(images, draws)
     if images.shape[1] not in WITH_ALPHA:

@@ -20,7 +20,7 @@ from vaekit.models.objective import (
     weighted,
 )
 from vaekit.models.vae import VAE, VAEOutput
-from vaekit.training.augmentation import NUM_DRAWS, augmented
+from vaekit.training.augmentation import NUM_DRAWS, augmented_in_part
 from vaekit.training.feeds import Feed
 from vaekit.training.graph import choose_execution_path, compiled, record
 from vaekit.training.losses import EpochLosses
@@ -86,7 +86,8 @@ class Stepper:
             self._pixel_noise = torch.zeros(batch_size, *vae.image_shape, device=device)
         self._augmentation: Tensor | None = None
         if settled(config.augment):
-            self._augmentation = torch.zeros(batch_size, NUM_DRAWS, device=device)
+            count = max(1, round(settled(config.augment_share) * batch_size))
+            self._augmentation = torch.zeros(count, NUM_DRAWS, device=device)
         self._pass = compiled(self._bound) if config.compile else self._bound
         self._run: Callable[[], None] | None = None
 
@@ -108,7 +109,10 @@ class Stepper:
         if self._pixel_noise is not None:
             draw_normal(self._pixel_noise, seed, Stream.INPUT, step)
         if self._augmentation is not None:
-            draw_normal(self._augmentation, seed, Stream.AUGMENTATION, step)
+            if step < settled(self._config.augment_until) * self._total_steps:
+                draw_normal(self._augmentation, seed, Stream.AUGMENTATION, step)
+            else:
+                self._augmentation.zero_()
         rate = learning_rate(self._config, step, self._total_steps)
         self.updater.set_rate(rate, step + 1)
         self._share_of_new.fill_(1 - ema_decay(self._config, step))
@@ -135,7 +139,7 @@ class Stepper:
     def _update(self) -> None:
         images = as_floats(self._feed.batch(self._batch))
         if self._augmentation is not None:
-            images = augmented(images, self._augmentation[self._share])
+            images = augmented_in_part(images, self._augmentation[self._share])
         seen = images
         if self._pixel_noise is not None:
             seen = images + self._config.input_noise * self._pixel_noise[self._share]
