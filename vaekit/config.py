@@ -307,7 +307,7 @@ class TrainConfig:
     """Of the KL itself, or of a sample's path alone, with less noise (auto: path for grey conv)."""
 
     temperature: float | Auto = setting("auto", before=1.0)
-    """Variance of posteriors in a step, and KL, times so much (auto: 0.6 for grey conv)."""
+    """Variance of posteriors in a step, and KL, times that (auto: 0.6 for conv of few in grey)."""
 
     num_samples: int = setting(1, before=1)
     """Latents drawn for each image in a step."""
