@@ -88,10 +88,10 @@ def test_metrics_have_a_row_an_epoch_and_one_before_training(finished_run: Path)
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"augment": True}, ", augmented,"),
+        ({"augment": True}, ", augmented"),
         (
             {"augment_share": 0.25, "augment_until": 0.5},
-            ", 25 % of them augmented until 50 % of the run,",
+            ", augmented (25 % of them, until 50 % of the run)",
         ),
         ({"augment": False}, ""),
     ],
@@ -100,7 +100,7 @@ def test_a_run_says_at_its_start_whether_it_augments_its_images(
     settings: dict[str, float], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny_config(tmp_path / "run", epochs=1, **settings))
-    assert f"96 images{said} in batches of 16, 6 steps an epoch" in capsys.readouterr().out
+    assert f"96 images in batches of 16{said}, 6 steps an epoch" in capsys.readouterr().out
 
 
 def test_the_environment_is_recorded_at_every_start(finished_run: Path) -> None:

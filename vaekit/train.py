@@ -43,6 +43,7 @@ from vaekit.runs.verdict import final_figures, judge, lines
 from vaekit.runs.weights import write_weights
 from vaekit.settings import parse, write_config
 from vaekit.training import loop
+from vaekit.training.augmentation import augmentation_told
 from vaekit.training.environment import describe_environment
 from vaekit.training.feeds import MEGABYTE, FetchingFeed, is_resident, resident_limit
 from vaekit.training.graph import require_compilable
@@ -345,17 +346,14 @@ def _plan(training: Training, environment: dict[str, Any]) -> str:
     precision = TITLES[environment["mixed_precision"]]
     done = f", {training.step:,} of them done" if training.step else ""
     config, model = training.config, training.config.model
-    share, until = settled(config.augment_share), settled(config.augment_until)
-    part = "" if share == 1 else f"{100 * share:g} % of them "
-    end = "" if until == 1 else f" until {100 * until:g} % of the run"
-    augmented = f", {part}augmented{end}," if settled(config.augment) else ""
+    augmented = augmentation_told(config, ", augmented")
     return (
         f"{model.architecture}, {model.latent_dim} latent dimensions, losses in "
         f"{training.vae.likelihood.unit}\n"
         f"{environment['device']}, {environment['num_processes']} process(es), {precision}, "
         f"{environment['execution_path']}\n"
-        f"{len(training.images.train.pixels):,} images{augmented} in batches of "
-        f"{config.batch_size}, {training.steps_per_epoch:,} steps an epoch, "
+        f"{len(training.images.train.pixels):,} images in batches of "
+        f"{config.batch_size}{augmented}, {training.steps_per_epoch:,} steps an epoch, "
         f"{training.total_steps:,} in all{done}"
     )
 

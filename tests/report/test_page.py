@@ -306,8 +306,8 @@ def test_what_was_run_is_told(finished: Path) -> None:
     [
         (
             {"augment_share": 0.25, "augment_until": 0.75},
-            "cosine, 25 % of images rotated, scaled and shifted a little until 75 % of the run, ",
-            "of weights on the move, on images some of which are augmented;",
+            "rotated, scaled and shifted a little (25 % of them, until 75 % of the run), ",
+            "the move, on augmented images (25 % of them, until 75 % of the run);",
         ),
         ({"augment": False}, "with a cosine, weight decay", "of weights on the move;"),
     ],

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from vaekit.config import MAX_TRAIN, TrainConfig, settled
+from vaekit.config import MAX_TRAIN
 from vaekit.models.vae import num_parameters
 from vaekit.runs.products import ENVIRONMENT
 from vaekit.runs.run import Run
 from vaekit.storage.damage import as_written, damage_told, typed
+from vaekit.training.augmentation import augmentation_told
 from vaekit.training.state import kept_row
 
 
@@ -32,6 +33,7 @@ def settings(run: Run) -> list[Fact]:
     validation = f"{validated:,} to validate on, " if validated else ""
     held_out = " held-out" if config.data.holdout else ""
     noise = f", input noise {config.input_noise}" if config.input_noise else ""
+    augmented = augmentation_told(config, ", images rotated, scaled and shifted a little")
     decay = f", weight decay {config.weight_decay}" if config.weight_decay else ""
     temperature = f", temperature {config.temperature}" if config.temperature != 1 else ""
     average = f", averaged weights (EMA {config.ema_decay})" if config.ema_decay else ""
@@ -56,7 +58,7 @@ def settings(run: Run) -> list[Fact]:
         Fact(
             "Training",
             f"{epochs_done(run)} of {config.epochs} epochs, batches of {config.batch_size}, "
-            f"Adam at {config.learning_rate:g} with a cosine{_augmentation(config)}{noise}{decay}"
+            f"Adam at {config.learning_rate:g} with a cosine{augmented}{noise}{decay}"
             f"{temperature}{average}, seed {config.seed}{start}{kept}",
         ),
     ]
@@ -127,15 +129,6 @@ def commands(run: Run) -> str:
 
 def epochs_done(run: Run) -> int:
     return int(run.metrics[-1]["epoch"]) if run.metrics else 0
-
-
-def _augmentation(config: TrainConfig) -> str:
-    if not settled(config.augment):
-        return ""
-    share, until = settled(config.augment_share), settled(config.augment_until)
-    part = "" if share == 1 else f"{100 * share:g} % of "
-    end = "" if until == 1 else f" until {100 * until:g} % of the run"
-    return f", {part}images rotated, scaled and shifted a little{end}"
 
 
 def _weight_of(svm: dict[str, Any]) -> float:

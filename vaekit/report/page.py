@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from vaekit.config import TrainConfig, settled, to_dict
+from vaekit.config import to_dict
 from vaekit.evaluation.probes import NUM_DRAWS
 from vaekit.report import standouts
 from vaekit.report.circumstances import commands, settings
@@ -24,6 +24,7 @@ from vaekit.runs.reference import reference_for
 from vaekit.runs.run import Run
 from vaekit.runs.verdict import judge, lines
 from vaekit.storage.files import write_text
+from vaekit.training.augmentation import augmentation_told
 
 
 def write_report(run: Run) -> Path:
@@ -60,7 +61,7 @@ def write_report(run: Run) -> Path:
             "reconstructions": draw_reconstructions(run),
             "samples": read_samples(run),
             "losses": draw_losses(run),
-            "train_images": _train_images(config),
+            "train_images": augmentation_told(config, ", on augmented images"),
             "untrained_loss": rows[0]["test_loss"] if rows else None,
             "num_test": len(run.images.test.pixels),
             "traversal": draw_traversal(run),
@@ -87,11 +88,3 @@ def measure_missing_baselines(run: Run) -> None:
         weights = run.weights
         measure_baselines(run.folder, weights.vae, run.images, weights.images_sha256)
         run.forget("baselines", "pca_scores")
-
-
-def _train_images(config: TrainConfig) -> str:
-    """What the train loss of an epoch is of, where it is not the images as they are."""
-    if not settled(config.augment):
-        return ""
-    is_whole = settled(config.augment_share) == settled(config.augment_until) == 1
-    return ", on augmented images" if is_whole else ", on images some of which are augmented"

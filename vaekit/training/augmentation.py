@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from vaekit.config import TrainConfig, settled
+
 # Standard deviations, small beside what tells classes apart.
 ROTATION = math.radians(5)
 SCALE = 0.05  # of the logarithm of both sides
@@ -14,6 +16,17 @@ SHEAR = 0.05  # sideways, for each pixel of height
 SHIFT = 0.02  # of a side
 NUM_DRAWS = 6  # for each image: rotation, scale, stretch, shear, shift to the left and upwards
 WITH_ALPHA = (2, 4)  # channels, of which alpha is the last
+
+
+def augmentation_told(config: TrainConfig, words: str) -> str:
+    """`words` for the augmentation of a settled config, and of how much it is; '' without any."""
+    if not settled(config.augment):
+        return ""
+    share, until = settled(config.augment_share), settled(config.augment_until)
+    images = "" if share == 1 else f"{100 * share:g} % of them"
+    steps = "" if until == 1 else f"until {100 * until:g} % of the run"
+    extent = ", ".join(part for part in (images, steps) if part)
+    return f"{words} ({extent})" if extent else words
 
 
 def augmented_in_part(images: Tensor, draws: Tensor) -> Tensor:
