@@ -172,8 +172,8 @@ def _wants_augmentation(config: TrainConfig, num_images: int) -> bool:
     if _has_scale(config.model):
         return num_images < FEW_IMAGES
     scheduled = _with_schedule(replace(config, augment=False), num_images)
-    num_steps = settled(scheduled.epochs) * (num_images // settled(scheduled.batch_size))
-    return _bears_high_rate(config.model) and num_steps >= LONG_RUN
+    is_long = _num_steps(scheduled, num_images) >= LONG_RUN
+    return is_long and _bears_high_rate(config.model)
 
 
 def _settle_kl_warmup(config: TrainConfig) -> float:
@@ -217,8 +217,8 @@ def _with_schedule(config: TrainConfig, num_images: int) -> TrainConfig:
 def _with_adam(config: TrainConfig, num_images: int) -> TrainConfig:
     """Of a config whose schedule is settled."""
     beta2, decay = BETA2, WEIGHT_DECAY
-    num_steps = settled(config.epochs) * (num_images // settled(config.batch_size))
-    rates = settled(config.learning_rate) * max(num_steps, MIN_STEPS_OF_FEW)
+    num_steps = max(_num_steps(config, num_images), MIN_STEPS_OF_FEW)
+    rates = settled(config.learning_rate) * num_steps
     if _bears_high_rate(config.model):
         beta2, decay = NORMED_BETA2, NORMED_WEIGHT_DECAY
     elif _learns_a_scale(config.model):
@@ -234,11 +234,12 @@ def _with_adam(config: TrainConfig, num_images: int) -> TrainConfig:
 
 def require_warmup_within(config: TrainConfig, num_images: int) -> None:
     """Raise `UserError` where the rate of a settled config would never reach its peak."""
-    epochs, steps_per_epoch = settled(config.epochs), num_images // settled(config.batch_size)
-    if settled(config.warmup_steps) > epochs * steps_per_epoch:
+    num_steps = _num_steps(config, num_images)
+    if settled(config.warmup_steps) > num_steps:
         raise UserError(
-            f"--warmup_steps {config.warmup_steps}: the run has {epochs * steps_per_epoch} steps "
-            f"({epochs} epochs of {steps_per_epoch}); give less than that, or leave the flag out"
+            f"--warmup_steps {config.warmup_steps}: the run has {num_steps} steps "
+            f"({config.epochs} epochs of {num_images // settled(config.batch_size)}); give less "
+            f"than that, or leave the flag out"
         )
 
 
@@ -256,6 +257,11 @@ def enough_steps(config: TrainConfig) -> int:
     """After which a small set has taught what it can."""
     enough = ENOUGH_STEPS_WITH_SCALE if _learns_a_scale(config.model) else ENOUGH_STEPS
     return _length_factor(config) * enough
+
+
+def _num_steps(config: TrainConfig, num_images: int) -> int:
+    """Of a run whose schedule is settled."""
+    return settled(config.epochs) * (num_images // settled(config.batch_size))
 
 
 def _length_factor(config: TrainConfig) -> int:
@@ -293,14 +299,13 @@ def batch_size_for(num_images: int) -> int:
 
 def too_few_steps(config: TrainConfig, num_images: int) -> str | None:
     """What to tell whose run is too short to teach anything; None where it is not."""
-    batch_size, epochs = settled(config.batch_size), settled(config.epochs)
-    num_steps = epochs * (num_images // batch_size)
+    num_steps = _num_steps(config, num_images)
     if num_steps >= FEW_STEPS or starts_from_components(config.model):
         return None
     return (
-        f"warning: {num_steps} steps in all ({epochs} epochs of {num_images} images in batches of "
-        f"{batch_size}) teach little more than the mean image; give more --epochs or a smaller "
-        f"--batch_size"
+        f"warning: {num_steps} steps in all ({config.epochs} epochs of {num_images} images in "
+        f"batches of {config.batch_size}) teach little more than the mean image; give more "
+        f"--epochs or a smaller --batch_size"
     )
 
 
