@@ -14,7 +14,7 @@ ImageSetName = Literal[
 ]
 
 IN_MEMORY = "(arrays in memory)"  # the root of images that were handed over, and lie nowhere
-MAX_IMAGE_SIZE = 1024  # pixels: the kit is for small images
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # pixels: the kit is for small images
 MAX_CHANNELS = 4  # red, green, blue and alpha
 MAX_WIDTH = 65_536
 MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
@@ -126,7 +126,7 @@ class DataConfig:
         height, width = self.size
         object.__setattr__(self, "image_size", height if height == width else f"{height},{width}")
         for side in (height, width):
-            _at_least("--data.image_size", side, 8)
+            _at_least("--data.image_size", side, MIN_IMAGE_SIZE)
             _at_most("--data.image_size", side, MAX_IMAGE_SIZE)
         if _COLOUR.fullmatch(self.background) is None:
             raise UserError(

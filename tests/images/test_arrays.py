@@ -135,6 +135,25 @@ def test_every_usual_layout_of_images_is_taken(
     assert [remark.split(";")[0] for remark in loaded.reading.remarks] == remarks
 
 
+@pytest.mark.parametrize(
+    ("size", "hint"),
+    [
+        ((8, 8), "; --data.image_size 8 keeps them"),
+        ((16, 1024), "; --data.image_size 16,1024 keeps them"),
+        ((7, 16), ""),
+        ((16, 1025), ""),
+    ],
+    ids=str,
+)
+def test_a_size_is_named_to_keep_only_where_it_may_be_given(
+    size: tuple[int, int], hint: str, tmp_path: Path
+) -> None:
+    path = put_npz(tmp_path, {"images": shades(*range(5), size=size)})
+    remarks = load(path, "arrays", image_size=28).reading.remarks
+    said = f"images of {size[0]}x{size[1]} pixels are resized to 28x28"
+    assert list(remarks) == [said + hint]
+
+
 def test_colours_stay_where_they_are(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)

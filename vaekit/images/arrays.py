@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaekit.config import IN_MEMORY, MAX_CHANNELS, DataConfig, parse_value_range
+from vaekit.config import (
+    IN_MEMORY,
+    MAX_CHANNELS,
+    MAX_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
+    DataConfig,
+    parse_value_range,
+)
 from vaekit.errors import UserError, some_of
 from vaekit.images.copies import digests, groups_of
 from vaekit.images.decode import fit
@@ -340,7 +347,6 @@ def _remarks(planes: NDArray[Any], config: DataConfig) -> Iterator[str]:
     if planes.shape[2:] != config.size:
         (height, width), (new_height, new_width) = planes.shape[2:], config.size
         flag = height if height == width else f"{height},{width}"
-        yield (
-            f"images of {height}x{width} pixels are resized to {new_height}x{new_width}; "
-            f"--data.image_size {flag} keeps them"
-        )
+        can_be_kept = all(MIN_IMAGE_SIZE <= side <= MAX_IMAGE_SIZE for side in (height, width))
+        hint = f"; --data.image_size {flag} keeps them" if can_be_kept else ""
+        yield f"images of {height}x{width} pixels are resized to {new_height}x{new_width}{hint}"
